@@ -1,0 +1,141 @@
+/**
+ * What a proxy has to know of the Model Context Protocol: the names of its headers and revisions, the
+ * JSON-RPC messages that it carries, and how to tell the two eras of the protocol apart.
+ */
+import { isUtf8 } from "node:buffer"
+import * as Either from "effect/Either"
+import { hasProperty } from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import { BadRequest } from "./ProxyError.js"
+
+/** The header that names a session (revisions 2025-03-26 to 2025-11-25, Transports, "Session Management"). */
+export const SESSION_ID = "mcp-session-id"
+
+/** The header that names the negotiated revision (since 2025-06-18, Transports, "Protocol Version Header"). */
+export const PROTOCOL_VERSION = "mcp-protocol-version"
+
+/** The key in `params._meta` that marks a request of 2026-07-28 and later. */
+export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
+
+/** The revisions whose sessions are opened by `initialize`, oldest first. */
+export const legacyRevisions: ReadonlyArray<string> = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+
+/** The id of a JSON-RPC request. Its type belongs to it: `1` and `"1"` are two ids. */
+export const RequestId = Schema.Union(Schema.String, Schema.Number)
+export type RequestId = typeof RequestId.Type
+
+/** A JSON-RPC request, notification or response, of which only the envelope has been looked at. */
+export interface Message {
+  readonly jsonrpc: "2.0"
+  readonly id?: RequestId | null
+  readonly method?: string
+  readonly params?: unknown
+  readonly result?: unknown
+  readonly error?: unknown
+}
+
+/** The body of a POST: one message, or several of them in a batch (2025-03-26 alone has batches). */
+export interface Body {
+  readonly isBatch: boolean
+  readonly messages: readonly [Message, ...ReadonlyArray<Message>]
+}
+
+/** Written by hand, for every message of every client passes here, and a schema takes six times as long. */
+const isMessage = (json: unknown): json is Message => {
+  if (typeof json !== "object" || json === null || !("jsonrpc" in json) || json.jsonrpc !== "2.0")
+    return false
+  const id = "id" in json ? json.id : undefined
+  if ("method" in json) return typeof json.method === "string" && (id === undefined || isRequestId(id))
+  if ("result" in json) return isRequestId(id)
+  // An error may belong to no request: its id is null, or left out since 2025-11-25.
+  return "error" in json && (id === undefined || id === null || isRequestId(id))
+}
+
+const isRequestId = (id: unknown): id is RequestId => typeof id === "string" || typeof id === "number"
+
+const isBatch = (json: unknown): json is [Message, ...Array<Message>] =>
+  Array.isArray(json) && json.length > 0 && json.every(isMessage)
+
+/** How many messages a batch may hold. */
+const MAX_BATCH = 256
+
+/** Reads the body of a POST, once. Fails with −32700 on what is not JSON, with −32600 on other JSON. */
+export const parseBody = (bytes: Uint8Array): Either.Either<Body, BadRequest> => {
+  const json = parseJson(bytes)
+  if (json === undefined) return Either.left(new BadRequest({ reason: "NotJson" }))
+  const body = bodyOf(json)
+  if (body === undefined) return Either.left(new BadRequest({ reason: "NotJsonRpc" }))
+  return body.messages.length > MAX_BATCH
+    ? Either.left(new BadRequest({ reason: "BatchTooLarge" }))
+    : Either.right(body)
+}
+
+/** Reads the messages of an answer, or of an SSE event; none when it holds something else. */
+export const parseMessages = (json: string | Uint8Array): ReadonlyArray<Message> =>
+  bodyOf(parseJson(json))?.messages ?? []
+
+const bodyOf = (json: unknown): Body | undefined => {
+  if (isMessage(json)) return { isBatch: false, messages: [json] }
+  return isBatch(json) ? { isBatch: true, messages: json } : undefined
+}
+
+const parseJson = (json: string | Uint8Array): unknown => {
+  try {
+    if (typeof json === "string") return JSON.parse(json)
+    return isUtf8(json)
+      ? JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString())
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The ids of the requests in a body; notifications and responses have none that could be answered. */
+export const requestIds = (body: Body): ReadonlyArray<RequestId> => {
+  const ids: Array<RequestId> = []
+  for (const { id, method } of body.messages) {
+    if (method !== undefined && id !== undefined && id !== null) ids.push(id)
+  }
+  return ids
+}
+
+/** The id of the first request in a body. */
+export const requestId = (body: Body | undefined): RequestId | undefined =>
+  body === undefined ? undefined : requestIds(body)[0]
+
+/** Whether a body is a lone `initialize`; it is never part of a batch (2025-03-26, Lifecycle). */
+export const isInitialize = (body: Body): boolean =>
+  !body.isBatch && body.messages[0].method === "initialize" && body.messages[0].id !== undefined
+
+/** What `initialize` settles between client and server; only what the proxy needs is looked at. */
+export const InitializeResult = Schema.Struct({ protocolVersion: Schema.String })
+export type InitializeResult = typeof InitializeResult.Type
+
+/** Reads the result out of the answer to `initialize`. */
+export const isInitializeResult = Schema.is(InitializeResult)
+
+const CANCELLED = "notifications/cancelled"
+
+const isCancelledParams = Schema.is(Schema.Struct({ requestId: RequestId }))
+
+/** The request that a `notifications/cancelled` names; `undefined` for every other message. */
+export const cancelledRequest = ({ method, params }: Message): RequestId | undefined =>
+  method === CANCELLED && isCancelledParams(params) ? params.requestId : undefined
+
+/** A `notifications/cancelled` that the proxy itself sends. */
+export const cancelled = (requestId: RequestId, reason: string): Message => ({
+  jsonrpc: "2.0",
+  method: CANCELLED,
+  params: { requestId, reason }
+})
+
+/**
+ * Whether a request is of 2026-07-28 or later and so stands alone, without a session: its header names no
+ * legacy revision, or its `_meta` carries the revision. This beats the method `initialize` and any session id.
+ */
+export const isModern = (version: string | undefined, body: Body | undefined): boolean =>
+  (version !== undefined && !legacyRevisions.includes(version)) ||
+  (body !== undefined && body.messages.some(carriesRevision))
+
+const carriesRevision = ({ params }: Message): boolean =>
+  hasProperty(params, "_meta") && hasProperty(params._meta, PROTOCOL_VERSION_META)

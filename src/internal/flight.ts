@@ -1,0 +1,18 @@
+/** Counts what is under way, and tells when nothing is. */
+import * as Effect from "effect/Effect"
+
+export class Flight {
+  private count = 0
+  private readonly latch = Effect.unsafeMakeLatch(true)
+
+  enter(): void {
+    if (this.count++ === 0) this.latch.unsafeClose()
+  }
+
+  leave(): void {
+    if (--this.count === 0) this.latch.unsafeOpen()
+  }
+
+  /** Completes as soon as nothing is under way. */
+  readonly quiet: Effect.Effect<void> = this.latch.await
+}

@@ -1,0 +1,111 @@
+/** Server-sent events, as far as bytes are concerned: frames are told apart, not read. */
+import { createParser } from "eventsource-parser"
+import { type Message, parseMessages } from "../Protocol.js"
+
+/** The media type of a stream of server-sent events. */
+export const EVENT_STREAM = "text/event-stream"
+
+const LF = 0x0a
+const CR = 0x0d
+
+/** How much of an unfinished frame is held back before it is passed on in pieces. */
+const MAX_HELD = 1024 * 1024
+
+/**
+ * Cuts a stream at the borders of its frames, so that something can be put between two of them. What it passes
+ * on is what it got, byte for byte.
+ */
+export class FrameSplitter {
+  private held: Array<Uint8Array> = []
+  private heldBytes = 0
+  private last: number | undefined
+  private lastButOne: number | undefined
+  private isWhole = true
+
+  /** The complete frames that this chunk brings, if any. What follows them is held for the next one. */
+  push(chunk: Uint8Array): Buffer | undefined {
+    const border = this.lastBorder(chunk)
+    if (chunk.length > 1) this.lastButOne = chunk[chunk.length - 2]
+    else if (chunk.length === 1) this.lastButOne = this.last
+    this.last = chunk[chunk.length - 1] ?? this.last
+    if (border === 0) return this.hold(chunk)
+    this.isWhole = true
+    const frames =
+      this.held.length === 0 && border === chunk.length ? chunk : this.release(chunk.subarray(0, border))
+    if (border < chunk.length) this.hold(chunk.subarray(border))
+    return asBuffer(frames)
+  }
+
+  /** Whether what was passed on so far ends at the border of a frame. */
+  get isAtBorder(): boolean {
+    return this.isWhole
+  }
+
+  private hold(chunk: Uint8Array): Buffer | undefined {
+    if (this.heldBytes + chunk.length <= MAX_HELD) {
+      this.held.push(chunk)
+      this.heldBytes += chunk.length
+      return undefined
+    }
+    this.isWhole = false
+    return this.release(chunk)
+  }
+
+  private release(chunk: Uint8Array): Buffer {
+    const released = Buffer.concat([...this.held, chunk])
+    this.held = []
+    this.heldBytes = 0
+    return released
+  }
+
+  /** Where the last frame that ends in this chunk ends: behind an empty line, with LF, CR or CRLF; else 0. */
+  private lastBorder(chunk: Uint8Array): number {
+    for (let end = chunk.length; end > 0; end--) {
+      const last = chunk[end - 1]
+      if (last !== LF && last !== CR) continue
+      const previous = this.byteAt(chunk, end - 2)
+      const before = last === LF && previous === CR ? this.byteAt(chunk, end - 3) : previous
+      if (before === LF || before === CR) return end
+    }
+    return 0
+  }
+
+  private byteAt(chunk: Uint8Array, index: number): number | undefined {
+    return index >= 0 ? chunk[index] : index === -1 ? this.last : index === -2 ? this.lastButOne : undefined
+  }
+}
+
+/** Whether a frame among these gives an id, by which the client could resume; an empty one takes it back. */
+export const hasEventId = (frames: Buffer): boolean => {
+  for (let at = frames.indexOf(ID); at >= 0; at = frames.indexOf(ID, at + 1)) {
+    const isField = at === 0 || frames[at - 1] === LF || frames[at - 1] === CR
+    if (isField && /^id: ?[^\r\n]/.test(frames.toString("latin1", at, at + 5))) return true
+  }
+  return false
+}
+
+const ID = Buffer.from("id:")
+
+/** The JSON-RPC messages in these frames. */
+export const messages = (frames: Buffer): ReadonlyArray<Message> => {
+  const found: Array<Message> = []
+  const parser = createParser({
+    // A batch of 2025-03-26 may be answered by one event with all responses.
+    onEvent: ({ data }) => found.push(...parseMessages(data))
+  })
+  parser.feed(frames.toString())
+  // A CR at the end is held back, for it could be half of a CRLF.
+  parser.feed("\n")
+  return found
+}
+
+/** Whether these frames could hold a response: most frames of a long stream cannot, and need not be read. */
+export const mayRespond = (frames: Buffer): boolean => frames.includes(ID_MEMBER)
+
+const ID_MEMBER = Buffer.from('"id"')
+
+/** The frame that carries a message. */
+export const frame = (json: string): Buffer => Buffer.from(`event: message\ndata: ${json}\n\n`)
+
+const asBuffer = (chunk: Uint8Array): Buffer =>
+  Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
