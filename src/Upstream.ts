@@ -1,0 +1,64 @@
+/**
+ * The seam between what clients speak to and what servers are: whoever holds a lease of an upstream sends it
+ * a request and is told the answer through a sink, in callbacks. HTTP and stdio upstreams feed it; the fronts
+ * and the logs of streams are its sinks. No fiber runs for an exchange.
+ */
+import type { Headers } from "./internal/headers.js"
+import type * as Protocol from "./Protocol.js"
+import type { UpstreamError } from "./ProxyError.js"
+
+/** What a client sends: a POST with its body, or the GET of a stream. */
+export interface Request {
+  readonly method: "POST" | "GET"
+  /** As the client sent them: the upstream leaves out what is not to be forwarded. */
+  readonly headers: Headers
+  /** The body as it came, kept whole for another try. */
+  readonly bytes: Uint8Array | undefined
+  /** The same body, read; `undefined` for a GET, and for a body that the proxy need not understand. */
+  readonly body: Protocol.Body | undefined
+}
+
+/** Back-pressure: stops and restarts the data of one answer. */
+export interface Flow {
+  readonly pause: () => void
+  readonly resume: () => void
+}
+
+/**
+ * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, which is
+ * the last call. Nothing is called after an abort.
+ */
+export interface Sink {
+  readonly head: (status: number, headers: Headers, flow: Flow) => void
+  readonly data: (chunk: Uint8Array) => void
+  readonly end: () => void
+  readonly error: (error: UpstreamError) => void
+}
+
+/** Gives up an exchange: its connection is closed, its sink hears nothing more. Harmless when repeated. */
+export type Abort = () => void
+
+/** Whatever can be asked. */
+export interface Upstream {
+  /** The address, without anything secret, as shown in logs, errors and session records. */
+  readonly name: string
+  /** Sends a request. The sink may be called before this returns. */
+  readonly exchange: (request: Request, sink: Sink) => Abort
+}
+
+/** What one client session holds of an upstream, until its scope closes. */
+export interface Lease extends Upstream {
+  /** Sends a message of the proxy's own within the session, as the client would send it. */
+  readonly send: (message: Protocol.Message, sink: Sink) => Abort
+  /** The id that the upstream gave its session, once `initialize` is answered; some give none. */
+  readonly sessionId: () => string | undefined
+  /** The revision that `initialize` settled; requests that the proxy makes of itself name it. */
+  readonly negotiated: (revision: string) => void
+  /** The client ends its session with these fields; the end of the upstream's carries them too. */
+  readonly parting: (headers: Headers) => void
+  /** The upstream no longer knows the session: there is nothing to end when the lease is released. */
+  readonly lost: () => void
+}
+
+/** How long an answer that is no stream may stall between its head and its end, in milliseconds. */
+export const BODY_STALL = 60_000

@@ -1,0 +1,295 @@
+/** An MCP server that is reached over Streamable HTTP. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { buildConnector, Client, type Dispatcher, Pool } from "undici"
+import { first, type Headers, type MutableHeaders, toUpstream } from "../internal/headers.js"
+import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
+import { errorCode, UpstreamError } from "../ProxyError.js"
+import type { Abort, Flow, Lease, Request, Sink, Upstream } from "../Upstream.js"
+
+export interface Options {
+  /** The MCP endpoint, `http:` or `https:`, without credentials. */
+  readonly url: URL
+  /** Fields that every request to the upstream carries; they replace those of the client. Default: none. */
+  readonly headers: Headers
+  /** How long the head of an answer may take; zero for no limit. Default: 300 s. */
+  readonly requestTimeout: Duration.DurationInput
+  /** How long a connection may take to be made. Default: 10 s. */
+  readonly connectTimeout: Duration.DurationInput
+}
+
+export const defaults: Omit<Options, "url"> = {
+  headers: {},
+  requestTimeout: Duration.seconds(300),
+  connectTimeout: Duration.seconds(10)
+}
+
+/** How long the upstream has to confirm the end of a session; the session's end does not depend on it. */
+const END_TIMEOUT = Duration.seconds(5)
+
+/** How many redirects in a row are followed. */
+const MAX_REDIRECTS = 5
+
+/**
+ * An upstream whose connections are kept alive and shared by all its sessions, until the scope closes. They are
+ * not bounded in number: with all of them held by calls, the client's response to a request of the server would
+ * wait behind these calls for ever. What is bounded is the number of exchanges.
+ */
+export const make = (options: Options): Effect.Effect<HttpUpstream, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => new HttpUpstream(options)),
+    (upstream) => Effect.promise(() => upstream.close())
+  )
+
+export class HttpUpstream implements Upstream {
+  readonly name: string
+  readonly headers: Headers
+  readonly pool: Pool
+  private readonly client: Client.Options
+
+  constructor(readonly options: Options) {
+    this.name = options.url.origin + options.url.pathname
+    this.headers = Object.fromEntries(
+      Object.entries(options.headers).map(([name, value]) => [name.toLowerCase(), value])
+    )
+    this.client = {
+      connect: buildConnector({ timeout: Duration.toMillis(options.connectTimeout) }),
+      headersTimeout: Duration.toMillis(options.requestTimeout),
+      // A stream may be silent for hours; an answer of another kind that stalls is ended by its exchange.
+      bodyTimeout: 0
+    }
+    this.pool = new Pool(options.url.origin, { ...this.client, connections: null })
+  }
+
+  /** An exchange that belongs to no session. */
+  exchange(request: Request, sink: Sink): Abort {
+    return this.request(
+      request.method,
+      toUpstream(request.headers, undefined, this.headers),
+      request.bytes,
+      sink
+    )
+  }
+
+  request(
+    method: Dispatcher.HttpMethod,
+    headers: MutableHeaders,
+    bytes: Uint8Array | undefined,
+    sink: Sink
+  ): Abort {
+    // A stream has a connection of its own: the shared pool would keep it open, idle, after the stream's end.
+    const dispatcher = method === "GET" ? new Client(this.options.url.origin, this.client) : this.pool
+    return new HttpExchange(this, dispatcher, method, headers, bytes ?? null, sink).start()
+  }
+
+  /** The lease of one client session. Its release ends the upstream's session, within a bounded time. */
+  lease(): Effect.Effect<Lease, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => new HttpLease(this)),
+      (lease) => lease.end()
+    )
+  }
+
+  close(): Promise<void> {
+    return this.pool.destroy()
+  }
+
+  error(reason: UpstreamError["reason"], detail?: string): UpstreamError {
+    return new UpstreamError({ reason, upstream: this.name, detail })
+  }
+}
+
+class HttpLease implements Lease {
+  readonly name: string
+  private id: string | undefined
+  private revision: string | undefined
+  private authorization: string | undefined
+  private farewell: Headers = {}
+
+  constructor(private readonly upstream: HttpUpstream) {
+    this.name = upstream.name
+  }
+
+  sessionId() {
+    return this.id
+  }
+
+  negotiated(revision: string) {
+    this.revision = revision
+  }
+
+  parting(headers: Headers) {
+    this.farewell = headers
+  }
+
+  lost() {
+    this.id = undefined
+  }
+
+  exchange(request: Request, sink: Sink): Abort {
+    this.authorization = first(request.headers, "authorization") ?? this.authorization
+    const opens = request.body !== undefined && isInitialize(request.body)
+    return this.upstream.request(
+      request.method,
+      toUpstream(request.headers, this.id, this.upstream.headers),
+      request.bytes,
+      opens ? this.learning(sink) : sink
+    )
+  }
+
+  send(message: Message, sink: Sink): Abort {
+    const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" }
+    return this.upstream.request("POST", this.own(headers), Buffer.from(JSON.stringify(message)), sink)
+  }
+
+  end(): Effect.Effect<void> {
+    return Effect.suspend(() => (this.id === undefined ? Effect.void : this.sendDelete()))
+  }
+
+  private sendDelete(): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      const done = () => resume(Effect.void)
+      const sink: Sink = { head: () => {}, data: () => {}, end: done, error: done }
+      const abort = this.upstream.request("DELETE", this.own(this.farewell), undefined, sink)
+      return Effect.sync(abort)
+    }).pipe(Effect.interruptible, Effect.timeoutOption(END_TIMEOUT), Effect.asVoid)
+  }
+
+  /** Only the head of the answer to `initialize` tells the id (Transports, "Session Management"). */
+  private learning(sink: Sink): Sink {
+    return {
+      head: (status, headers, flow) => {
+        if (status < 300) this.id ??= first(headers, SESSION_ID)
+        sink.head(status, headers, flow)
+      },
+      data: (chunk) => sink.data(chunk),
+      end: () => sink.end(),
+      error: (error) => sink.error(error)
+    }
+  }
+
+  /** What the proxy sends of itself speaks for the client: its revision, its latest credentials. */
+  private own(headers: Headers): MutableHeaders {
+    const identity: MutableHeaders = {}
+    if (this.authorization !== undefined) identity["authorization"] = this.authorization
+    if (this.revision !== undefined) identity[PROTOCOL_VERSION] = this.revision
+    return toUpstream({ ...identity, ...headers }, this.id, this.upstream.headers)
+  }
+}
+
+/** One request on its way, through redirects, and its answer on the way back. */
+class HttpExchange {
+  private hop: Hop | undefined
+  private redirectsLeft = MAX_REDIRECTS
+
+  constructor(
+    private readonly upstream: HttpUpstream,
+    private readonly dispatcher: Dispatcher,
+    private readonly method: Dispatcher.HttpMethod,
+    private readonly headers: MutableHeaders,
+    private readonly body: Uint8Array | null,
+    readonly sink: Sink
+  ) {}
+
+  start(): Abort {
+    const { pathname, search } = this.upstream.options.url
+    this.dispatch(pathname + search)
+    return () => {
+      this.hop?.abort()
+      this.release()
+    }
+  }
+
+  /** A redirect within the origin keeps method and body (RFC 9110, 15.4.8); any other leads past the proxy. */
+  redirect(status: number, location: string) {
+    this.hop?.abort()
+    const { href, origin } = this.upstream.options.url
+    const target = URL.canParse(location, href) ? new URL(location, href) : undefined
+    const keepsMethod = status === 307 || status === 308
+    if (keepsMethod && target?.origin === origin && this.redirectsLeft-- > 0) {
+      return this.dispatch(target.pathname + target.search)
+    }
+    this.fail("Redirected", target === undefined ? undefined : target.origin + target.pathname)
+  }
+
+  end() {
+    this.release()
+    this.sink.end()
+  }
+
+  fail(reason: UpstreamError["reason"], detail: string | undefined) {
+    this.release()
+    this.sink.error(this.upstream.error(reason, detail))
+  }
+
+  /** The connection of a stream goes with it. */
+  private release() {
+    if (this.dispatcher !== this.upstream.pool) void this.dispatcher.destroy()
+  }
+
+  private dispatch(path: string) {
+    this.hop = new Hop(this)
+    this.dispatcher.dispatch({ path, method: this.method, headers: this.headers, body: this.body }, this.hop)
+  }
+}
+
+/** One request as undici carries it out; redirects make several. */
+class Hop implements Dispatcher.DispatchHandler {
+  private controller: Dispatcher.DispatchController | undefined
+  private isOver = false
+
+  constructor(private readonly exchange: HttpExchange) {}
+
+  abort() {
+    if (this.isOver) return
+    this.isOver = true
+    this.controller?.abort(aborted)
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController) {
+    this.controller = controller
+    // While the request waited for a connection there was no controller to abort.
+    if (this.isOver) controller.abort(aborted)
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController & Flow, status: number, headers: Headers) {
+    if (status < 200 || this.isOver) return
+    const location = status >= 300 && status < 400 ? first(headers, "location") : undefined
+    if (location === undefined) this.exchange.sink.head(status, headers, controller)
+    else this.exchange.redirect(status, location)
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Uint8Array) {
+    if (!this.isOver) this.exchange.sink.data(chunk)
+  }
+
+  onResponseEnd() {
+    if (this.isOver) return
+    this.isOver = true
+    this.exchange.end()
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error) {
+    if (this.isOver) return
+    this.isOver = true
+    this.exchange.fail(this.reasonOf(error), errorCode(error))
+  }
+
+  private reasonOf(error: Error): UpstreamError["reason"] {
+    switch (errorCode(error)) {
+      case "UND_ERR_CONNECT_TIMEOUT":
+      case "ETIMEDOUT":
+        return "ConnectTimeout"
+      case "UND_ERR_HEADERS_TIMEOUT":
+        return "AnswerTimeout"
+      case "UND_ERR_INVALID_ARG":
+        return "NotAsked"
+      default:
+        // What fails before the request is on a connection is the connection, or its TLS.
+        return this.controller === undefined ? "Unreachable" : "Closed"
+    }
+  }
+}
+
+const aborted = new Error("aborted")

@@ -1,0 +1,42 @@
+/** What client sessions lease: the configured upstream and its connections. */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { UpstreamError } from "./ProxyError.js"
+import type { Lease, Upstream } from "./Upstream.js"
+import * as Http from "./Upstream/Http.js"
+
+export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
+  UpstreamPool,
+  {
+    /** The upstream's address, without anything secret. */
+    readonly name: string
+    /**
+     * Leases the upstream for one client session, until the scope closes. The release ends the session at the
+     * upstream within a bounded time, and never fails.
+     */
+    readonly lease: Effect.Effect<Lease, UpstreamError, Scope.Scope>
+    /** Takes the requests that belong to no session, those of 2026-07-28 and later. */
+    readonly stateless: Upstream
+  }
+>() {}
+
+/** The options of `layerHttp`: the URL, and of the others what differs from the defaults. */
+export type HttpOptions = Pick<Http.Options, "url"> & Partial<Http.Options>
+
+/** One upstream over Streamable HTTP, with keep-alive connections that all sessions share. */
+export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
+  Layer.scoped(
+    UpstreamPool,
+    Effect.map(Http.make({ ...Http.defaults, ...options }), (upstream) =>
+      UpstreamPool.of({ name: upstream.name, lease: upstream.lease(), stateless: upstream })
+    )
+  )
+
+/** The same, with its options read from a `Config`. */
+export const layerHttpConfig = (
+  options: Config.Config.Wrap<HttpOptions>
+): Layer.Layer<UpstreamPool, ConfigError> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerHttp))
