@@ -1,0 +1,174 @@
+/** How a session begins: from the client's `initialize` to the answer under an id of the proxy's own. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import type { Admission } from "./Admission.js"
+import type { Answer, Leave } from "./Exchange.js"
+import { relay } from "./Initialize.js"
+import { hasType, streaming, toClient } from "./internal/headers.js"
+import { EVENT_STREAM } from "./internal/sse.js"
+import { type ProxyError, SessionNotFound, ShuttingDown, UpstreamError } from "./ProxyError.js"
+import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
+import { SessionRecord } from "./SessionStore.js"
+import type { Request, Sink } from "./Upstream.js"
+import type { UpstreamPool } from "./UpstreamPool.js"
+
+/** A session that has just been opened. */
+export interface Opened {
+  readonly session: Session
+  /** Tells that the client has gone before the answer to `initialize` was complete. */
+  readonly leave: Leave
+}
+
+/** What an opening takes from, and leaves to the session's scope to give back. */
+export interface Resources {
+  readonly admission: Admission
+  readonly pool: UpstreamPool["Type"]
+  readonly shared: Shared
+  readonly registry: Map<string, Session>
+}
+
+interface Pending {
+  readonly request: Request
+  readonly answer: Answer
+  readonly opened: Deferred.Deferred<Opened, ProxyError>
+}
+
+/**
+ * An `initialize` under way. The session's fiber holds it for as long as the session lives, so it lets go of
+ * the request and the answer when it is settled.
+ */
+export class Opening {
+  readonly id = makeId()
+  /** Whether the client has gone in the meantime. */
+  isLeft = false
+  private pending: Pending | undefined
+
+  constructor(
+    readonly client: string,
+    request: Request,
+    answer: Answer
+  ) {
+    this.pending = { request, answer, opened: Deferred.unsafeMake(FiberId.none) }
+  }
+
+  /** Completes when the session is open, or will not be. An interruption means that the client has gone. */
+  get opened(): Effect.Effect<Opened, ProxyError> {
+    if (this.pending === undefined) return Effect.interrupt
+    const { opened } = this.pending
+    return Effect.onInterrupt(Deferred.await(opened), () =>
+      Effect.flatMap(
+        Deferred.poll(opened),
+        Option.match({
+          onNone: () => Effect.sync(() => (this.isLeft = true)),
+          onSome: (result) => Effect.match(result, { onFailure: () => {}, onSuccess: abandon })
+        })
+      )
+    )
+  }
+
+  /** What is under way; interrupts when nothing is any more. */
+  get current(): Effect.Effect<Pending> {
+    return Effect.suspend(() =>
+      this.pending === undefined ? Effect.interrupt : Effect.succeed(this.pending)
+    )
+  }
+
+  settle(exit: Exit.Exit<Opened, ProxyError>): void {
+    if (this.pending === undefined) return
+    const { opened } = this.pending
+    this.pending = undefined
+    Deferred.unsafeDone(opened, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
+    if (this.isLeft && Exit.isSuccess(exit)) abandon(exit.value)
+  }
+}
+
+/** Ends a session whose client has gone before it learned the id. */
+const abandon = ({ leave, session }: Opened): void => {
+  leave()
+  session.end("deleted")
+}
+
+/** The whole life of a session, in a scope of its own; succeeds with the reason for its end. */
+export const live = (opening: Opening, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => resources.shared.flight.enter()),
+    () => Effect.onExit(open(opening, resources), (exit) => Effect.sync(() => opening.settle(exit))),
+    () => Effect.sync(() => resources.shared.flight.leave())
+  ).pipe(
+    Effect.tap(({ session: { protocolVersion, upstream } }) =>
+      Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })
+    ),
+    Effect.flatMap(({ session }) => Deferred.await(session.ended)),
+    Effect.scoped
+  )
+
+/**
+ * Opens a session in a scope, which from then on owns all that it holds; the finalizers run in reverse: the
+ * exchanges are cut, the session leaves the registry and the store, the upstream's session is ended, and the
+ * place is free again. Only the wait for the upstream can be interrupted.
+ */
+const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, ProxyError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const { admission, pool, registry, shared } = resources
+      const scope = yield* Effect.scope
+      yield* admission.reserve(opening.client, scope)
+      const { answer, request } = yield* opening.current
+      const lease = yield* restore(pool.lease)
+      const held = yield* restore(relay(lease, request, shared.deadlines))
+      if (held.result === undefined) {
+        held.finish(withoutSession(answer))
+        return yield* new UpstreamError({ reason: "Refused", upstream: lease.name })
+      }
+      const { protocolVersion } = held.result
+      lease.negotiated(protocolVersion)
+      const session = new Session(opening.id, lease, protocolVersion, shared)
+      yield* Effect.orDie(shared.store.create(recordOf(session, opening.client, request, shared)))
+      yield* Scope.addFinalizer(scope, shared.store.remove(session.id))
+      yield* register(registry, session, scope)
+      return { session, leave: session.begin(held, request, answer) }
+    })
+  )
+
+const register = (
+  registry: Map<string, Session>,
+  session: Session,
+  scope: Scope.Scope
+): Effect.Effect<void> => {
+  registry.set(session.id, session)
+  return Scope.addFinalizer(
+    scope,
+    Effect.sync(() => {
+      registry.delete(session.id)
+      session.cut(session.isDrained ? new ShuttingDown() : new SessionNotFound())
+    })
+  )
+}
+
+const recordOf = (session: Session, client: string, request: Request, shared: Shared): SessionRecord =>
+  new SessionRecord({
+    id: session.id,
+    upstream: session.upstream.name,
+    upstreamSessionId: session.upstream.sessionId(),
+    protocolVersion: session.protocolVersion,
+    initialize: JSON.stringify(request.body?.messages[0].params ?? {}),
+    client,
+    createdAt: session.lastActiveAt,
+    lastActiveAt: session.lastActiveAt,
+    timeToLive: shared.timeToLive
+  })
+
+/** An upstream's own refusal reaches the client as it is, but for the id of a session that there is not. */
+const withoutSession = (answer: Answer): Sink => ({
+  head: (status, headers, flow) => {
+    const forClient = toClient(headers, undefined)
+    answer.head(status, hasType(headers, EVENT_STREAM) ? streaming(forClient) : forClient, flow)
+  },
+  data: (chunk) => answer.data(chunk),
+  end: () => answer.end(),
+  error: (error) => answer.error(error)
+})

@@ -1,0 +1,200 @@
+/** A client session that is live in this process. */
+import { createHash, randomBytes } from "node:crypto"
+import type * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import { type Answer, discard, Exchange, type Leave, type Owner } from "./Exchange.js"
+import type { HeldAnswer } from "./Initialize.js"
+import { Bag } from "./internal/bag.js"
+import type { Deadlines } from "./internal/deadlines.js"
+import type { Flight } from "./internal/flight.js"
+import type { Headers } from "./internal/headers.js"
+import { type Body, cancelled, cancelledRequest, type Message } from "./Protocol.js"
+import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
+import type { SessionStore } from "./SessionStore.js"
+import type { Lease, Request } from "./Upstream.js"
+
+/**
+ * Why a session ends: its client ended it, nothing happened for long, the proxy shuts down, its upstream gave
+ * it up, or, in single-session mode, another client took its place.
+ */
+export type CloseReason = "deleted" | "idle" | "drained" | "failed" | "replaced"
+
+/** A new session id: 128 random bits (Transports, "Session Management": secure, visible ASCII). */
+export const makeId = (): string => randomBytes(16).toString("base64url")
+
+/** The name of a session in logs and lists: it tells sessions apart and opens none. */
+export const handleOf = (id: string): string => createHash("sha256").update(id).digest("hex").slice(0, 12)
+
+/** Logs an error that happened in the session with this id, if in one. */
+export type Report = (error: UpstreamError, id: string | undefined) => void
+
+/** What a session shares with all others. */
+export interface Shared {
+  readonly clock: Clock.Clock
+  readonly deadlines: Deadlines
+  readonly flight: Flight
+  readonly store: SessionStore["Type"]
+  /** Logs a failure of the upstream, in a session or without one. */
+  readonly report: Report
+  /** How many requests of one session may be in flight. */
+  readonly maxExchanges: number
+  /** How long a session may be idle, in milliseconds. */
+  readonly sessionTimeout: number
+  /** How long its record outlives the last activity, in milliseconds: until a sweep has looked at the session. */
+  readonly timeToLive: number
+}
+
+/** What a client may send to try a server out, without having used the session. */
+const probing: ReadonlySet<string> = new Set(["initialize", "notifications/initialized", "ping"])
+
+/**
+ * The session's scope owns everything that it holds: the admission permit, the lease, the record, the entry in
+ * the registry, the exchanges in flight. Completing `ended` closes that scope.
+ */
+export class Session implements Owner {
+  /** When something last happened, in milliseconds since 1970. */
+  lastActiveAt: number
+  /** Whether the client has done more than to open the session and to try it out. */
+  isUsed = false
+  /** Why the session ends, once it does; an interruption of its fiber gives no reason of its own. */
+  reason: CloseReason | undefined
+  readonly ended: Deferred.Deferred<CloseReason> = Deferred.unsafeMake(FiberId.none)
+  private readonly exchanges = new Bag<Exchange>()
+
+  constructor(
+    readonly id: string,
+    readonly upstream: Lease,
+    /** What `initialize` settled. */
+    readonly protocolVersion: string,
+    private readonly shared: Shared
+  ) {
+    this.lastActiveAt = shared.clock.unsafeCurrentTimeMillis()
+  }
+
+  get isDrained(): boolean {
+    return (this.reason ?? "drained") === "drained"
+  }
+
+  get deadlines(): Deadlines {
+    return this.shared.deadlines
+  }
+
+  get patience(): number {
+    return this.shared.sessionTimeout
+  }
+
+  get flight(): Flight {
+    return this.shared.flight
+  }
+
+  /** Relays a request. The answer is told everything that comes of it, refusals too. */
+  exchange(request: Request, answer: Answer): Leave {
+    const exchange = new Exchange(this, request, answer)
+    if (this.isFull(exchange)) {
+      answer.error(new LimitReached({ limit: "max-exchanges", bound: this.shared.maxExchanges }))
+      return () => {}
+    }
+    this.register(exchange)
+    exchange.relay(request)
+    if (request.body !== undefined) this.observe(request.body)
+    return () => exchange.leave()
+  }
+
+  /** Passes on the answer to the `initialize` that opened the session. */
+  begin(held: HeldAnswer, request: Request, answer: Answer): Leave {
+    const exchange = new Exchange(this, request, answer)
+    this.register(exchange)
+    exchange.adopt(held)
+    return () => exchange.leave()
+  }
+
+  /** The client is about to end the session, with a request that has these fields. */
+  parting(headers: Headers): void {
+    this.upstream.parting(headers)
+  }
+
+  /** Closes the session. The first reason holds. */
+  end(reason: CloseReason): void {
+    this.reason ??= reason
+    Deferred.unsafeDone(this.ended, Effect.succeed(reason))
+  }
+
+  /** Ends the exchanges in flight; each client is told why. */
+  cut(error: ProxyError): void {
+    for (const exchange of this.exchanges) exchange.cut(error)
+  }
+
+  /** Whether no client waits for anything, and nothing has happened for the session's timeout. */
+  get isIdle(): boolean {
+    return (
+      !this.isAttended &&
+      this.shared.clock.unsafeCurrentTimeMillis() - this.lastActiveAt >= this.shared.sessionTimeout
+    )
+  }
+
+  /** Whether a client waits for an answer or holds a stream open. */
+  get isAttended(): boolean {
+    for (const exchange of this.exchanges) {
+      if (exchange.isAttended) return true
+    }
+    return false
+  }
+
+  /** Puts off the expiry. */
+  touch(): void {
+    this.lastActiveAt = this.shared.clock.unsafeCurrentTimeMillis()
+    this.shared.store.touch(this.id, this.lastActiveAt)
+  }
+
+  failed(exchange: Exchange, error: UpstreamError): void {
+    this.shared.report(error, this.id)
+    if (error.reason !== "AnswerTimeout" || exchange.isInitialize) return
+    for (const id of exchange.requests) {
+      this.send(cancelled(id, "The proxy's time limit for the request has passed"))
+    }
+  }
+
+  settled(exchange: Exchange): void {
+    this.exchanges.delete(exchange)
+    this.touch()
+    // A 404 to a GET may as well come from a server that has no such stream.
+    if (exchange.status === 404 && exchange.method === "POST" && this.upstream.sessionId() !== undefined) {
+      this.upstream.lost()
+      this.end("failed")
+    }
+  }
+
+  /** Sends a message of the proxy's own, whose answer is of no interest. */
+  private send(message: Message): void {
+    const body: Body = { isBatch: false, messages: [message] }
+    const exchange = new Exchange(this, { method: "POST", headers: {}, bytes: undefined, body }, discard)
+    this.register(exchange)
+    exchange.start((sink) => this.upstream.send(message, sink))
+    exchange.leave()
+  }
+
+  private register(exchange: Exchange): void {
+    this.exchanges.add(exchange)
+    this.touch()
+  }
+
+  /**
+   * Responses and notifications have as much room again beside the requests: a call may wait for the client's
+   * response to a request of the server, and must not keep it out.
+   */
+  private isFull(exchange: Exchange): boolean {
+    const { maxExchanges } = this.shared
+    return this.exchanges.size >= (exchange.isRequest ? maxExchanges : 2 * maxExchanges)
+  }
+
+  private observe(body: Body): void {
+    for (const message of body.messages) {
+      if (message.method !== undefined && !probing.has(message.method)) this.isUsed = true
+      const id = cancelledRequest(message)
+      if (id === undefined) continue
+      for (const exchange of this.exchanges) exchange.cancel(id)
+    }
+  }
+}

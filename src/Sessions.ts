@@ -1,0 +1,223 @@
+/** The live registry: opens, finds and closes sessions, and lets go of those that nobody uses. */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberMap from "effect/FiberMap"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { Admission, type Options as Places } from "./Admission.js"
+import type { Answer, Leave } from "./Exchange.js"
+import * as Deadlines from "./internal/deadlines.js"
+import { Flight } from "./internal/flight.js"
+import * as Opening from "./Opening.js"
+import { type ProxyError, ShuttingDown } from "./ProxyError.js"
+import { type CloseReason, handleOf, type Report, type Session, type Shared } from "./Session.js"
+import { SessionStore } from "./SessionStore.js"
+import { Stateless } from "./Stateless.js"
+import type { Request } from "./Upstream.js"
+import { UpstreamPool } from "./UpstreamPool.js"
+
+export interface Options {
+  /**
+   * Whether there may be many sessions, or one after the other. With one, `initialize` replaces a session that
+   * has not been used yet. Default: true.
+   */
+  readonly multiSession: boolean
+  /** How many sessions there may be at once. Default: 1000. */
+  readonly maxSessions: number
+  /** How many of them one client address may have; `undefined` for no bound of its own. Default: undefined. */
+  readonly maxPerClient: number | undefined
+  /** How many requests of one session, or of one client without a session, may be in flight. Default: 256. */
+  readonly maxExchanges: number
+  /** How many exchanges without a session (2026-07-28 and later) may be in flight. Default: 1000. */
+  readonly maxStateless: number
+  /** How long a session may be idle: no exchange in flight, no stream open, nothing sent. Default: 30 min. */
+  readonly sessionTimeout: Duration.DurationInput
+  /** How often idle sessions are looked for. Default: 60 s. */
+  readonly cleanupInterval: Duration.DurationInput
+}
+
+export const defaults: Options = {
+  multiSession: true,
+  maxSessions: 1000,
+  maxPerClient: undefined,
+  maxExchanges: 256,
+  maxStateless: 1000,
+  sessionTimeout: Duration.minutes(30),
+  cleanupInterval: Duration.seconds(60)
+}
+
+export class Sessions extends Context.Tag("shadowcat/Sessions")<
+  Sessions,
+  {
+    readonly options: Options
+
+    /**
+     * Opens a session: takes a place, leases the upstream, relays `initialize`, stores the record, and passes on
+     * the answer under the new id. An interruption means that the client has gone: `initialize` is not cancelled
+     * (Lifecycle), but the session, whose id nobody knows, ends as soon as it is answered.
+     */
+    readonly open: (
+      request: Request,
+      client: string,
+      answer: Answer
+    ) => Effect.Effect<Opening.Opened, ProxyError>
+
+    /** The live session with this id. Synchronous, for every exchange asks. */
+    readonly get: (id: string) => Session | undefined
+
+    /** Relays a request that belongs to no session. The answer is told everything, refusals too. */
+    readonly exchange: (request: Request, client: string, answer: Answer) => Leave
+
+    /** Closes a session and waits until all that it held is released. False when there is none. */
+    readonly close: (id: string, reason: CloseReason) => Effect.Effect<boolean>
+
+    /** Closes what is idle. The layer does so regularly. */
+    readonly sweep: Effect.Effect<void>
+
+    /** Completes as soon as no client waits for an answer; open streams do not count. */
+    readonly quiet: Effect.Effect<void>
+
+    /** Closes all sessions, for good, cuts all exchanges, and waits until everything is released. */
+    readonly drain: Effect.Effect<void>
+
+    /** In single-session mode: completes when the session has ended, without another in its place. */
+    readonly over: Effect.Effect<CloseReason>
+
+    /** How much there is at present: sessions with their openings, and exchanges without a session. */
+    readonly size: () => { readonly sessions: number; readonly stateless: number }
+  }
+>() {}
+
+export const make = (
+  options: Options
+): Effect.Effect<Sessions["Type"], never, SessionStore | UpstreamPool | Scope.Scope> =>
+  Effect.gen(function* () {
+    const pool = yield* UpstreamPool
+    const store = yield* SessionStore
+    const deadlines = yield* Deadlines.make
+    const flight = new Flight()
+    const registry = new Map<string, Session>()
+    const admission = new Admission(places(options))
+    const runtime = yield* Effect.runtime()
+    const report: Report = (error, id) => {
+      const logged = Effect.logWarning("upstream failed", { message: error.message })
+      Runtime.runFork(runtime)(
+        id === undefined ? logged : Effect.annotateLogs(logged, "session", handleOf(id))
+      )
+    }
+    const stateless = new Stateless(pool.stateless, deadlines, flight, report, options)
+    const shared: Shared = {
+      clock: yield* Effect.clock,
+      deadlines,
+      flight,
+      store,
+      report,
+      maxExchanges: options.maxExchanges,
+      sessionTimeout: Duration.toMillis(options.sessionTimeout),
+      timeToLive: Duration.toMillis(options.sessionTimeout) + Duration.toMillis(options.cleanupInterval)
+    }
+    const resources: Opening.Resources = { admission, pool, registry, shared }
+    const over = yield* Deferred.make<CloseReason>()
+    const fibers = yield* FiberMap.make<string, void, never>()
+    const run = yield* FiberMap.runtime(fibers)()
+
+    const close = (id: string, reason: CloseReason): Effect.Effect<boolean> =>
+      Effect.suspend(() => {
+        registry.get(id)?.end(reason)
+        return Option.match(FiberMap.unsafeGet(fibers, id), {
+          onNone: () => Effect.succeed(false),
+          onSome: (fiber) => Effect.as(Fiber.await(fiber), true)
+        })
+      })
+
+    /** In single-session mode: makes room, if the session that there is has only been tried out. */
+    const replaceUnused = Effect.suspend(() => {
+      const unused = Array.from(registry.values()).find((session) => !session.isUsed)
+      return unused === undefined ? Effect.void : close(unused.id, "replaced")
+    })
+
+    const life = (opening: Opening.Opening): Effect.Effect<void> =>
+      Opening.live(opening, resources).pipe(
+        Effect.tap((reason) =>
+          options.multiSession || reason === "replaced" ? Effect.void : Deferred.succeed(over, reason)
+        ),
+        Effect.tapBoth({
+          onSuccess: (reason) => Effect.logInfo("session closed", { reason }),
+          onFailure: ({ message }) => Effect.logWarning("no session opened", { message })
+        }),
+        Effect.ignore,
+        Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
+        Effect.annotateLogs("session", handleOf(opening.id))
+      )
+
+    const sweep = Effect.suspend(() => {
+      for (const session of registry.values()) {
+        if (session.isAttended) session.touch()
+        else if (session.isIdle) session.end("idle")
+      }
+      return Effect.asVoid(store.removeExpired)
+    }).pipe(Effect.catchAllDefect((cause) => Effect.logError("defect", cause)))
+
+    let isDraining = false
+    const drain = Effect.suspend(() => {
+      isDraining = true
+      stateless.cut(new ShuttingDown())
+      for (const [id, fiber] of fibers) {
+        const session = registry.get(id)
+        if (session === undefined) fiber.unsafeInterruptAsFork(FiberId.none)
+        else session.end("drained")
+      }
+      return FiberMap.awaitEmpty(fibers)
+    })
+
+    yield* sweep.pipe(Effect.schedule(Schedule.spaced(options.cleanupInterval)), Effect.forkScoped)
+    yield* Effect.addFinalizer(() => drain)
+
+    return Sessions.of({
+      options,
+      open: (request, client, answer) =>
+        Effect.gen(function* () {
+          if (!options.multiSession) yield* replaceUnused
+          if (isDraining) return yield* new ShuttingDown()
+          const opening = new Opening.Opening(client, request, answer)
+          const opened = opening.opened
+          // The fiber starts at once: to check the bounds and to take a place is its first step.
+          run(opening.id, life(opening))
+          return yield* opened
+        }),
+      get: (id) => registry.get(id),
+      exchange: (request, client, answer) => stateless.exchange(request, client, answer),
+      close,
+      sweep,
+      quiet: flight.quiet,
+      drain,
+      over: Deferred.await(over),
+      size: () => ({ sessions: admission.size, stateless: stateless.size })
+    })
+  })
+
+const places = ({ maxPerClient, maxSessions, multiSession }: Options): Places =>
+  multiSession
+    ? { maxSessions, maxPerClient, limit: "max-sessions" }
+    : { maxSessions: 1, maxPerClient: undefined, limit: "multi-session" }
+
+/** The sessions of one proxy, until the layer's scope closes; then all of them are closed. */
+export const layer = (
+  options?: Partial<Options>
+): Layer.Layer<Sessions, never, SessionStore | UpstreamPool> =>
+  Layer.scoped(Sessions, make({ ...defaults, ...options }))
+
+/** The same, with its options read from a `Config`. */
+export const layerConfig = (
+  options: Config.Config.Wrap<Partial<Options>>
+): Layer.Layer<Sessions, ConfigError, SessionStore | UpstreamPool> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
