@@ -1,0 +1,170 @@
+/** Writes an answer to an HTTP client, no faster than the client reads. */
+import type { ServerResponse } from "node:http"
+import type { Answer, Leave } from "./Exchange.js"
+import type { Budget } from "./internal/budget.js"
+import type { Answerer, Bounds } from "./internal/body.js"
+import type { Deadline, Expirable } from "./internal/deadlines.js"
+import { hasType, type MutableHeaders } from "./internal/headers.js"
+import { EVENT_STREAM } from "./internal/sse.js"
+import type { RequestId } from "./Protocol.js"
+import { type Answerable, LimitReached, toJsonRpc } from "./ProxyError.js"
+import type { Flow } from "./Upstream.js"
+
+/** What all answers of a front have in common. */
+export interface Terms extends Bounds {
+  /** The bytes of request bodies that are held at once: each until its response is closed. */
+  readonly budget: Budget
+}
+
+/** How long a client may go on sending a body that nobody will read, in milliseconds. */
+const LINGER = 5_000
+
+export class HttpAnswer implements Answer, Answerer, Expirable {
+  /** The request that an error would answer. */
+  requestId: RequestId | undefined
+  /** Whom to tell when the client goes away. */
+  onLeave: Leave | undefined
+  private flow: Flow | undefined
+  private isFlushed = false
+  private isPaused = false
+  private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
+  private reserved = 0
+  private readonly deadline: Deadline
+
+  constructor(
+    private readonly response: ServerResponse,
+    private readonly terms: Terms,
+    /** The CORS grants, for web pages. */
+    private readonly grants: MutableHeaders | undefined
+  ) {
+    this.deadline = terms.deadlines.of(this)
+    response.once("close", this.closed)
+    // A pipelined response that still waits for its turn is not told when the connection closes. There may be
+    // many of them, each with its listener.
+    if (response.socket === null) response.req.socket.setMaxListeners(0).once("close", this.closed)
+  }
+
+  /** Makes room for bytes of the request's body, or says that there is none. */
+  reserve(bytes: number): LimitReached | undefined {
+    const { budget } = this.terms
+    if (!budget.take(bytes)) return new LimitReached({ limit: "max-buffered", bound: budget.bound })
+    this.reserved += bytes
+    return undefined
+  }
+
+  head(status: number, headers: MutableHeaders, flow: Flow): void {
+    this.flow = flow
+    if (!hasType(headers, EVENT_STREAM)) {
+      // It goes out with the body: if that never comes, there can still be an error in its place.
+      this.heldHead = { status, headers }
+      return
+    }
+    this.writeHead(status, headers)
+    // A stream may stay silent for long after its head.
+    process.nextTick(flushHead, this)
+  }
+
+  flushHead(): void {
+    if (!this.isFlushed) this.response.flushHeaders()
+  }
+
+  data(chunk: Uint8Array): void {
+    this.releaseHead()
+    if (this.response.write(chunk) || this.response.destroyed || this.isPaused) return
+    this.isPaused = true
+    this.flow?.pause()
+    this.response.once("drain", () => this.resume())
+    this.expectRead()
+  }
+
+  end(): void {
+    this.releaseHead()
+    this.response.end()
+    if (this.response.writableLength > 0) this.expectRead()
+  }
+
+  error(error: Answerable): void {
+    if (this.response.writableEnded) return
+    if (this.response.headersSent) return this.expire()
+    this.heldHead = undefined
+    this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
+  }
+
+  /** The client does not read, or does not stop sending: its connection is closed. */
+  expire(): void {
+    this.response.destroy()
+  }
+
+  /** Answers with a document of the proxy's own. */
+  json(status: number, json: string, headers?: MutableHeaders): void {
+    this.writeHead(status, {
+      ...headers,
+      "content-type": "application/json",
+      "content-length": String(Buffer.byteLength(json))
+    })
+    this.response.write(json)
+    this.endAfterRequest()
+  }
+
+  /** Answers without a body. */
+  empty(status: number, headers: MutableHeaders): void {
+    this.writeHead(status, headers)
+    this.endAfterRequest()
+  }
+
+  private releaseHead(): void {
+    this.isFlushed = true
+    if (this.heldHead === undefined) return
+    const { headers, status } = this.heldHead
+    this.heldHead = undefined
+    this.writeHead(status, headers)
+  }
+
+  private writeHead(status: number, headers: MutableHeaders): void {
+    const { grants } = this
+    if (grants === undefined) return void this.response.writeHead(status, headers)
+    const { vary } = headers
+    this.response.writeHead(status, {
+      ...headers,
+      ...grants,
+      vary: vary === undefined ? "Origin" : `${vary}, Origin`
+    })
+  }
+
+  /**
+   * Ends the response when the request has arrived whole, for a connection that is closed on a client that is
+   * still sending takes the answer with it.
+   */
+  private endAfterRequest(): void {
+    const { req: request } = this.response
+    if (request.complete) return this.end()
+    this.deadline.set(LINGER)
+    request.once("end", () => this.end()).resume()
+  }
+
+  private readonly closed = (): void => {
+    this.response.off("close", this.closed).req.socket.off("close", this.closed)
+    this.deadline.clear()
+    this.terms.budget.give(this.reserved)
+    if (!this.response.writableFinished) this.onLeave?.()
+  }
+
+  /** A pipelined response that still waits for its turn is not one that the client does not read. */
+  private expectRead(): void {
+    if (this.response.socket !== null) this.deadline.set(this.terms.stallTimeout)
+  }
+
+  private resume(): void {
+    this.isPaused = false
+    this.deadline.clear()
+    this.flow?.resume()
+  }
+}
+
+const flushHead = (answer: HttpAnswer): void => answer.flushHead()
+
+const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
+  ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
+  ...(allow === undefined ? {} : { allow }),
+  ...(status === 413 || status === 408 ? { connection: "close" } : {})
+})

@@ -1,0 +1,202 @@
+/** What becomes of an HTTP request: it is refused, answered here, or handed to a session. */
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as FiberId from "effect/FiberId"
+import type * as Fiber from "effect/Fiber"
+import { HttpAnswer, type Terms } from "./HttpAnswer.js"
+import { accepts } from "./internal/accept.js"
+import { readBody } from "./internal/body.js"
+import type { Connections } from "./internal/connections.js"
+import type { Gatekeeper } from "./internal/gatekeeper.js"
+import { first, hasType } from "./internal/headers.js"
+import {
+  type Body,
+  isInitialize,
+  isModern,
+  parseBody,
+  PROTOCOL_VERSION,
+  requestId,
+  SESSION_ID
+} from "./Protocol.js"
+import {
+  BadRequest,
+  InternalError,
+  LimitReached,
+  type ProxyError,
+  SessionNotFound,
+  ShuttingDown
+} from "./ProxyError.js"
+import type { Session } from "./Session.js"
+import type { Sessions } from "./Sessions.js"
+import type { Request } from "./Upstream.js"
+
+export interface Services {
+  readonly sessions: Sessions["Type"]
+  readonly connections: Connections
+  readonly gatekeeper: Gatekeeper
+  readonly terms: Terms
+  /** Runs an effect in a fiber of the front's own. */
+  readonly run: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>
+  /** The path of the MCP endpoint. */
+  readonly path: string
+  /** The document at `/health`. */
+  readonly health: () => object
+}
+
+/** How large an `initialize` may be, in bytes: its parameters are kept as long as the session. */
+const MAX_INITIALIZE = 64 * 1024
+
+/** Where the health check is. */
+export const HEALTH_PATH = "/health"
+
+export class HttpRouter {
+  /** Set once, when the proxy shuts down: no new work is taken then. */
+  isDraining = false
+
+  constructor(private readonly services: Services) {}
+
+  handle(message: IncomingMessage, response: ServerResponse): void {
+    const { connections, gatekeeper, path, terms } = this.services
+    const { headers, socket } = message
+    const wrong = gatekeeper.check(headers)
+    const answer = new HttpAnswer(
+      response,
+      terms,
+      wrong === undefined ? gatekeeper.grants(headers) : undefined
+    )
+    if (this.isDraining || connections.isSurplus(socket)) response.shouldKeepAlive = false
+    if (wrong !== undefined) return answer.error(wrong)
+    if (connections.isSurplus(socket)) {
+      return answer.error(new LimitReached({ limit: "max-connections", bound: connections.bound }))
+    }
+    const pathname = pathOf(message.url ?? "")
+    if (pathname === HEALTH_PATH) return this.health(answer)
+    if (pathname !== path) return answer.error(new BadRequest({ reason: "WrongPath" }))
+    switch (message.method) {
+      case "POST":
+        return this.post(message, answer)
+      case "GET":
+        return this.get(message, answer)
+      case "DELETE":
+        return this.delete(message, answer)
+      case "OPTIONS":
+        return answer.empty(204, gatekeeper.preflight(headers))
+      default:
+        return answer.error(new BadRequest({ reason: "WrongMethod" }))
+    }
+  }
+
+  private post(message: IncomingMessage, answer: HttpAnswer): void {
+    const { headers } = message
+    if (!hasType(headers, "application/json") || (headers["content-encoding"] ?? "identity") !== "identity") {
+      return answer.error(new BadRequest({ reason: "WrongContentType" }))
+    }
+    if (!accepts(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
+    readBody(message, this.services.terms, answer, (bytes) => this.route(message, answer, bytes))
+  }
+
+  private route(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
+    const { headers } = message
+    const parsed = parseBody(bytes)
+    const body = Either.isRight(parsed) ? parsed.right : undefined
+    answer.requestId = requestId(body)
+    const request: Request = { method: "POST", headers, bytes, body }
+    const session = this.session(headers)
+    if (isModern(revisionBeside(headers, session), body)) {
+      if (this.isDraining) return answer.error(new ShuttingDown())
+      answer.onLeave = this.services.sessions.exchange(request, clientOf(message), answer)
+    } else if (Either.isLeft(parsed)) answer.error(parsed.left)
+    else if (this.isDraining && answer.requestId !== undefined) answer.error(new ShuttingDown())
+    else if (session !== undefined) answer.onLeave = session.exchange(request, answer)
+    else if (headers[SESSION_ID] !== undefined) answer.error(new SessionNotFound())
+    else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "NoSession" }))
+    else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "BatchedInitialize" }))
+    else if (bytes.length > MAX_INITIALIZE) answer.error(new BadRequest({ reason: "InitializeTooLarge" }))
+    else this.open(request, clientOf(message), answer)
+  }
+
+  private open(request: Request, client: string, answer: HttpAnswer): void {
+    const { run, sessions } = this.services
+    const fiber = run(
+      told(
+        answer,
+        Effect.map(sessions.open(request, client, answer), ({ leave }) => {
+          answer.onLeave = leave
+        })
+      )
+    )
+    answer.onLeave ??= () => fiber.unsafeInterruptAsFork(FiberId.none)
+  }
+
+  private get(message: IncomingMessage, answer: HttpAnswer): void {
+    const { headers } = message
+    const session = this.sessionFor(headers, answer)
+    if (session === undefined) return
+    if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
+    else if (this.isDraining) answer.error(new ShuttingDown())
+    else
+      answer.onLeave = session.exchange({ method: "GET", headers, bytes: undefined, body: undefined }, answer)
+  }
+
+  private delete({ headers }: IncomingMessage, answer: HttpAnswer): void {
+    const session = this.sessionFor(headers, answer)
+    if (session === undefined) return
+    const { run, sessions } = this.services
+    session.parting(headers)
+    // Whatever the upstream says to its end, the client's session is over.
+    run(
+      told(
+        answer,
+        Effect.map(sessions.close(session.id, "deleted"), () => answer.empty(200, { "content-length": "0" }))
+      )
+    )
+  }
+
+  private health(answer: HttpAnswer): void {
+    const status = this.isDraining ? "draining" : "ok"
+    answer.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.services.health() }))
+  }
+
+  /** The session of a GET or DELETE; without one the answer says why. */
+  private sessionFor(headers: IncomingHttpHeaders, answer: HttpAnswer): Session | undefined {
+    const session = this.session(headers)
+    // From 2026-07-28 on, an endpoint answers to POST alone.
+    if (isModern(revisionBeside(headers, session), undefined))
+      answer.error(new BadRequest({ reason: "PostAlone" }))
+    else if (session !== undefined) return session
+    else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "NoSession" }))
+    else answer.error(new SessionNotFound())
+    return undefined
+  }
+
+  private session(headers: IncomingHttpHeaders): Session | undefined {
+    const id = first(headers, SESSION_ID)
+    return id === undefined ? undefined : this.services.sessions.get(id)
+  }
+}
+
+/** Whatever goes wrong, defects too, is told to the client. */
+const told = (answer: HttpAnswer, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
+  effect.pipe(
+    Effect.catchAllDefect((cause) =>
+      Effect.zipRight(Effect.logError("defect", cause), new InternalError({ cause }))
+    ),
+    Effect.catchAll((error) => Effect.sync(() => answer.error(error)))
+  )
+
+/** The revision that a request names, unless it is the one that its session negotiated, whatever that is. */
+const revisionBeside = (headers: IncomingHttpHeaders, session: Session | undefined): string | undefined => {
+  const revision = first(headers, PROTOCOL_VERSION)
+  return revision === session?.protocolVersion ? undefined : revision
+}
+
+/** The path of a request's target, which may be a whole URL (RFC 9112, 3.2.2). */
+const pathOf = (target: string): string | undefined => {
+  if (target.startsWith("/")) return target.split("?", 1)[0]
+  return URL.canParse(target) ? new URL(target).pathname : undefined
+}
+
+const namesInitialize = (body: Body): boolean => body.messages.some(({ method }) => method === "initialize")
+
+const clientOf = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? "unknown"
