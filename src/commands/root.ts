@@ -1,0 +1,16 @@
+/** The command line: `shadowcat forward http`. */
+import * as Command from "@effect/cli/Command"
+import { forwardHttp } from "./forwardHttp.js"
+
+const forward = Command.make("forward").pipe(
+  Command.withDescription("Relay MCP to one upstream"),
+  Command.withSubcommands([forwardHttp])
+)
+
+/** What a command line begins with, told to whom used another beginning. */
+export const beginnings = ["shadowcat forward http"]
+
+export const shadowcat = Command.make("shadowcat").pipe(
+  Command.withDescription("A proxy for the Model Context Protocol that many clients share"),
+  Command.withSubcommands([forward])
+)
