@@ -1,0 +1,543 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import { Exchange } from "../src/Exchange.js"
+import type { RequestId } from "../src/Protocol.js"
+import { SessionNotFound, ShuttingDown } from "../src/ProxyError.js"
+import type { Request } from "../src/Upstream.js"
+import { CountingOwner } from "./fixtures/CountingOwner.js"
+import { CountingPool } from "./fixtures/CountingPool.js"
+import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
+import { call, get, modernCall, notification, post, response } from "./fixtures/requests.js"
+import { acts, type ScriptedExchange } from "./fixtures/ScriptedExchange.js"
+
+/** An exchange that has been started, and everyone whom it deals with. */
+class Started {
+  readonly pool = new CountingPool()
+  readonly owner: CountingOwner
+  readonly answer = new RecordedAnswer()
+  readonly exchange: Exchange
+  readonly upstream: ScriptedExchange
+
+  constructor(request: Request, isStateless = false) {
+    this.owner = new CountingOwner(this.pool, isStateless ? undefined : "the-proxy's-id")
+    this.exchange = new Exchange(this.owner, request, this.answer)
+    this.exchange.start((sink) => this.pool.exchange(request, sink))
+    const [upstream] = this.pool.exchanges
+    if (upstream === undefined) throw new Error("nothing was asked")
+    this.upstream = upstream
+  }
+
+  /** The client closes its connection. */
+  leave(): void {
+    this.answer.goes()
+    this.exchange.leave()
+  }
+
+  pass(seconds: number): Effect.Effect<void> {
+    return Effect.andThen(this.owner.clock.advance(`${seconds} seconds`), () => this.owner.deadlines.sweep())
+  }
+
+  get isOver(): boolean {
+    return this.owner.settlements.length > 0
+  }
+}
+
+const event = (json: unknown) => `event: message\ndata: ${JSON.stringify(json)}\n\n`
+
+describe("an answer in JSON", () => {
+  it("is passed on as it comes, under the proxy's session id", () => {
+    const { answer, owner, upstream } = new Started(post(call(1)))
+    upstream.head(200, "application/json")
+    upstream.data('{"jsonrpc":"2.0",')
+    upstream.data('"id":1,"result":{}}')
+    upstream.finish()
+    expect(answer).toMatchObject({
+      status: 200,
+      headers: { "mcp-session-id": "the-proxy's-id" },
+      text: '{"jsonrpc":"2.0","id":1,"result":{}}',
+      ending: "end",
+      violations: []
+    })
+    expect(owner.settlements.length).toBe(1)
+  })
+
+  it.effect("that stalls between its head and its end is cut off after a minute", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("half json")
+      yield* started.pass(59)
+      started.upstream.data("more")
+      yield* started.pass(59)
+      expect(started.answer.isOver).toBe(false)
+      yield* started.pass(1)
+      expect(started.answer.failure).toMatchObject({ reason: "Stalled" })
+      expect(started.upstream.isAborted).toBe(true)
+      expect(started.isOver).toBe(true)
+    })
+  )
+
+  it.effect("that waits for the client to read does not stall", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("half json")
+      started.answer.flow?.pause()
+      expect(started.upstream.isPaused).toBe(true)
+      yield* started.pass(600)
+      expect(started.answer.isOver).toBe(false)
+      started.answer.flow?.resume()
+      expect(started.upstream.isPaused).toBe(false)
+      yield* started.pass(60)
+      expect(started.answer.failure).toMatchObject({ reason: "Stalled" })
+    })
+  )
+
+  it("an error before its head is told as it is, with nothing before it", () => {
+    const { answer, owner, upstream } = new Started(post(call(1)))
+    upstream.act("time out")
+    expect(answer).toMatchObject({ status: 0, violations: [] })
+    expect(answer.failure).toMatchObject({ reason: "AnswerTimeout" })
+    expect(owner.failures).toMatchObject([{ reason: "AnswerTimeout" }])
+  })
+
+  it("an error after its head cuts it off", () => {
+    const { answer, upstream } = new Started(post(call(1)))
+    upstream.act("half json")
+    upstream.act("fail")
+    expect(answer.failure).toMatchObject({ reason: "Closed" })
+  })
+
+  it("compressed events are no frames that could be told", () => {
+    const { answer, exchange } = new Started(post(call(1)))
+    const flow = { pause: () => {}, resume: () => {} }
+    exchange.head(200, { "content-type": "text/event-stream", "content-encoding": "gzip" }, flow)
+    exchange.data(Buffer.from("half"))
+    expect(answer.text).toBe("half")
+  })
+})
+
+describe("an answer as a stream", () => {
+  it("is passed on in whole frames, with nothing that holds them back", () => {
+    const { answer, exchange, upstream } = new Started(post(call(1)))
+    const flow = { pause: () => {}, resume: () => {} }
+    exchange.head(200, { "content-type": "text/event-stream; charset=utf-8", "content-length": "99" }, flow)
+    expect(answer.headers).toEqual({
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no",
+      "mcp-session-id": "the-proxy's-id"
+    })
+    exchange.data(Buffer.from("data: half"))
+    expect(answer.text).toBe("")
+    exchange.data(Buffer.from(" a frame\n\ndata: next"))
+    expect(answer.text).toBe("data: half a frame\n\n")
+    upstream.finish()
+  })
+
+  it.effect("may be silent for hours", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("open stream")
+      yield* started.pass(10_000)
+      expect(started.answer.isOver).toBe(false)
+      expect(started.owner.deadlines.size).toBe(0)
+    })
+  )
+
+  it.each([
+    ["in the same chunk", [event(response("a")) + ": bye\n\n"]],
+    ["before a comment in a chunk of its own", [event(response("a")), ": bye\n\n"]],
+    ["before a notification", [event(response("a")), event(notification("notifications/message"))]],
+    ["cut in two", [event(response("a")).slice(0, 30), event(response("a")).slice(30)]],
+    ["as an error", [event({ jsonrpc: "2.0", id: "a", error: { code: 1, message: "no" } })]]
+  ])("that holds the response %s is not added to", (_, chunks) => {
+    const { answer, upstream } = new Started(post(call("a")))
+    upstream.head(200, "text/event-stream")
+    for (const chunk of chunks) upstream.data(chunk)
+    upstream.finish()
+    expect(answer).toMatchObject({ text: chunks.join(""), ending: "end" })
+  })
+
+  it("that ends without the response is completed with an error, for nothing else would end the waiting", () => {
+    const { answer, upstream } = new Started(post(call("a")))
+    upstream.act("event")
+    upstream.finish()
+    expect(answer.messages().at(-1)).toMatchObject({ id: "a", error: { code: -32000 } })
+    expect(answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it.each(["finish", "fail"] as const)(
+    "of a batch is completed for each request without a response (%s)",
+    (how) => {
+      const { answer, upstream } = new Started(post([call(1), call("1"), notification("x"), call(2)]))
+      upstream.head(200, "text/event-stream")
+      upstream.data(event(response("1")))
+      upstream.data(event(response(2)))
+      if (how === "finish") upstream.finish()
+      else upstream.fail("Closed")
+      expect(answer.messages().map(({ error, id }) => [id, error === undefined])).toEqual([
+        ["1", true],
+        [2, true],
+        [1, false]
+      ])
+    }
+  )
+
+  it("of a batch may have all responses in one event", () => {
+    const { answer, upstream } = new Started(post([call(1), call(2)]))
+    upstream.head(200, "text/event-stream")
+    upstream.data(event([response(1), response(2)]))
+    upstream.finish()
+    expect(answer.messages().length).toBe(2)
+  })
+
+  it.each(["end", "fail"] as const)("that the client can resume is left to it (%s)", (how) => {
+    const { answer, upstream } = new Started(post(call(1)))
+    upstream.act("event with id")
+    upstream.act(how)
+    expect(answer.messages().length).toBe(1)
+    expect(answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it.each(["finish", "fail"] as const)(
+    "that held a frame too large to be read may have been answered (%s)",
+    (how) => {
+      const { answer, upstream } = new Started(post(call(1)))
+      upstream.head(200, "text/event-stream")
+      const large = event(response(1, { text: "x".repeat(3 * 1024 * 1024) }))
+      for (let start = 0; start < large.length; start += 1024 * 1024)
+        upstream.data(large.slice(start, start + 1024 * 1024))
+      if (how === "finish") upstream.finish()
+      else upstream.fail("Closed")
+      expect(answer.text).toBe(large)
+      expect(answer.ending).toBe("end")
+    }
+  )
+
+  it("a frame that is larger than what is held is no place for an error", () => {
+    const { answer, upstream } = new Started(post(call(1)))
+    upstream.head(200, "text/event-stream")
+    upstream.data(`data: ${"x".repeat(2 * 1024 * 1024)}`)
+    upstream.fail("Closed")
+    expect(answer.failure).toMatchObject({ reason: "Closed" })
+  })
+})
+
+describe("a client that goes away", () => {
+  it("does not cancel a call: the answer is read to its end, and nobody is told", () => {
+    const started = new Started(post(call(1)))
+    started.upstream.act("half json")
+    started.answer.flow?.pause()
+    started.leave()
+    expect(started.upstream).toMatchObject({ isAborted: false, isPaused: false })
+    expect(started.isOver).toBe(false)
+    started.upstream.finish()
+    expect(started.isOver).toBe(true)
+    expect(started.answer.violations).toEqual([])
+  })
+
+  it.effect("is not waited for longer than a session may be idle", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("event")
+      started.leave()
+      yield* started.pass(1_799)
+      expect(started.isOver).toBe(false)
+      yield* started.pass(1)
+      expect(started.isOver).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+      expect(started.answer.violations).toEqual([])
+    })
+  )
+
+  it.effect("does not put off the end of an answer that stalls", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("half json")
+      started.leave()
+      yield* started.pass(60)
+      expect(started.isOver).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+    })
+  )
+
+  it.effect("does not put off the end of a call that it has cancelled", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.exchange.cancel(1)
+      started.leave()
+      yield* started.pass(5)
+      expect(started.isOver).toBe(true)
+    })
+  )
+
+  it("before the head is no different", () => {
+    const started = new Started(post(call(1)))
+    started.leave()
+    started.upstream.act("json")
+    expect(started.isOver).toBe(true)
+    expect(started.answer).toMatchObject({ status: 0, violations: [] })
+  })
+
+  it.each([
+    ["the stream of a session", () => new Started(get)],
+    ["a request without a session", () => new Started(post(modernCall(1)), true)],
+    ["a subscription", () => new Started(post(modernCall(1, "subscriptions/listen")))]
+  ])("gives up %s", (_, start) => {
+    const started = start()
+    started.leave()
+    expect(started.upstream.isAborted).toBe(true)
+    expect(started.isOver).toBe(true)
+  })
+
+  it("gives up a call that it can resume", () => {
+    const started = new Started(post(call(1)))
+    started.upstream.act("event with id")
+    started.leave()
+    expect(started.upstream.isAborted).toBe(true)
+    expect(started.isOver).toBe(true)
+  })
+
+  it("is not waited for by a shutdown", () => {
+    const started = new Started(post(call(1)))
+    expect(started.owner.flight.underWay).toBe(1)
+    started.leave()
+    expect(started.owner.flight.underWay).toBe(0)
+    started.upstream.act("json")
+    expect(started.owner.flight.underWay).toBe(0)
+  })
+})
+
+describe("cutting off", () => {
+  it("before the head the client is told why", () => {
+    const { answer, exchange, upstream } = new Started(post(call(1)))
+    exchange.cut(new ShuttingDown())
+    expect(answer.ending).toEqual(new ShuttingDown())
+    expect(upstream.isAborted).toBe(true)
+  })
+
+  it("in a stream each waiting request is told why", () => {
+    const { answer, exchange, upstream } = new Started(post([call(1), call(2)]))
+    upstream.head(200, "text/event-stream")
+    upstream.data(event(response(1)))
+    exchange.cut(new SessionNotFound())
+    expect(answer.messages()).toMatchObject([
+      { id: 1, result: {} },
+      { id: 2, error: { code: -32001 } }
+    ])
+    expect(answer.ending).toBe("end")
+  })
+
+  it("the stream of a session just ends", () => {
+    const { answer, exchange, upstream } = new Started(get)
+    upstream.act("event")
+    exchange.cut(new ShuttingDown())
+    expect(answer.messages().length).toBe(1)
+    expect(answer.ending).toBe("end")
+  })
+
+  it("the stream of a session that has not begun is an error", () => {
+    const { answer, exchange } = new Started(get)
+    exchange.cut(new ShuttingDown())
+    expect(answer.ending).toEqual(new ShuttingDown())
+  })
+
+  it("what is over stays over", () => {
+    const started = new Started(post(call(1)))
+    started.upstream.act("json")
+    started.exchange.cut(new ShuttingDown())
+    started.exchange.leave()
+    expect(started.owner.settlements.length).toBe(1)
+    expect(started.answer.violations).toEqual([])
+  })
+})
+
+describe("a cancelled call", () => {
+  it.effect("ends as an empty stream when no head has come", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.exchange.cancel(1)
+      yield* started.pass(5)
+      expect(started.answer).toMatchObject({ status: 200, text: "", ending: "end", violations: [] })
+      expect(started.answer.isEventStream).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+    })
+  )
+
+  it.effect("ends its stream without a response", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("event")
+      started.exchange.cancel(1)
+      started.upstream.act("event")
+      yield* started.pass(5)
+      expect(started.answer.messages().length).toBe(2)
+      expect(started.answer.ending).toBe("end")
+    })
+  )
+
+  it.effect("is cut off in the middle of an answer of a known length", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("half json")
+      started.exchange.cancel(1)
+      started.upstream.data("a bit")
+      yield* started.pass(5)
+      expect(started.answer.failure).toBeDefined()
+      expect(started.isOver).toBe(true)
+    })
+  )
+
+  it.effect("in a batch leaves the others to be answered", () =>
+    Effect.gen(function* () {
+      const started = new Started(post([call(1), call(2)]))
+      started.exchange.cancel(1)
+      yield* started.pass(600)
+      expect(started.isOver).toBe(false)
+      started.exchange.cancel(2)
+      yield* started.pass(5)
+      expect(started.isOver).toBe(true)
+    })
+  )
+
+  it.effect("whose client has gone ends too", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.leave()
+      started.exchange.cancel(1)
+      yield* started.pass(5)
+      expect(started.isOver).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+      expect(started.answer.violations).toEqual([])
+    })
+  )
+
+  it.effect("stays cancelled when its client stops reading and reads again", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.upstream.act("event")
+      started.exchange.cancel(1)
+      started.answer.flow?.pause()
+      yield* started.pass(2)
+      started.answer.flow?.resume()
+      yield* started.pass(3)
+      expect(started.isOver).toBe(true)
+    })
+  )
+
+  it.effect("of another id is another's affair", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)))
+      started.exchange.cancel("1")
+      yield* started.pass(60)
+      expect(started.isOver).toBe(false)
+    })
+  )
+})
+
+describe("whatever happens to an exchange", () => {
+  const request = FastCheck.constantFrom<Request>(
+    post(call(1)),
+    post(call("1")),
+    post([call(1), call(2)]),
+    post(notification("notifications/progress")),
+    post(response(1)),
+    post(modernCall(1, "subscriptions/listen")),
+    get
+  )
+  type Step = (started: Started) => Effect.Effect<void>
+  const now =
+    (step: (started: Started) => void): Step =>
+    (started) =>
+      Effect.sync(() => step(started))
+  const step: FastCheck.Arbitrary<Step> = FastCheck.oneof(
+    {
+      weight: 6,
+      arbitrary: FastCheck.constantFrom(...acts).map((act) => now(({ upstream }) => upstream.act(act)))
+    },
+    {
+      weight: 2,
+      arbitrary: FastCheck.constantFrom<RequestId>(1, "1", 2).map((id) =>
+        now(({ exchange }) => exchange.cancel(id))
+      )
+    },
+    { weight: 1, arbitrary: FastCheck.constant(now((started) => started.leave())) },
+    { weight: 1, arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.pause())) },
+    {
+      weight: 1,
+      arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.resume()))
+    },
+    {
+      weight: 1,
+      arbitrary: FastCheck.constantFrom(1, 4, 6, 61).map(
+        (seconds): Step =>
+          (started) =>
+            started.pass(seconds)
+      )
+    }
+  )
+
+  it.effect.prop(
+    "it settles once, gives everything back, and tells its client one ending",
+    [request, FastCheck.boolean(), FastCheck.array(step, { maxLength: 12 })],
+    ([request, isStateless, steps]) =>
+      Effect.gen(function* () {
+        const started = new Started(request, isStateless)
+        const { answer, exchange, owner, upstream } = started
+        for (const step of steps) {
+          // Of an exchange that is over nobody is told anything any more.
+          if (started.isOver) break
+          yield* step(started)
+        }
+        exchange.cut(new ShuttingDown())
+        expect(owner.settlements).toEqual([exchange])
+        expect(owner.deadlines.size).toBe(0)
+        expect(owner.flight).toMatchObject({ underWay: 0, least: 0 })
+        expect(upstream.isOver).toBe(true)
+        expect(answer.violations).toEqual([])
+        expect(answer.isOver || answer.hasLeft).toBe(true)
+        for (const id of [1, "1", 2]) expect(answer.responsesTo(id)).toBeLessThanOrEqual(1)
+      }),
+    { fastCheck: { numRuns: 300 } }
+  )
+
+  it.effect.prop(
+    "a client that stays and cancels nothing gets one response for each request of a stream without ids",
+    [
+      FastCheck.array(
+        FastCheck.constantFrom(
+          event(response(1)),
+          event(response("1")),
+          event(response(2)),
+          event(notification("notifications/message")),
+          event(call(1, "sampling/createMessage")),
+          ": comment\n\n",
+          "\r\n",
+          "\n"
+        ),
+        { maxLength: 6 }
+      ),
+      FastCheck.array(FastCheck.integer({ min: 1, max: 40 }), { maxLength: 20 }),
+      FastCheck.constantFrom("finish", "fail", "cut")
+    ],
+    ([frames, lengths, how]) =>
+      Effect.sync(() => {
+        // What the server itself answers twice is not the proxy's affair.
+        const stream = Array.from(new Set(frames)).join("")
+        const { answer, exchange, upstream } = new Started(post([call(1), call("1"), call(2)]))
+        upstream.head(200, "text/event-stream")
+        let start = 0
+        for (const length of lengths) {
+          upstream.data(stream.slice(start, start + length))
+          start += length
+        }
+        upstream.data(stream.slice(start))
+        if (how === "finish") upstream.finish()
+        else if (how === "fail") upstream.fail("Closed")
+        else exchange.cut(new ShuttingDown())
+        expect([1, "1", 2].map((id) => answer.responsesTo(id))).toEqual([1, 1, 1])
+        expect(answer).toMatchObject({ ending: "end", violations: [] })
+      }),
+    { fastCheck: { numRuns: 300 } }
+  )
+})

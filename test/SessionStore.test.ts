@@ -1,0 +1,19 @@
+import { expect, it } from "@effect/vitest"
+import { SessionRecord, layerMemory } from "../src/SessionStore.js"
+import { sessionStoreContract } from "./fixtures/sessionStoreContract.js"
+
+sessionStoreContract("layerMemory", layerMemory)
+
+it("a record is absent from its last activity and its time to live on", () => {
+  const record = new SessionRecord({
+    id: "a",
+    upstream: "http://upstream.test/mcp",
+    protocolVersion: "2025-11-25",
+    initialize: "{}",
+    client: "client",
+    createdAt: 1,
+    lastActiveAt: 5,
+    timeToLive: 10
+  })
+  expect(record.expiresAt).toBe(15)
+})

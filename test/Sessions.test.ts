@@ -1,0 +1,564 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import { LimitReached, SessionNotFound, ShuttingDown, UpstreamError } from "../src/ProxyError.js"
+import { settle } from "./fixtures/ManualClock.js"
+import { makeProxied } from "./fixtures/Proxied.js"
+import {
+  call,
+  cancellation,
+  initialize,
+  modernCall,
+  notification,
+  response,
+  revision
+} from "./fixtures/requests.js"
+
+describe("opening", () => {
+  it.scoped("answers under an id of the proxy's own, and stores what a revival needs", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { answer, exchange, lease, session } = yield* proxied.open("10.0.0.7")
+      expect(answer).toMatchObject({ status: 200, ending: "end", violations: [] })
+      expect(answer.headers["mcp-session-id"]).toBe(session.id)
+      expect(session.id).toMatch(/^[A-Za-z0-9_-]{22}$/)
+      expect(proxied.sessions.get(session.id)).toBe(session)
+      expect(lease.revision).toBe(revision)
+      expect(exchange.isAborted).toBe(false)
+      expect(Option.getOrThrow(yield* proxied.records.get(session.id))).toMatchObject({
+        id: session.id,
+        upstream: proxied.pool.name,
+        upstreamSessionId: "upstream-0",
+        protocolVersion: revision,
+        initialize: JSON.stringify(initialize().params),
+        client: "10.0.0.7"
+      })
+    })
+  )
+
+  it.scoped("gives each session an id and a lease of its own", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const all = yield* Effect.forEach([1, 2, 3], () => proxied.open())
+      expect(new Set(all.map(({ session }) => session.id)).size).toBe(3)
+      expect(new Set(all.map(({ lease }) => lease)).size).toBe(3)
+    })
+  )
+
+  it.scoped(
+    "does not cancel `initialize` when its client goes, but ends the session once it is answered",
+    () =>
+      Effect.gen(function* () {
+        const proxied = yield* makeProxied()
+        const { exchange, leaves } = yield* proxied.connect()
+        yield* leaves
+        yield* settle
+        expect(exchange.isOver).toBe(false)
+        expect(proxied.sessions.size().sessions).toBe(1)
+        exchange.act("json")
+        yield* settle
+        expect(proxied.isEmpty).toBe(true)
+        expect(yield* proxied.records.count).toBe(0)
+      })
+  )
+
+  it.scoped.each(["json", "response"] as const)(
+    "ends the session whose client goes in the moment of the answer (%s)",
+    (act) =>
+      Effect.gen(function* () {
+        const proxied = yield* makeProxied()
+        const { exchange, leaves } = yield* proxied.connect()
+        exchange.act(act)
+        yield* leaves
+        yield* settle
+        expect(proxied.isEmpty).toBe(true)
+        expect(proxied.pool.open).toEqual([])
+      })
+  )
+
+  it.scoped("fails when the upstream cannot be leased, and gives the place back", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      proxied.pool.mode = "refused"
+      const { outcome } = yield* proxied.connect()
+      expect(yield* outcome).toEqual(
+        Exit.fail(new UpstreamError({ reason: "Unreachable", upstream: proxied.pool.name }))
+      )
+      expect(proxied.isEmpty).toBe(true)
+    })
+  )
+
+  it.scoped.each([
+    ["fail", "Closed"],
+    ["time out", "AnswerTimeout"],
+    ["not mcp", "NotMcp"],
+    ["wrong response", "NotMcp"],
+    ["accepted", "NotMcp"]
+  ] as const)("fails when the upstream answers `initialize` with '%s'", ([act, reason]) =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { answer, exchange, outcome } = yield* proxied.connect()
+      exchange.act(act)
+      expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { reason } } })
+      expect(proxied.isEmpty).toBe(true)
+      expect(proxied.pool.open).toEqual([])
+      expect(answer.isOver).toBe(false)
+    })
+  )
+
+  it.scoped.each([
+    ["not found", 404],
+    ["server error", 500],
+    ["error response", 200]
+  ] as const)("passes on the upstream's own '%s', with no session id", ([act, status]) =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { answer, exchange, outcome } = yield* proxied.connect()
+      exchange.act(act)
+      expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { reason: "Refused" } } })
+      expect(answer).toMatchObject({ status, ending: "end", violations: [] })
+      expect(answer.headers["mcp-session-id"]).toBeUndefined()
+      expect(proxied.isEmpty).toBe(true)
+    })
+  )
+
+  it.scoped.each(["open stream", "half frame", "half json", "event"] as const)(
+    "does not wait for ever for an answer that stops after '%s'",
+    (act) =>
+      Effect.gen(function* () {
+        const proxied = yield* makeProxied()
+        const { exchange, outcome } = yield* proxied.connect()
+        exchange.act(act)
+        yield* proxied.clock.advance("5 minutes")
+        expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { status: 504 } } })
+        expect(proxied.isEmpty).toBe(true)
+        expect(exchange.isAborted).toBe(true)
+      })
+  )
+
+  it.scoped("tells the client of a failure between the first message of the answer and the session", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { answer, exchange, outcome } = yield* proxied.connect()
+      exchange.act("response")
+      exchange.act("fail")
+      expect(yield* outcome).toMatchObject({ _tag: "Success" })
+      expect(answer.isOver).toBe(true)
+      expect(answer.responsesTo(0)).toBe(1)
+    })
+  )
+
+  it.scoped("passes a streamed answer on as it comes", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { answer, exchange, outcome } = yield* proxied.connect()
+      exchange.act("event")
+      expect(yield* outcome).toBeUndefined()
+      exchange.act("response")
+      expect(yield* outcome).toMatchObject({ _tag: "Success" })
+      expect(answer.messages().map(({ method }) => method)).toEqual(["notifications/message", undefined])
+      exchange.act("event")
+      exchange.act("end")
+      expect(answer.messages().length).toBe(3)
+      expect(answer).toMatchObject({ ending: "end", violations: [] })
+    })
+  )
+})
+
+describe("bounds", () => {
+  it.scoped("refuses sessions past --max-sessions, and takes them again when one has ended", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxSessions: 2 })
+      const { session } = yield* proxied.open()
+      yield* proxied.open()
+      const { outcome } = yield* proxied.connect()
+      expect(yield* outcome).toEqual(Exit.fail(new LimitReached({ limit: "max-sessions", bound: 2 })))
+      expect(proxied.pool.leases.length).toBe(2)
+      yield* proxied.sessions.close(session.id, "deleted")
+      yield* proxied.open()
+      expect(proxied.sessions.size().sessions).toBe(2)
+    })
+  )
+
+  it.scoped("counts sessions that are still being opened", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxSessions: 1 })
+      yield* proxied.connect()
+      const { outcome } = yield* proxied.connect()
+      expect(yield* outcome).toEqual(Exit.fail(new LimitReached({ limit: "max-sessions", bound: 1 })))
+    })
+  )
+
+  it.scoped("holds the bound of one client without shutting out the others", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxPerClient: 1 })
+      yield* proxied.open("a")
+      const { outcome } = yield* proxied.connect("a")
+      expect(yield* outcome).toEqual(Exit.fail(new LimitReached({ limit: "max-per-client", bound: 1 })))
+      yield* proxied.open("b")
+    })
+  )
+
+  it.scoped("refuses requests past --max-exchanges, but lets the client's responses through", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxExchanges: 2 })
+      const { session } = yield* proxied.open()
+      const first = proxied.ask(session, call(1))
+      proxied.ask(session, call(2))
+      const third = proxied.ask(session, call(3))
+      expect(third.answer.ending).toEqual(new LimitReached({ limit: "max-exchanges", bound: 2 }))
+      const fromClient = proxied.ask(session, response(0))
+      expect(fromClient.answer.isOver).toBe(false)
+      fromClient.exchange.act("accepted")
+      first.exchange.act("json")
+      expect(proxied.ask(session, call(4)).answer.isOver).toBe(false)
+    })
+  )
+
+  it.scoped("bounds the requests without a session, in all and for one client", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxStateless: 3, maxExchanges: 2 })
+      const first = proxied.stateless(modernCall(1), "a")
+      proxied.stateless(modernCall(2), "a")
+      expect(proxied.stateless(modernCall(3), "a").answer.ending).toMatchObject({
+        limit: "max-exchanges",
+        status: 429
+      })
+      proxied.stateless(modernCall(4), "b")
+      expect(proxied.stateless(modernCall(5), "c").answer.ending).toMatchObject({
+        limit: "max-stateless",
+        status: 503
+      })
+      first.leave()
+      expect(first.exchange.isAborted).toBe(true)
+      expect(proxied.stateless(modernCall(6), "a").answer.isOver).toBe(false)
+    })
+  )
+})
+
+describe("one session at a time", () => {
+  const single = { multiSession: false }
+
+  it.scoped("replaces a session that has only been tried out", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(single)
+      const { lease, session } = yield* proxied.open()
+      proxied.ask(session, notification("notifications/initialized")).exchange.act("accepted")
+      proxied.ask(session, call(1, "ping")).exchange.act("json")
+      const stream = proxied.ask(session)
+      yield* proxied.open()
+      expect(proxied.sessions.get(session.id)).toBeUndefined()
+      expect(lease.releases).toBe(1)
+      expect(stream.exchange.isAborted).toBe(true)
+      const over = yield* Effect.fork(proxied.sessions.over)
+      yield* settle
+      expect(yield* Fiber.poll(over)).toEqual(Option.none())
+    })
+  )
+
+  it.scoped("does not replace a session in use, and names the option for more", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(single)
+      const { session } = yield* proxied.open()
+      proxied.ask(session, call(1)).exchange.act("json")
+      const { outcome } = yield* proxied.connect()
+      expect(yield* outcome).toMatchObject({ cause: { error: { limit: "multi-session", status: 503 } } })
+      expect(proxied.sessions.get(session.id)).toBe(session)
+    })
+  )
+
+  it.scoped("is over when the session ends", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(single)
+      const { session } = yield* proxied.open()
+      yield* proxied.sessions.close(session.id, "deleted")
+      expect(yield* proxied.sessions.over).toBe("deleted")
+    })
+  )
+
+  it.scoped("is not over when no session could be opened", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(single)
+      const { exchange } = yield* proxied.connect()
+      exchange.act("server error")
+      const over = yield* Effect.fork(proxied.sessions.over)
+      yield* settle
+      expect(yield* Fiber.poll(over)).toEqual(Option.none())
+      yield* proxied.open()
+    })
+  )
+})
+
+describe("closing", () => {
+  it.scoped("waits until everything is released", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      proxied.pool.releaseTime = 2_000
+      const { lease, session } = yield* proxied.open()
+      const closing = yield* Effect.fork(proxied.sessions.close(session.id, "deleted"))
+      yield* proxied.clock.advance("1 second")
+      expect(proxied.sessions.get(session.id)).toBeUndefined()
+      expect(yield* proxied.records.count).toBe(0)
+      expect(proxied.sessions.size().sessions).toBe(1)
+      yield* proxied.clock.advance("1 second")
+      expect(yield* Fiber.join(closing)).toBe(true)
+      expect(lease.releases).toBe(1)
+      expect(proxied.sessions.size().sessions).toBe(0)
+    })
+  )
+
+  it.scoped("says when there is no such session", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      expect(yield* proxied.sessions.close("unknown", "deleted")).toBe(false)
+    })
+  )
+
+  it.scoped("tells those who wait that the session has ended", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const silent = proxied.ask(session, call(1))
+      const streamed = proxied.ask(session, call(2))
+      streamed.exchange.act("event")
+      const stream = proxied.ask(session)
+      stream.exchange.act("open stream")
+      yield* proxied.sessions.close(session.id, "deleted")
+      expect(silent.answer.ending).toEqual(new SessionNotFound())
+      expect(streamed.answer.ending).toBe("end")
+      expect(streamed.answer.messages().at(-1)).toMatchObject({ id: 2, error: { code: -32001 } })
+      expect(stream.answer.ending).toBe("end")
+      expect(stream.answer.messages()).toEqual([])
+      expect(proxied.pool.open).toEqual([])
+    })
+  )
+
+  it.scoped("ends a session that its upstream no longer knows, and has nothing to end there", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { lease, session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call(1))
+      exchange.act("not found")
+      expect(answer.status).toBe(404)
+      yield* settle
+      expect(proxied.sessions.get(session.id)).toBeUndefined()
+      expect(lease.isLost).toBe(true)
+      expect(proxied.isEmpty).toBe(true)
+    })
+  )
+
+  it.scoped("a 404 to the GET of a stream ends nothing, for it may come from a server that has none", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session)
+      exchange.act("not found")
+      yield* settle
+      expect(answer).toMatchObject({ status: 404, ending: "end" })
+      expect(proxied.sessions.get(session.id)).toBe(session)
+    })
+  )
+
+  it.scoped("has one reason, the first", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ multiSession: false })
+      const { session } = yield* proxied.open()
+      const { answer } = proxied.ask(session, call(1))
+      session.end("deleted")
+      session.end("drained")
+      expect(yield* proxied.sessions.over).toBe("deleted")
+      expect(answer.ending).toEqual(new SessionNotFound())
+    })
+  )
+
+  it.scoped("a 404 from an upstream without session ids ends nothing", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      proxied.pool.givesIds = false
+      const { session } = yield* proxied.open()
+      proxied.ask(session, call(1)).exchange.act("not found")
+      yield* settle
+      expect(proxied.sessions.get(session.id)).toBe(session)
+    })
+  )
+})
+
+describe("idle sessions", () => {
+  const short = { sessionTimeout: "10 minutes", cleanupInterval: "1 minute" } as const
+
+  it.scoped("end after the timeout, and not before", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(short)
+      const { session } = yield* proxied.open()
+      yield* proxied.clock.advance("9 minutes")
+      expect(proxied.sessions.get(session.id)).toBe(session)
+      yield* proxied.clock.advance("2 minutes")
+      expect(proxied.sessions.get(session.id)).toBeUndefined()
+      expect(proxied.isEmpty).toBe(true)
+      expect(yield* proxied.records.count).toBe(0)
+    })
+  )
+
+  it.scoped("are put off by every exchange", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(short)
+      const { session } = yield* proxied.open()
+      for (let round = 0; round < 3; round++) {
+        yield* proxied.clock.advance("9 minutes")
+        proxied.ask(session, call(round)).exchange.act("json")
+      }
+      yield* proxied.clock.advance("9 minutes")
+      expect(proxied.sessions.get(session.id)).toBe(session)
+    })
+  )
+
+  it.scoped.each([
+    ["a stream is open", undefined],
+    ["a call is in flight", call(1)]
+  ] as const)("do not end while %s, and their record does not expire", ([, json]) =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied(short)
+      const { session } = yield* proxied.open()
+      const { leave } = proxied.ask(session, json)
+      yield* proxied.clock.advance("1 hour")
+      expect(proxied.sessions.get(session.id)).toBe(session)
+      expect(yield* proxied.records.count).toBe(1)
+      leave()
+      yield* proxied.clock.advance("11 minutes")
+      expect(proxied.isEmpty).toBe(true)
+    })
+  )
+
+  it.scoped("have a record for as long as they are live", () =>
+    Effect.gen(function* () {
+      // The sweep comes seldom: what happens between the expiry and the sweep revives a session that is live.
+      const proxied = yield* makeProxied({ sessionTimeout: "1 minute", cleanupInterval: "10 minutes" })
+      const { session } = yield* proxied.open()
+      yield* proxied.clock.advance("5 minutes")
+      const live = proxied.sessions.get(session.id)
+      if (live !== undefined) proxied.ask(live, call(1)).exchange.act("json")
+      yield* settle
+      const isLive = proxied.sessions.get(session.id) !== undefined
+      expect(yield* proxied.records.count).toBe(isLive ? 1 : 0)
+    })
+  )
+})
+
+describe("calls that get no answer", () => {
+  it.scoped("a cancelled call ends after five seconds without a response and frees its place", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxExchanges: 1 })
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call("x"))
+      proxied.ask(session, cancellation("x")).exchange.act("accepted")
+      yield* proxied.clock.advance("4 seconds")
+      expect(answer.isOver).toBe(false)
+      yield* proxied.clock.advance("2 seconds")
+      expect(answer).toMatchObject({ status: 200, ending: "end", text: "", violations: [] })
+      expect(answer.isEventStream).toBe(true)
+      expect(exchange.isAborted).toBe(true)
+      expect(proxied.ask(session, call("x")).answer.isOver).toBe(false)
+    })
+  )
+
+  it.scoped("a cancel names its request by value and type", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const { answer } = proxied.ask(session, call(7))
+      proxied.ask(session, cancellation("7")).exchange.act("accepted")
+      yield* proxied.clock.advance("10 seconds")
+      expect(answer.isOver).toBe(false)
+    })
+  )
+
+  it.scoped("a cancelled call may still be answered in time", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call(1))
+      proxied.ask(session, cancellation(1)).exchange.act("accepted")
+      yield* proxied.clock.advance("1 second")
+      exchange.act("json")
+      yield* proxied.clock.advance("10 seconds")
+      expect(answer).toMatchObject({ status: 200, ending: "end", violations: [] })
+      expect(answer.responsesTo(1)).toBe(1)
+    })
+  )
+
+  it.scoped("the upstream is told that a call has timed out, within the session's scope", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call("slow"))
+      exchange.act("time out")
+      expect(answer.ending).toMatchObject({ status: 504 })
+      expect(proxied.pool.open.map(({ request }) => request.body?.messages[0])).toMatchObject([
+        { method: "notifications/cancelled", params: { requestId: "slow" } }
+      ])
+      // Nobody waits for the answer to that.
+      yield* proxied.sessions.quiet
+      yield* proxied.sessions.close(session.id, "deleted")
+      expect(proxied.pool.open).toEqual([])
+    })
+  )
+})
+
+describe("shutting down", () => {
+  it.scoped("waits for calls, but not for streams nor for clients that have gone", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      proxied.ask(session)
+      proxied.stateless(modernCall(9, "subscriptions/listen"))
+      const left = proxied.ask(session, call(1))
+      const waiting = proxied.ask(session, call(2))
+      const quiet = yield* Effect.fork(proxied.sessions.quiet)
+      left.leave()
+      yield* settle
+      expect(yield* Fiber.poll(quiet)).toEqual(Option.none())
+      waiting.exchange.act("json")
+      yield* Fiber.join(quiet)
+    })
+  )
+
+  it.scoped("closes every session, those being opened too, and says why", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { session } = yield* proxied.open()
+      const { answer } = proxied.ask(session, call(1))
+      const stateless = proxied.stateless(modernCall(2))
+      const { outcome } = yield* proxied.connect()
+      yield* proxied.sessions.drain
+      expect(answer.ending).toEqual(new ShuttingDown())
+      expect(stateless.answer.ending).toEqual(new ShuttingDown())
+      expect(yield* outcome).toEqual(Exit.fail(new ShuttingDown()))
+      expect(proxied.isEmpty).toBe(true)
+      expect(proxied.pool.open).toEqual([])
+    })
+  )
+
+  it.scoped("opens no session any more", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      yield* proxied.sessions.drain
+      const { outcome } = yield* proxied.connect()
+      expect(yield* outcome).toEqual(Exit.fail(new ShuttingDown()))
+    })
+  )
+
+  it.scoped("is not held up by a session that takes the place of another meanwhile", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ multiSession: false })
+      proxied.pool.releaseTime = 2_000
+      yield* proxied.open()
+      const { outcome } = yield* proxied.connect()
+      const drain = yield* Effect.fork(proxied.sessions.drain)
+      yield* proxied.clock.advance("10 seconds")
+      expect(Option.isSome(yield* Fiber.poll(drain))).toBe(true)
+      expect(yield* outcome).toEqual(Exit.fail(new ShuttingDown()))
+    })
+  )
+})

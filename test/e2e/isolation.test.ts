@@ -1,0 +1,143 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import {
+  type AnyConnection,
+  type ClientError,
+  connect1,
+  connect2,
+  type ConnectOptions
+} from "../fixtures/Clients.js"
+import { makeLegacyServer } from "../fixtures/LegacyServer.js"
+import { startProxy } from "../fixtures/Proxy.js"
+import { initialize, post, request } from "../fixtures/RawClient.js"
+
+const clients = 100
+
+/** What the tool `whoami` tells. */
+const decodeWho = Schema.decode(
+  Schema.parseJson(
+    Schema.Struct({ sessionId: Schema.String, headers: Schema.Struct({ authorization: Schema.String }) })
+  )
+)
+
+type Client = AnyConnection & { readonly name: string }
+
+/** Half of the clients are of the SDK's line 1.x, half of 2.x, and each has a name. */
+const connect = (
+  url: string,
+  index: number,
+  options: ConnectOptions = {}
+): Effect.Effect<Client, ClientError, Scope.Scope> => {
+  const name = `client-${index}`
+  const named = { ...options, headers: { authorization: `Bearer ${name}` } }
+  const connecting: Effect.Effect<AnyConnection, ClientError, Scope.Scope> =
+    index % 2 === 0 ? connect1(url, named) : connect2(url, named)
+  return Effect.map(connecting, (client) => ({ ...client, name }))
+}
+
+const everyone = <A, E, R>(each: (index: number) => Effect.Effect<A, E, R>): Effect.Effect<Array<A>, E, R> =>
+  Effect.forEach(
+    Array.from({ length: clients }, (_, index) => index),
+    each,
+    { concurrency: "unbounded" }
+  )
+
+describe("a hundred clients of one proxy", () => {
+  it.scopedLive("each work with the server as if they were alone with it", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const all = yield* everyone((index) =>
+            connect(proxy.url, index, { sample: (prompt) => `client-${index} heard ${prompt}` })
+          )
+          const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
+            Effect.forEach(all, use, { concurrency: "unbounded" })
+          yield* server.until(() => server.counts.getStreams === clients)
+          expect(yield* proxy.health).toMatchObject({ sessions: clients })
+
+          // All have written before the first reads: whatever could be mixed up has been.
+          yield* each((client) => client.call("remember", { key: "mine", value: client.name }))
+          yield* each((client) => client.call("remember", { key: client.name, value: "secret" }))
+          const memories = yield* each((client) => client.call("recall-all"))
+          expect(memories.map((memory): unknown => JSON.parse(memory))).toEqual(
+            all.map(({ name }) => ({ mine: name, [name]: "secret" }))
+          )
+
+          // What is sent along with a request is the client's own too, and so are the ids.
+          const seen = yield* each((client) => Effect.flatMap(client.call("whoami"), decodeWho))
+          const upstreamIds = server.sessions()
+          const clientIds = all.map((client) => client.sessionId())
+          expect(new Set([...upstreamIds, ...clientIds]).size).toBe(2 * clients)
+          expect(seen.map(({ headers }) => headers.authorization)).toEqual(
+            all.map(({ name }) => `Bearer ${name}`)
+          )
+          expect(seen.map(({ sessionId }) => sessionId).toSorted()).toEqual(upstreamIds.toSorted())
+
+          // The server numbers its requests from 0 in each session: all of these carry the same id.
+          const sampled = yield* each((client) => client.call("sample", { prompt: `for ${client.name}` }))
+          expect(sampled).toEqual(all.map(({ name }) => `${name} heard for ${name}`))
+
+          const [first, ...others] = all
+          yield* first?.call("bump") ?? Effect.dieMessage("no client")
+          yield* first?.until(() => first.notifications.length === 1) ?? Effect.void
+          // Whoever else had been told would know by the time that a stream opened later has brought its own.
+          yield* each((client) => client.call("log", { text: client.name }))
+          yield* each((client) =>
+            client.until(() => client.notifications.some(({ method }) => method === "notifications/message"))
+          )
+          expect(first?.notifications.map(({ method }) => method)).toEqual([
+            "notifications/tools/list_changed",
+            "notifications/message"
+          ])
+          expect(others.map(({ notifications }) => notifications)).toMatchObject(
+            others.map(({ name }) => [{ method: "notifications/message", params: { data: name } }])
+          )
+          expect(all.flatMap(({ errors }) => errors)).toEqual([])
+        })
+      )
+      expect(server.sessions()).toEqual([])
+      expect(server.counts).toMatchObject({ initialize: clients, delete: clients })
+      yield* server.until(() => server.counts.getStreams === 0 && server.counts.posts === 0)
+      expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
+      expect(server.errors).toEqual([])
+    })
+  )
+
+  it.scopedLive("go on undisturbed when half of them leave in the middle of everybody's calls", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server)
+      const all = yield* everyone((index) => connect(proxy.url, index))
+      const calls = yield* Effect.forEach(all, (client) => Effect.fork(client.call("wait", { until: "go" })))
+      yield* server.until(() => server.pending().length === clients)
+      const leaving = all.filter((_, index) => index % 4 < 2)
+      yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
+      yield* server.until(() => server.sessions().length === clients / 2)
+      expect(server.pending()).toHaveLength(clients / 2)
+      yield* server.release("go")
+      const staying = calls.filter((_, index) => index % 4 >= 2)
+      expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
+      expect(yield* proxy.health).toMatchObject({ sessions: clients / 2 })
+      yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
+    })
+  )
+
+  it.scopedLive("cannot use an id that the upstream issued", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server)
+      const { session } = yield* initialize(proxy.url)
+      const [upstreamId] = server.sessions()
+      const stolen = { ...session, "mcp-session-id": upstreamId }
+      expect((yield* post(server.url, request(1, "ping"), stolen)).status).toBe(200)
+      const refused = yield* post(proxy.url, request(1, "ping"), stolen)
+      expect(refused.status).toBe(404)
+      expect(JSON.parse(refused.text)).toMatchObject({ id: 1, error: { code: -32001 } })
+    })
+  )
+})
