@@ -1,0 +1,87 @@
+/**
+ * The server behind every path: just enough legacy MCP over Streamable HTTP, by hand, because whatever it
+ * costs is taken from the two cores that the proxies are measured on.
+ */
+import { randomBytes } from "node:crypto"
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { announce } from "./announce.js"
+import { sseTool } from "./messages.js"
+
+const sessions = new Set<string>()
+const counts = { initialized: 0, deleted: 0, streams: 0 }
+
+// `tools/call` answers carry the 64 bytes that the calls carry.
+const echo = "x".repeat(64)
+
+// Answers carry the id of their request: a proxy may look at it. No parser is needed to find it.
+const idOf = (body: string): string => /"id":\s*("[^"]*"|-?\d+)/.exec(body)?.[1] ?? "null"
+
+const json = (response: ServerResponse, body: string, session?: string) => {
+  const head = ["Content-Type", "application/json", "Content-Length", String(Buffer.byteLength(body))]
+  if (session !== undefined) head.push("Mcp-Session-Id", session)
+  response.writeHead(200, head)
+  response.end(body)
+}
+
+const empty = (response: ServerResponse, status: number) => {
+  response.writeHead(status, ["Content-Length", "0"])
+  response.end()
+}
+
+const sseHead = ["Content-Type", "text/event-stream", "Cache-Control", "no-cache"]
+
+const answerPost = (body: string, response: ServerResponse) => {
+  if (body.includes('"tools/call"')) {
+    const result = `{"jsonrpc":"2.0","id":${idOf(body)},"result":{"content":[{"type":"text","text":"${echo}"}]}}`
+    if (!body.includes(`"${sseTool}"`)) return json(response, result)
+    response.writeHead(200, sseHead)
+    return response.end(`event: message\ndata: ${result}\n\n`)
+  }
+  if (body.includes('"initialize"')) {
+    const session = randomBytes(16).toString("hex")
+    sessions.add(session)
+    counts.initialized++
+    const version = /"protocolVersion":\s*("[^"]*")/.exec(body)?.[1] ?? '"2025-11-25"'
+    const result = `{"protocolVersion":${version},"capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"0"}}`
+    return json(response, `{"jsonrpc":"2.0","id":${idOf(body)},"result":${result}}`, session)
+  }
+  return empty(response, 202)
+}
+
+const handlePost = (request: IncomingMessage, response: ServerResponse) => {
+  let body = ""
+  request.on("data", (chunk: Buffer) => (body += chunk.toString("latin1")))
+  request.on("end", () => answerPost(body, response))
+}
+
+const handleGet = (request: IncomingMessage, response: ServerResponse) => {
+  if (request.url === "/stats") return json(response, JSON.stringify({ ...counts, sessions: sessions.size }))
+  counts.streams++
+  response.on("close", () => counts.streams--)
+  response.writeHead(200, sseHead)
+  response.flushHeaders()
+}
+
+const handleDelete = (request: IncomingMessage, response: ServerResponse) => {
+  const known = sessions.delete(String(request.headers["mcp-session-id"]))
+  if (known) counts.deleted++
+  empty(response, known ? 200 : 404)
+}
+
+const server = createServer((request, response) => {
+  response.sendDate = false
+  switch (request.method) {
+    case "POST":
+      return handlePost(request, response)
+    case "GET":
+      return handleGet(request, response)
+    case "DELETE":
+      return handleDelete(request, response)
+    default:
+      return empty(response, 405)
+  }
+})
+
+// A connection that idles while another path has its turn must not be closed under the next request.
+server.keepAliveTimeout = 0
+announce(server)
