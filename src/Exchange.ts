@@ -12,12 +12,20 @@ import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstre
 /** What an answer is written to. Besides what an upstream may say, it can be told any error of the proxy. */
 export interface Answer extends Omit<Sink, "head" | "error"> {
   readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
-  /** The last call. Before the head it becomes a JSON-RPC error; after it, the answer is cut off. */
+  /** Ends the answer. Before the head it becomes a JSON-RPC error; after it, the answer is cut off. */
   readonly error: (error: ProxyError) => void
+  /** The last call, also when the client has gone: nothing of its request is held any more. */
+  readonly settled: () => void
 }
 
 /** An answer that nobody waits for. */
-export const discard: Answer = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
+export const discard: Answer = {
+  head: () => {},
+  data: () => {},
+  end: () => {},
+  error: () => {},
+  settled: () => {}
+}
 
 /** Tells an exchange that its client has gone: its connection is closed. */
 export type Leave = () => void
@@ -99,6 +107,12 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.enter()
     const abort = send(this)
     if (!this.isOver) this.abort = abort
+  }
+
+  /** Answers without asking the upstream. */
+  refuse(error: ProxyError): void {
+    this.answer.error(error)
+    this.settle()
   }
 
   /** Takes over an answer whose request has been sent already. */
@@ -207,8 +221,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     // A frame that is too large to be held is not read; it may well be the response.
     if (!isAtBorder) this.mayBeAnswered = true
     else if (Sse.mayRespond(frames)) {
-      const responses = Sse.messages(frames).filter(({ method }) => method === undefined)
-      this.pending = this.pending.filter((id) => !responses.some((response) => response.id === id))
+      this.pending = unanswered(this.pending, frames)
       if (this.pending.length === 0) this.stopWaiting()
     }
   }
@@ -251,6 +264,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.deadline.clear()
     this.stopWaiting()
     this.owner.settled(this)
+    this.answer.settled()
   }
 
   private endUnanswered(): void {
@@ -262,6 +276,13 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     }
     this.finish()
   }
+}
+
+const unanswered = (ids: ReadonlyArray<RequestId>, frames: Buffer): ReadonlyArray<RequestId> => {
+  const [first] = ids
+  if (first !== undefined && ids.length === 1 && Sse.visiblyAnswer(frames, first)) return []
+  const responses = Sse.messages(frames).filter(({ method }) => method === undefined)
+  return ids.filter((id) => !responses.some((response) => response.id === id))
 }
 
 const isEventStream = (headers: Headers): boolean =>

@@ -12,7 +12,7 @@ import type { Flow } from "./Upstream.js"
 
 /** What all answers of a front have in common. */
 export interface Terms extends Bounds {
-  /** The bytes of request bodies that are held at once: each until its response is closed. */
+  /** The bytes of request bodies that are held at once: each until it is relayed and its response is closed. */
   readonly budget: Budget
 }
 
@@ -29,6 +29,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   private isPaused = false
   private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
   private reserved = 0
+  private isRelayed = false
+  private isClosed = false
   private readonly deadline: Deadline
 
   constructor(
@@ -38,18 +40,35 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     private readonly grants: MutableHeaders | undefined
   ) {
     this.deadline = terms.deadlines.of(this)
-    response.once("close", this.closed)
-    // A pipelined response that still waits for its turn is not told when the connection closes. There may be
-    // many of them, each with its listener.
-    if (response.socket === null) response.req.socket.setMaxListeners(0).once("close", this.closed)
+    const close = () => this.close()
+    response.on("close", close)
+    if (response.socket === null) {
+      // A pipelined response that still waits for its turn is not told when the connection closes. There may be
+      // many of them, each with its listener.
+      const { socket } = response.req
+      socket.setMaxListeners(0).once("close", close)
+      response.once("close", () => socket.off("close", close))
+    }
   }
 
   /** Makes room for bytes of the request's body, or says that there is none. */
   reserve(bytes: number): LimitReached | undefined {
     const { budget } = this.terms
-    if (!budget.take(bytes)) return new LimitReached({ limit: "max-buffered", bound: budget.bound })
+    if (!budget.take(bytes, this.reserved))
+      return new LimitReached({ limit: "max-buffered", bound: budget.bound })
     this.reserved += bytes
     return undefined
+  }
+
+  /** An exchange relays the request, and holds its bytes until it is settled, whether or not the client stays. */
+  relay(start: () => Leave): void {
+    this.isRelayed = true
+    this.onLeave = start()
+  }
+
+  settled(): void {
+    this.isRelayed = false
+    this.release()
   }
 
   head(status: number, headers: MutableHeaders, flow: Flow): void {
@@ -142,11 +161,19 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     request.once("end", () => this.end()).resume()
   }
 
-  private readonly closed = (): void => {
-    this.response.off("close", this.closed).req.socket.off("close", this.closed)
+  private close(): void {
+    if (this.isClosed) return
+    this.isClosed = true
     this.deadline.clear()
-    this.terms.budget.give(this.reserved)
+    this.release()
     if (!this.response.writableFinished) this.onLeave?.()
+  }
+
+  /** Gives the room for the request's bytes back, once nobody holds them any more. */
+  private release(): void {
+    if (this.isRelayed || !this.isClosed) return
+    this.terms.budget.give(this.reserved)
+    this.reserved = 0
   }
 
   /** A pipelined response that still waits for its turn is not one that the client does not read. */

@@ -70,7 +70,8 @@ export class HttpRouter {
     if (connections.isSurplus(socket)) {
       return answer.error(new LimitReached({ limit: "max-connections", bound: connections.bound }))
     }
-    const pathname = pathOf(message.url ?? "")
+    const target = message.url ?? ""
+    const pathname = target === path ? path : pathOf(target)
     if (pathname === HEALTH_PATH) return this.health(answer)
     if (pathname !== path) return answer.error(new BadRequest({ reason: "WrongPath" }))
     switch (message.method) {
@@ -105,10 +106,10 @@ export class HttpRouter {
     const session = this.session(headers)
     if (isModern(revisionBeside(headers, session), body)) {
       if (this.isDraining) return answer.error(new ShuttingDown())
-      answer.onLeave = this.services.sessions.exchange(request, clientOf(message), answer)
+      answer.relay(() => this.services.sessions.exchange(request, answer))
     } else if (Either.isLeft(parsed)) answer.error(parsed.left)
     else if (this.isDraining && answer.requestId !== undefined) answer.error(new ShuttingDown())
-    else if (session !== undefined) answer.onLeave = session.exchange(request, answer)
+    else if (session !== undefined) answer.relay(() => session.exchange(request, answer))
     else if (headers[SESSION_ID] !== undefined) answer.error(new SessionNotFound())
     else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "NoSession" }))
     else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "BatchedInitialize" }))
@@ -136,7 +137,9 @@ export class HttpRouter {
     if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
     else if (this.isDraining) answer.error(new ShuttingDown())
     else
-      answer.onLeave = session.exchange({ method: "GET", headers, bytes: undefined, body: undefined }, answer)
+      answer.relay(() =>
+        session.exchange({ method: "GET", headers, bytes: undefined, body: undefined }, answer)
+      )
   }
 
   private delete({ headers }: IncomingMessage, answer: HttpAnswer): void {

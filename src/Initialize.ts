@@ -67,7 +67,8 @@ class Holding implements Sink, HeldAnswer, Expirable {
     this.headers = headers
     this.flow = flow
     if (status < 300 && hasType(headers, EVENT_STREAM)) this.splitter = new FrameSplitter()
-    this.deadline.set(BODY_STALL)
+    // A stream may be silent for as long as the server works on its answer.
+    else this.deadline.set(BODY_STALL)
   }
 
   data(chunk: Uint8Array): void {
@@ -76,8 +77,8 @@ class Holding implements Sink, HeldAnswer, Expirable {
     this.heldBytes += chunk.length
     if (this.heldBytes > MAX_HELD) return this.refuse("NotMcp", `an answer of more than ${MAX_HELD} bytes`)
     if (this.isSettled) return
-    this.deadline.set(BODY_STALL)
-    const frames = this.splitter?.push(chunk)
+    if (this.splitter === undefined) return this.deadline.set(BODY_STALL)
+    const frames = this.splitter.push(chunk)
     if (frames !== undefined) this.read(messages(frames))
   }
 

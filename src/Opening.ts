@@ -55,15 +55,22 @@ export class Opening {
     this.pending = { request, answer, opened: Deferred.unsafeMake(FiberId.none) }
   }
 
-  /** Completes when the session is open, or will not be. An interruption means that the client has gone. */
-  get opened(): Effect.Effect<Opened, ProxyError> {
+  /**
+   * Completes when the session is open, or will not be. An interruption means that the client has gone; `left` is
+   * called when the opening is still under way then.
+   */
+  opened(left: () => void): Effect.Effect<Opened, ProxyError> {
     if (this.pending === undefined) return Effect.interrupt
     const { opened } = this.pending
     return Effect.onInterrupt(Deferred.await(opened), () =>
       Effect.flatMap(
         Deferred.poll(opened),
         Option.match({
-          onNone: () => Effect.sync(() => (this.isLeft = true)),
+          onNone: () =>
+            Effect.sync(() => {
+              this.isLeft = true
+              left()
+            }),
           onSome: (result) => Effect.match(result, { onFailure: () => {}, onSuccess: abandon })
         })
       )
@@ -97,7 +104,8 @@ export const live = (opening: Opening, resources: Resources): Effect.Effect<Clos
   Effect.acquireUseRelease(
     Effect.sync(() => resources.shared.flight.enter()),
     () => Effect.onExit(open(opening, resources), (exit) => Effect.sync(() => opening.settle(exit))),
-    () => Effect.sync(() => resources.shared.flight.leave())
+    // Whoever has left is not waited for, and was counted out then.
+    () => Effect.sync(() => opening.isLeft || resources.shared.flight.leave())
   ).pipe(
     Effect.tap(({ session: { protocolVersion, upstream } }) =>
       Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })

@@ -6,6 +6,7 @@ import { isUtf8 } from "node:buffer"
 import * as Either from "effect/Either"
 import { hasProperty } from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { asBuffer } from "./internal/bytes.js"
 import { BadRequest } from "./ProxyError.js"
 
 /** The header that names a session (revisions 2025-03-26 to 2025-11-25, Transports, "Session Management"). */
@@ -82,9 +83,7 @@ const bodyOf = (json: unknown): Body | undefined => {
 const parseJson = (json: string | Uint8Array): unknown => {
   try {
     if (typeof json === "string") return JSON.parse(json)
-    return isUtf8(json)
-      ? JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString())
-      : undefined
+    return isUtf8(json) ? JSON.parse(asBuffer(json).toString()) : undefined
   } catch {
     return undefined
   }

@@ -93,19 +93,19 @@ export class Session implements Owner {
   exchange(request: Request, answer: Answer): Leave {
     const exchange = new Exchange(this, request, answer)
     if (this.isFull(exchange)) {
-      answer.error(new LimitReached({ limit: "max-exchanges", bound: this.shared.maxExchanges }))
-      return () => {}
+      exchange.refuse(new LimitReached({ limit: "max-exchanges", bound: this.shared.maxExchanges }))
+    } else {
+      this.exchanges.add(exchange)
+      exchange.relay(request)
+      if (request.body !== undefined) this.observe(request.body)
     }
-    this.register(exchange)
-    exchange.relay(request)
-    if (request.body !== undefined) this.observe(request.body)
     return () => exchange.leave()
   }
 
   /** Passes on the answer to the `initialize` that opened the session. */
   begin(held: HeldAnswer, request: Request, answer: Answer): Leave {
     const exchange = new Exchange(this, request, answer)
-    this.register(exchange)
+    this.exchanges.add(exchange)
     exchange.adopt(held)
     return () => exchange.leave()
   }
@@ -126,26 +126,12 @@ export class Session implements Owner {
     for (const exchange of this.exchanges) exchange.cut(error)
   }
 
-  /** Whether no client waits for anything, and nothing has happened for the session's timeout. */
-  get isIdle(): boolean {
-    return (
-      !this.isAttended &&
-      this.shared.clock.unsafeCurrentTimeMillis() - this.lastActiveAt >= this.shared.sessionTimeout
-    )
-  }
-
-  /** Whether a client waits for an answer or holds a stream open. */
-  get isAttended(): boolean {
-    for (const exchange of this.exchanges) {
-      if (exchange.isAttended) return true
+  /** Ends the session if it is idle: no exchange in flight, no stream open, nothing for the session's timeout. */
+  expire(): void {
+    if (this.exchanges.size > 0) this.touch()
+    else if (this.shared.clock.unsafeCurrentTimeMillis() - this.lastActiveAt >= this.shared.sessionTimeout) {
+      this.end("idle")
     }
-    return false
-  }
-
-  /** Puts off the expiry. */
-  touch(): void {
-    this.lastActiveAt = this.shared.clock.unsafeCurrentTimeMillis()
-    this.shared.store.touch(this.id, this.lastActiveAt)
   }
 
   failed(exchange: Exchange, error: UpstreamError): void {
@@ -170,14 +156,15 @@ export class Session implements Owner {
   private send(message: Message): void {
     const body: Body = { isBatch: false, messages: [message] }
     const exchange = new Exchange(this, { method: "POST", headers: {}, bytes: undefined, body }, discard)
-    this.register(exchange)
+    this.exchanges.add(exchange)
     exchange.start((sink) => this.upstream.send(message, sink))
     exchange.leave()
   }
 
-  private register(exchange: Exchange): void {
-    this.exchanges.add(exchange)
-    this.touch()
+  /** Puts off the expiry. */
+  private touch(): void {
+    this.lastActiveAt = this.shared.clock.unsafeCurrentTimeMillis()
+    this.shared.store.touch(this.id, this.lastActiveAt)
   }
 
   /**

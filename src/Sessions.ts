@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberMap from "effect/FiberMap"
+import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
@@ -35,7 +36,7 @@ export interface Options {
   readonly maxSessions: number
   /** How many of them one client address may have; `undefined` for no bound of its own. Default: undefined. */
   readonly maxPerClient: number | undefined
-  /** How many requests of one session, or of one client without a session, may be in flight. Default: 256. */
+  /** How many requests of one session may be in flight. Default: 256. */
   readonly maxExchanges: number
   /** How many exchanges without a session (2026-07-28 and later) may be in flight. Default: 1000. */
   readonly maxStateless: number
@@ -75,7 +76,7 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     readonly get: (id: string) => Session | undefined
 
     /** Relays a request that belongs to no session. The answer is told everything, refusals too. */
-    readonly exchange: (request: Request, client: string, answer: Answer) => Leave
+    readonly exchange: (request: Request, answer: Answer) => Leave
 
     /** Closes a session and waits until all that it held is released. False when there is none. */
     readonly close: (id: string, reason: CloseReason) => Effect.Effect<boolean>
@@ -97,6 +98,9 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
   }
 >() {}
 
+/** How long an `initialize` may go on that nobody waits for any more. */
+const LEFT_PATIENCE = Duration.seconds(60)
+
 export const make = (
   options: Options
 ): Effect.Effect<Sessions["Type"], never, SessionStore | UpstreamPool | Scope.Scope> =>
@@ -114,7 +118,7 @@ export const make = (
         id === undefined ? logged : Effect.annotateLogs(logged, "session", handleOf(id))
       )
     }
-    const stateless = new Stateless(pool.stateless, deadlines, flight, report, options)
+    const stateless = new Stateless(pool.stateless, deadlines, flight, report, options.maxStateless)
     const shared: Shared = {
       clock: yield* Effect.clock,
       deadlines,
@@ -139,10 +143,30 @@ export const make = (
         })
       })
 
+    /** The openings whose clients have gone. */
+    const left = new Map<string, Fiber.Fiber<void>>()
+    const watch = yield* FiberSet.makeRuntime<never>()
+
+    /** An answer may still come, and with it a session to be ended; but a place is not kept for it for ever. */
+    const leave = (id: string): void => {
+      const fiber = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
+      if (fiber === undefined) return
+      flight.leave()
+      left.set(id, fiber)
+      watch(
+        Fiber.await(fiber).pipe(
+          Effect.timeoutOption(LEFT_PATIENCE),
+          Effect.andThen(Fiber.interrupt(fiber)),
+          Effect.ensuring(Effect.sync(() => left.delete(id)))
+        )
+      )
+    }
+
     /** In single-session mode: makes room, if the session that there is has only been tried out. */
     const replaceUnused = Effect.suspend(() => {
       const unused = Array.from(registry.values()).find((session) => !session.isUsed)
-      return unused === undefined ? Effect.void : close(unused.id, "replaced")
+      if (unused !== undefined) return close(unused.id, "replaced")
+      return Effect.forEach(left.values(), Fiber.interrupt, { discard: true })
     })
 
     const life = (opening: Opening.Opening): Effect.Effect<void> =>
@@ -160,10 +184,7 @@ export const make = (
       )
 
     const sweep = Effect.suspend(() => {
-      for (const session of registry.values()) {
-        if (session.isAttended) session.touch()
-        else if (session.isIdle) session.end("idle")
-      }
+      for (const session of registry.values()) session.expire()
       return Effect.asVoid(store.removeExpired)
     }).pipe(Effect.catchAllDefect((cause) => Effect.logError("defect", cause)))
 
@@ -189,13 +210,13 @@ export const make = (
           if (!options.multiSession) yield* replaceUnused
           if (isDraining) return yield* new ShuttingDown()
           const opening = new Opening.Opening(client, request, answer)
-          const opened = opening.opened
+          const opened = opening.opened(() => leave(opening.id))
           // The fiber starts at once: to check the bounds and to take a place is its first step.
           run(opening.id, life(opening))
           return yield* opened
         }),
       get: (id) => registry.get(id),
-      exchange: (request, client, answer) => stateless.exchange(request, client, answer),
+      exchange: (request, answer) => stateless.exchange(request, answer),
       close,
       sweep,
       quiet: flight.quiet,

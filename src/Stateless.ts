@@ -1,53 +1,45 @@
 /** The exchanges that belong to no session: those of 2026-07-28 and later, each of which stands alone. */
 import { type Answer, Exchange, type Leave, type Owner } from "./Exchange.js"
+import { Bag } from "./internal/bag.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
 import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
 import type { Report } from "./Session.js"
 import type { Request, Upstream } from "./Upstream.js"
 
-export interface Options {
-  /** How many exchanges there may be at once. */
-  readonly maxStateless: number
-  /** How many of them one client may have: as many as a session may. */
-  readonly maxExchanges: number
-}
-
 export class Stateless implements Owner {
   readonly id = undefined
   /** Nothing is read for nobody: a client that leaves cancels. */
   readonly patience = 0
-  private readonly clients = new Map<Exchange, string>()
-  private readonly inFlight = new Map<string, number>()
+  private readonly exchanges = new Bag<Exchange>()
 
   constructor(
     readonly upstream: Upstream,
     readonly deadlines: Deadlines,
     readonly flight: Flight,
     private readonly report: Report,
-    private readonly options: Options
+    /** How many exchanges there may be at once. */
+    private readonly bound: number
   ) {}
 
   get size(): number {
-    return this.clients.size
+    return this.exchanges.size
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */
-  exchange(request: Request, client: string, answer: Answer): Leave {
-    const reached = this.check(client)
-    if (reached !== undefined) {
-      answer.error(reached)
-      return () => {}
-    }
+  exchange(request: Request, answer: Answer): Leave {
     const exchange = new Exchange(this, request, answer)
-    this.clients.set(exchange, client)
-    this.inFlight.set(client, this.of(client) + 1)
-    exchange.relay(request)
+    if (this.size >= this.bound) {
+      exchange.refuse(new LimitReached({ limit: "max-stateless", bound: this.bound }))
+    } else {
+      this.exchanges.add(exchange)
+      exchange.relay(request)
+    }
     return () => exchange.leave()
   }
 
   cut(error: ProxyError): void {
-    for (const exchange of this.clients.keys()) exchange.cut(error)
+    for (const exchange of this.exchanges) exchange.cut(error)
   }
 
   /** Nothing is to be cancelled: the connection is closed, and from 2026-07-28 on that is the cancel. */
@@ -56,23 +48,6 @@ export class Stateless implements Owner {
   }
 
   settled(exchange: Exchange): void {
-    const client = this.clients.get(exchange)
-    if (client === undefined) return
-    this.clients.delete(exchange)
-    const left = this.of(client) - 1
-    if (left > 0) this.inFlight.set(client, left)
-    else this.inFlight.delete(client)
-  }
-
-  private check(client: string): LimitReached | undefined {
-    const { maxExchanges, maxStateless } = this.options
-    if (this.size >= maxStateless) return new LimitReached({ limit: "max-stateless", bound: maxStateless })
-    if (this.of(client) >= maxExchanges)
-      return new LimitReached({ limit: "max-exchanges", bound: maxExchanges })
-    return undefined
-  }
-
-  private of(client: string): number {
-    return this.inFlight.get(client) ?? 0
+    this.exchanges.delete(exchange)
   }
 }

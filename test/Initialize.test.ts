@@ -202,9 +202,18 @@ describe("the answer to initialize", () => {
     })
   )
 
-  it.effect("that stops in the middle is given up", () =>
+  it.effect("may be silent on a stream for as long as its server works on it", () =>
     Effect.gen(function* () {
-      const { clock, deadlines, exchange, fiber } = yield* held((exchange) => exchange.act("open stream"))
+      const { clock, deadlines, exchange } = yield* held((exchange) => exchange.act("open stream"))
+      yield* clock.advance("1 hour")
+      deadlines.sweep()
+      expect(exchange.isAborted).toBe(false)
+    })
+  )
+
+  it.effect("that stops in the middle of its JSON is given up", () =>
+    Effect.gen(function* () {
+      const { clock, deadlines, exchange, fiber } = yield* held((exchange) => exchange.act("half json"))
       yield* clock.advance("5 minutes")
       deadlines.sweep()
       expect(yield* Fiber.await(fiber)).toMatchObject({

@@ -124,17 +124,31 @@ describe("opening", () => {
     })
   )
 
-  it.scoped.each(["open stream", "half frame", "half json", "event"] as const)(
-    "does not wait for ever for an answer that stops after '%s'",
+  it.scoped("does not wait for ever for an answer that stops in the middle of its JSON", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { exchange, outcome } = yield* proxied.connect()
+      exchange.act("half json")
+      yield* proxied.clock.advance("5 minutes")
+      expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { status: 504 } } })
+      expect(proxied.isEmpty).toBe(true)
+      expect(exchange.isAborted).toBe(true)
+    })
+  )
+
+  it.scoped.each(["open stream", "half frame", "event"] as const)(
+    "waits for an answer on a stream that is silent after '%s' for as long as its client does",
     (act) =>
       Effect.gen(function* () {
         const proxied = yield* makeProxied()
-        const { exchange, outcome } = yield* proxied.connect()
+        const { exchange, leaves } = yield* proxied.connect()
         exchange.act(act)
-        yield* proxied.clock.advance("5 minutes")
-        expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { status: 504 } } })
-        expect(proxied.isEmpty).toBe(true)
+        yield* proxied.clock.advance("1 hour")
+        expect(exchange.isAborted).toBe(false)
+        yield* leaves
+        yield* proxied.clock.advance("1 minute")
         expect(exchange.isAborted).toBe(true)
+        expect(proxied.isEmpty).toBe(true)
       })
   )
 
@@ -217,23 +231,16 @@ describe("bounds", () => {
     })
   )
 
-  it.scoped("bounds the requests without a session, in all and for one client", () =>
+  it.scoped("bounds the requests without a session", () =>
     Effect.gen(function* () {
-      const proxied = yield* makeProxied({ maxStateless: 3, maxExchanges: 2 })
-      const first = proxied.stateless(modernCall(1), "a")
-      proxied.stateless(modernCall(2), "a")
-      expect(proxied.stateless(modernCall(3), "a").answer.ending).toMatchObject({
-        limit: "max-exchanges",
-        status: 429
-      })
-      proxied.stateless(modernCall(4), "b")
-      expect(proxied.stateless(modernCall(5), "c").answer.ending).toMatchObject({
-        limit: "max-stateless",
-        status: 503
-      })
+      const proxied = yield* makeProxied({ maxStateless: 2, maxExchanges: 1 })
+      const first = proxied.stateless(modernCall(1))
+      proxied.stateless(modernCall(2))
+      const { answer } = proxied.stateless(modernCall(3))
+      expect(answer).toMatchObject({ ending: { limit: "max-stateless", status: 503 }, isSettled: true })
       first.leave()
       expect(first.exchange.isAborted).toBe(true)
-      expect(proxied.stateless(modernCall(6), "a").answer.isOver).toBe(false)
+      expect(proxied.stateless(modernCall(4)).answer.isOver).toBe(false)
     })
   )
 })
@@ -287,6 +294,47 @@ describe("one session at a time", () => {
       yield* settle
       expect(yield* Fiber.poll(over)).toEqual(Option.none())
       yield* proxied.open()
+    })
+  )
+})
+
+describe("an initialize whose client has gone", () => {
+  it.scoped("makes room for another at once where there is one session at a time", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ multiSession: false })
+      const { exchange, leaves } = yield* proxied.connect()
+      yield* leaves
+      yield* settle
+      expect(proxied.sessions.size().sessions).toBe(1)
+      const { session } = yield* proxied.open()
+      expect(exchange.isAborted).toBe(true)
+      expect(proxied.sessions.get(session.id)).toBe(session)
+    })
+  )
+
+  it.scoped("keeps its place for a minute and no longer", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { exchange, leaves } = yield* proxied.connect()
+      yield* leaves
+      yield* proxied.clock.advance("59 seconds")
+      expect(exchange.isAborted).toBe(false)
+      yield* proxied.clock.advance("1 second")
+      expect(exchange.isAborted).toBe(true)
+      expect(proxied.isEmpty).toBe(true)
+    })
+  )
+
+  it.scoped("is not waited for by a shutdown", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied()
+      const { leaves } = yield* proxied.connect()
+      const quiet = yield* Effect.fork(proxied.sessions.quiet)
+      yield* settle
+      expect(Option.isNone(yield* Fiber.poll(quiet))).toBe(true)
+      yield* leaves
+      yield* settle
+      expect(Option.isSome(yield* Fiber.poll(quiet))).toBe(true)
     })
   )
 })
@@ -426,7 +474,8 @@ describe("idle sessions", () => {
       expect(proxied.sessions.get(session.id)).toBe(session)
       expect(yield* proxied.records.count).toBe(1)
       leave()
-      yield* proxied.clock.advance("11 minutes")
+      // For as long again as a session may be idle, the answer may still come.
+      yield* proxied.clock.advance("21 minutes")
       expect(proxied.isEmpty).toBe(true)
     })
   )

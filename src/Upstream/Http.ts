@@ -49,7 +49,7 @@ export class HttpUpstream implements Upstream {
   private readonly client: Client.Options
 
   constructor(readonly options: Options) {
-    this.name = options.url.origin + options.url.pathname
+    this.name = shown(options.url)
     this.headers = Object.fromEntries(
       Object.entries(options.headers).map(([name, value]) => [name.toLowerCase(), value])
     )
@@ -210,7 +210,7 @@ class HttpExchange {
     if (keepsMethod && target?.origin === origin && this.redirectsLeft-- > 0) {
       return this.dispatch(target.pathname + target.search)
     }
-    this.fail("Redirected", target === undefined ? undefined : target.origin + target.pathname)
+    this.fail("Redirected", target && shown(target))
   }
 
   end() {
@@ -291,5 +291,8 @@ class Hop implements Dispatcher.DispatchHandler {
     }
   }
 }
+
+/** An address as it may be told: neither its query nor what may be a key in its path. */
+const shown = ({ origin, pathname }: URL): string => origin + pathname.replaceAll(/[^/]{17,}/g, "…")
 
 const aborted = new Error("aborted")

@@ -13,7 +13,7 @@ export interface Bounds {
 
 /** Whoever answers the request. */
 export interface Answerer {
-  /** Makes room for so many bytes of the body, or says why there is none. */
+  /** Makes room for so many more bytes of the body, or says why there is none. */
   readonly reserve: (bytes: number) => LimitReached | undefined
   readonly error: (error: BadRequest | LimitReached) => void
 }

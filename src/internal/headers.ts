@@ -35,6 +35,11 @@ export const isOfProxy = (name: string): boolean => name !== "origin" && notToUp
 
 const notToClient = new Set([...hopByHop, SESSION_ID])
 
+const isKeptFromUpstream = (name: string): boolean => notToUpstream.has(name)
+
+const isKeptFromClient = (name: string): boolean =>
+  notToClient.has(name) || name.startsWith("access-control-")
+
 /**
  * The fields for the upstream: those of the client but hop-by-hop ones, `Host`, `Origin` (checked already) and
  * the proxy's session id. `Accept-Encoding` is `identity`, for the frames of a compressed stream cannot be told.
@@ -45,7 +50,7 @@ export const toUpstream = (
   sessionId: string | undefined,
   added: Headers
 ): MutableHeaders => {
-  const out = copy(headers, (name) => notToUpstream.has(name))
+  const out = copy(headers, isKeptFromUpstream)
   out["accept-encoding"] = "identity"
   if (sessionId !== undefined) out[SESSION_ID] = sessionId
   for (const name in added) {
@@ -60,7 +65,7 @@ export const toUpstream = (
  * the proxy's, and its CORS grants, for the proxy makes its own.
  */
 export const toClient = (headers: Headers, sessionId: string | undefined): MutableHeaders => {
-  const out = copy(headers, (name) => notToClient.has(name) || name.startsWith("access-control-"))
+  const out = copy(headers, isKeptFromClient)
   if (sessionId !== undefined) out[SESSION_ID] = sessionId
   return out
 }
@@ -94,8 +99,12 @@ export const mediaType = (headers: Headers): string | undefined =>
   first(headers, "content-type")?.split(";", 1)[0]?.trim().toLowerCase()
 
 /** Whether the body is of this media type, whatever its parameters. */
-export const hasType = (headers: Headers, type: string): boolean =>
-  headers["content-type"] === type || mediaType(headers) === type
+export const hasType = (headers: Headers, type: string): boolean => {
+  const given = first(headers, "content-type")
+  if (given === type) return true
+  // Most others are told by their length alone.
+  return given !== undefined && given.length >= type.length && mediaType(headers) === type
+}
 
 /** Keeps what stands between the proxy and the client from holding events back or changing them. */
 export const streaming = (headers: MutableHeaders): MutableHeaders => {

@@ -1,6 +1,7 @@
 /** Server-sent events, as far as bytes are concerned: frames are told apart, not read. */
 import { createParser } from "eventsource-parser"
-import { type Message, parseMessages } from "../Protocol.js"
+import { type Message, parseMessages, type RequestId } from "../Protocol.js"
+import { asBuffer } from "./bytes.js"
 
 /** The media type of a stream of server-sent events. */
 export const EVENT_STREAM = "text/event-stream"
@@ -104,8 +105,19 @@ export const mayRespond = (frames: Buffer): boolean => frames.includes(ID_MEMBER
 
 const ID_MEMBER = Buffer.from('"id"')
 
+/**
+ * Whether these frames are seen to answer a request without being read, which would cost a proxy as much as all
+ * that it does of its own to relay a call. Servers write the id beside the version, at the message's beginning or
+ * end; elsewhere, and where there may be a request, it is not seen.
+ */
+export const visiblyAnswer = (frames: Buffer, id: RequestId): boolean => {
+  const envelope = `"jsonrpc":"2.0","id":${JSON.stringify(id)}`
+  return (
+    (frames.includes(`data: {${envelope},`) || frames.includes(`${envelope}}\n`)) && !frames.includes(METHOD)
+  )
+}
+
+const METHOD = Buffer.from('"method"')
+
 /** The frame that carries a message. */
 export const frame = (json: string): Buffer => Buffer.from(`event: message\ndata: ${json}\n\n`)
-
-const asBuffer = (chunk: Uint8Array): Buffer =>
-  Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)

@@ -5,10 +5,19 @@ import { Budget } from "../../src/internal/budget.js"
 describe("a budget", () => {
   it("can be taken to the last", () => {
     const budget = new Budget(10)
-    expect(budget.take(10)).toBe(true)
-    expect(budget.take(1)).toBe(false)
-    expect(budget.take(0)).toBe(true)
+    expect(budget.take(10, 0)).toBe(true)
+    expect(budget.take(1, 0)).toBe(false)
+    expect(budget.take(0, 0)).toBe(true)
     expect(budget.used).toBe(10)
+  })
+
+  it("keeps the last eighth for those who hold little", () => {
+    const budget = new Budget(800_000)
+    expect(budget.take(700_000, 0)).toBe(true)
+    expect(budget.take(65_537, 0)).toBe(false)
+    expect(budget.take(1, 65_536)).toBe(false)
+    expect(budget.take(65_536, 0)).toBe(true)
+    expect(budget.used).toBe(765_536)
   })
 
   it.prop(
@@ -19,7 +28,7 @@ describe("a budget", () => {
       const taken: Array<number> = []
       for (const amount of amounts) {
         const sum = taken.reduce((sum, amount) => sum + amount, 0)
-        expect(budget.take(amount)).toBe(sum + amount <= bound)
+        expect(budget.take(amount, 0)).toBe(sum + amount <= bound)
         if (sum + amount <= bound) taken.push(amount)
         expect(budget.used).toBeLessThanOrEqual(bound)
       }

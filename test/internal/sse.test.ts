@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
-import { frame, FrameSplitter, hasEventId, messages } from "../../src/internal/sse.js"
+import { frame, FrameSplitter, hasEventId, messages, visiblyAnswer } from "../../src/internal/sse.js"
 import { call, notification, response } from "../fixtures/requests.js"
 
 /** Lines as a server may send them, with what the format has of odd ones. */
@@ -230,5 +230,43 @@ describe("the messages in frames", () => {
   it.prop("garbage holds none, and never throws", [FastCheck.uint8Array()], ([garbage]) => {
     expect(messages(Buffer.from(garbage))).toEqual([])
     hasEventId(Buffer.from(garbage))
+  })
+})
+
+describe("what is seen without being read", () => {
+  const id = FastCheck.oneof(FastCheck.integer(), FastCheck.string())
+  const nested = FastCheck.oneof(
+    FastCheck.jsonValue(),
+    FastCheck.tuple(id, FastCheck.jsonValue()).map(([id, result]) => response(id, result)),
+    FastCheck.tuple(id, FastCheck.jsonValue()).map(([id, result]) =>
+      frame(JSON.stringify(response(id, result))).toString()
+    )
+  )
+  const written = FastCheck.tuple(id, nested, FastCheck.boolean()).map(([id, result, isLast]) => ({
+    id,
+    result,
+    frames: frame(JSON.stringify(isLast ? { result, jsonrpc: "2.0", id } : response(id, result)))
+  }))
+
+  it.prop("is every response, wherever its id is written", [written], ([{ frames, id, result }]) => {
+    const mayAsk = JSON.stringify(result).includes('"method"')
+    expect(visiblyAnswer(frames, id)).toBe(!mayAsk)
+  })
+
+  it.prop("is nothing that would be read otherwise", [FastCheck.array(written), id], ([all, id]) => {
+    const frames = Buffer.concat(all.map(({ frames }) => frames))
+    for (const asked of [id, ...all.map(({ id }) => id), 0, 1, ""]) {
+      if (visiblyAnswer(frames, asked)) expect(messages(frames).map(({ id }) => id)).toContain(asked)
+    }
+  })
+
+  it.each([
+    ["a request with that id", call(1)],
+    ["a response to another request", response(11)],
+    ["a response to another type of id", response("1")],
+    ["a response that quotes one", response(2, { text: frame(JSON.stringify(response(1))).toString() })],
+    ["a response that holds one", response(2, response(1))]
+  ])("%s is none", (_, message) => {
+    expect(visiblyAnswer(frame(JSON.stringify(message)), 1)).toBe(false)
   })
 })
