@@ -14,6 +14,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { environmentLogLevel } from "./commands/logging.js"
 import { beginnings, shadowcat } from "./commands/root.js"
+import { asksNobody, wrongOption } from "./commands/wrongUse.js"
 import { version } from "./internal/version.js"
 
 const run = Command.run(shadowcat, { name: "shadowcat", version, executable: "shadowcat" })
@@ -25,7 +26,8 @@ const describe = (cause: Cause.Cause<unknown>): { readonly line: string; readonl
     return { line: `Unknown command: use ${beginnings.join(" or ")} (see shadowcat --help)`, code: 2 }
   }
   if (ValidationError.isValidationError(error)) {
-    return { line: `${oneLine(HelpDoc.toAnsiText(error.error))} (see shadowcat --help)`, code: 2 }
+    const wrong = wrongOption(process.argv.slice(2)) ?? oneLine(HelpDoc.toAnsiText(error.error))
+    return { line: `${wrong} (see shadowcat --help)`, code: 2 }
   }
   return { line: oneLine(error instanceof Error ? error.message : String(error)), code: 1 }
 }
@@ -45,6 +47,11 @@ const quiet = (console: Console.Console): Console.Console => ({
 Effect.gen(function* () {
   const level = yield* environmentLogLevel
   const console = yield* Console.consoleWith(Effect.succeed)
+  if (asksNobody(process.argv)) {
+    return yield* Effect.fail(
+      ValidationError.invalidValue(HelpDoc.p("--wizard asks questions: run it in a terminal"))
+    )
+  }
   yield* run(process.argv).pipe(Logger.withMinimumLogLevel(level), Effect.withConsole(quiet(console)))
 }).pipe(
   Effect.provide(Layer.merge(NodeContext.layer, CliConfig.layer({ showBuiltIns: false, showTypes: false }))),

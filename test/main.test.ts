@@ -177,6 +177,17 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
       args: [...forward, ...nowhere, "--max-session", "5"],
       hint: /max-session/
     },
+    {
+      name: "an unknown option before all others",
+      args: [...forward, "--bogus", ...nowhere],
+      hint: /no option --bogus/
+    },
+    {
+      name: "an option with no value before another",
+      args: [...forward, "--path", ...nowhere],
+      hint: /--path needs a value/
+    },
+    { name: "questions without a terminal", args: [...forward, "--wizard"], hint: /terminal/ },
     { name: "an argument too many", args: [...forward, ...nowhere, "extra"], hint: /extra.*--help/ },
     { name: "an option without its value", args: [...forward, "--port", "0", "--url"], hint: /--url/ },
     {
