@@ -79,8 +79,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
       return
     }
     this.writeHead(status, headers)
-    // A stream may stay silent for long after its head.
-    process.nextTick(flushHead, this)
+    flushSoon(this)
   }
 
   flushHead(): void {
@@ -188,7 +187,18 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 }
 
-const flushHead = (answer: HttpAnswer): void => answer.flushHead()
+/** Heads that go out at the end of the turn, unless data has taken them along: a stream may stay silent for long. */
+let unflushed: Array<HttpAnswer> = []
+
+const flushSoon = (answer: HttpAnswer): void => {
+  if (unflushed.push(answer) === 1) setImmediate(flushHeads)
+}
+
+const flushHeads = (): void => {
+  const answers = unflushed
+  unflushed = []
+  for (const answer of answers) answer.flushHead()
+}
 
 const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),

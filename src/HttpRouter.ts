@@ -94,7 +94,9 @@ export class HttpRouter {
       return answer.error(new BadRequest({ reason: "WrongContentType" }))
     }
     if (!accepts(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
-    readBody(message, this.services.terms, answer, (bytes) => this.route(message, answer, bytes))
+    answer.onLeave = readBody(message, this.services.terms, answer, (bytes) =>
+      this.route(message, answer, bytes)
+    )
   }
 
   private route(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
@@ -127,7 +129,7 @@ export class HttpRouter {
         })
       )
     )
-    answer.onLeave ??= () => fiber.unsafeInterruptAsFork(FiberId.none)
+    if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
   private get(message: IncomingMessage, answer: HttpAnswer): void {

@@ -178,7 +178,7 @@ export class Session implements Owner {
 
   private observe(body: Body): void {
     for (const message of body.messages) {
-      if (message.method !== undefined && !probing.has(message.method)) this.isUsed = true
+      this.isUsed ||= message.method !== undefined && !probing.has(message.method)
       const id = cancelledRequest(message)
       if (id === undefined) continue
       for (const exchange of this.exchanges) exchange.cancel(id)

@@ -48,7 +48,7 @@ export interface Plan {
 export const fullPlan: Plan = {
   rounds: 5,
   warmUpSeconds: 5,
-  turns: 3,
+  turns: 5,
   turnSeconds: 1,
   idleSessions: 2_000,
   openSessions: 1_000,

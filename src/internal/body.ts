@@ -18,21 +18,23 @@ export interface Answerer {
   readonly error: (error: BadRequest | LimitReached) => void
 }
 
-/** Calls `done` with the body, or tells the answerer what is wrong with it; nothing when the client goes away. */
+/**
+ * Calls `done` with the body, or tells the answerer what is wrong with it. Returns what ends the reading, for when
+ * the client goes away.
+ */
 export const readBody = (
   request: IncomingMessage,
   bounds: Bounds,
   answerer: Answerer,
   done: (bytes: Buffer) => void
-): void => {
+): (() => void) => {
   if (Number(request.headers["content-length"]) > bounds.maxBody) {
-    return answerer.error(new BadRequest({ reason: "TooLarge" }))
+    answerer.error(new BadRequest({ reason: "TooLarge" }))
+    return () => {}
   }
   const body = new Body(bounds, answerer, done)
-  request
-    .on("data", (chunk: Buffer) => body.take(chunk))
-    .on("end", () => body.end())
-    .on("close", () => body.stop())
+  request.on("data", (chunk: Buffer) => body.take(chunk)).on("end", () => body.end())
+  return () => body.stop()
 }
 
 /** Each chunk costs about two hundred bytes beside its own, so small ones are merged, this many at a time. */

@@ -13,8 +13,8 @@ const sessions = 1000
 /** Connections are kept alive for seconds after the last answer. */
 const keptAlive = 30_000
 
-/** The heap is never twice the same; of what a session holds, half a kilobyte is but a small part. */
-const tolerance = sessions * 512
+/** The heap is never twice the same; of what a session holds, a kilobyte is but a small part. */
+const tolerance = sessions * 1024
 
 it.scopedLive(
   "a thousand sessions that are dropped without DELETE, and swept, leave nothing behind",
