@@ -3,3 +3,5 @@
 export { default as buildConnector } from "../node_modules/undici/lib/core/connect.js"
 export { default as Client } from "../node_modules/undici/lib/dispatcher/client.js"
 export { default as Pool } from "../node_modules/undici/lib/dispatcher/pool.js"
+// @effect/platform-node passes the entry on whole, for a client that the command line does not use.
+export default {}

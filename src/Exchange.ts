@@ -5,7 +5,8 @@ import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
 import { first, type Headers, hasType, type MutableHeaders, streaming, toClient } from "./internal/headers.js"
 import * as Sse from "./internal/sse.js"
-import { isInitialize, type RequestId, requestIds } from "./Protocol.js"
+import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
+import type { Listener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
 
@@ -40,6 +41,7 @@ export interface Owner {
   readonly patience: number
   /** Counts the exchanges that a shutdown waits for. */
   readonly flight: Flight
+  readonly telemetry: Listener
   /** The upstream has failed; called before the client is told. */
   readonly failed: (exchange: Exchange, error: UpstreamError) => void
   /** The exchange is over; called once, last. */
@@ -69,6 +71,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   private splitter: Sse.FrameSplitter | undefined
   private isResumable = false
   private mayBeAnswered = false
+  private readonly startedAt = performance.now()
+  /** What it is counted under. */
+  private readonly label: string
   /** The requests that the client waits for: those of the body that are neither answered nor cancelled. */
   private pending: ReadonlyArray<RequestId>
 
@@ -80,6 +85,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
     this.isInitialize = request.body !== undefined && isInitialize(request.body)
+    this.label = methodLabel(request.body)
     this.pending = request.body === undefined ? [] : requestIds(request.body)
     this.deadline = owner.deadlines.of(this)
   }
@@ -112,7 +118,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   /** Answers without asking the upstream. */
   refuse(error: ProxyError): void {
     this.answer.error(error)
-    this.settle()
+    this.settle("refused")
   }
 
   /** Takes over an answer whose request has been sent already. */
@@ -161,13 +167,14 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   end(): void {
     if (this.splitter !== undefined && this.pending.length > 0 && !this.isResumable) {
       this.tellPending(new UpstreamError({ reason: "Closed", upstream: this.owner.upstream.name }))
+      return this.finish("failed")
     }
-    this.finish()
+    this.finish(this.status < 400 ? "answered" : "rejected")
   }
 
   error(error: UpstreamError): void {
     this.owner.failed(this, error)
-    if (this.isResumable) this.finish()
+    if (this.isResumable) this.finish("failed")
     else this.fail(error)
   }
 
@@ -180,7 +187,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     if (this.isOver || !this.isAttended) return
     if (this.isStream || this.isResumable || this.owner.id === undefined) {
       this.abort?.()
-      return this.settle()
+      return this.settle("left")
     }
     this.isAttended = false
     this.stopWaiting()
@@ -207,7 +214,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   cut(error: ProxyError): void {
     if (this.isOver) return
     this.abort?.()
-    if (this.method === "GET" && this.status > 0) this.finish()
+    if (this.method === "GET" && this.status > 0) this.finish("answered")
     else this.fail(error)
   }
 
@@ -242,10 +249,10 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   private fail(error: ProxyError): void {
     if (this.splitter !== undefined && this.splitter.isAtBorder) {
       this.tellPending(error)
-      return this.finish()
+      return this.finish("failed")
     }
     if (this.isAttended) this.answer.error(error)
-    this.settle()
+    this.settle("failed")
   }
 
   /** Ends the waiting for each request that the stream has not answered. */
@@ -254,13 +261,14 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     for (const id of this.pending) this.answer.data(Sse.frame(toJsonRpc(error, id)))
   }
 
-  private finish(): void {
+  private finish(outcome: Outcome): void {
     if (this.isAttended) this.answer.end()
-    this.settle()
+    this.settle(outcome)
   }
 
-  private settle(): void {
+  private settle(outcome: Outcome): void {
     this.isOver = true
+    this.owner.telemetry.exchanged(this.label, outcome, performance.now() - this.startedAt)
     this.deadline.clear()
     this.stopWaiting()
     this.owner.settled(this)
@@ -274,7 +282,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     } else if (this.splitter === undefined) {
       return this.fail(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
     }
-    this.finish()
+    this.finish("cancelled")
   }
 }
 

@@ -7,13 +7,15 @@ import type { Deadline, Expirable } from "./internal/deadlines.js"
 import { hasType, type MutableHeaders } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import type { RequestId } from "./Protocol.js"
-import { type Answerable, LimitReached, toJsonRpc } from "./ProxyError.js"
+import { type Answerable, errorLabel, LimitReached, type ProxyError, toJsonRpc } from "./ProxyError.js"
+import type { Listener } from "./Telemetry.js"
 import type { Flow } from "./Upstream.js"
 
 /** What all answers of a front have in common. */
 export interface Terms extends Bounds {
   /** The bytes of request bodies that are held at once: each until it is relayed and its response is closed. */
   readonly budget: Budget
+  readonly telemetry: Listener
 }
 
 /** How long a client may go on sending a body that nobody will read, in milliseconds. */
@@ -57,6 +59,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     if (!budget.take(bytes, this.reserved))
       return new LimitReached({ limit: "max-buffered", bound: budget.bound })
     this.reserved += bytes
+    this.terms.telemetry.received(bytes)
     return undefined
   }
 
@@ -88,6 +91,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   data(chunk: Uint8Array): void {
     this.releaseHead()
+    this.terms.telemetry.sent(chunk.length)
     if (this.response.write(chunk) || this.response.destroyed || this.isPaused) return
     this.isPaused = true
     this.flow?.pause()
@@ -101,8 +105,9 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     if (this.response.writableLength > 0) this.expectRead()
   }
 
-  error(error: Answerable): void {
+  error(error: ProxyError): void {
     if (this.response.writableEnded) return
+    this.terms.telemetry.refused(errorLabel(error))
     if (this.response.headersSent) return this.expire()
     this.heldHead = undefined
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
@@ -115,12 +120,14 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   /** Answers with a document of the proxy's own. */
   json(status: number, json: string, headers?: MutableHeaders): void {
+    const bytes = Buffer.from(json)
     this.writeHead(status, {
       ...headers,
       "content-type": "application/json",
-      "content-length": String(Buffer.byteLength(json))
+      "content-length": String(bytes.length)
     })
-    this.response.write(json)
+    this.terms.telemetry.sent(bytes.length)
+    this.response.write(bytes)
     this.endAfterRequest()
   }
 

@@ -17,6 +17,7 @@ import { Gatekeeper } from "./internal/gatekeeper.js"
 import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
 import { Sessions } from "./Sessions.js"
+import { Telemetry } from "./Telemetry.js"
 
 export interface Options {
   /** The address to listen on. Default: 127.0.0.1. */
@@ -59,8 +60,35 @@ export class HttpFront extends Context.Tag("shadowcat/HttpFront")<
   {
     /** The MCP endpoint, with the port that is really bound. */
     readonly url: URL
+    /** How much there is of everything that is bounded, as `/health` tells it. */
+    readonly health: () => Health
   }
 >() {}
+
+/** What `/health` says beside the status. */
+export interface Health {
+  readonly version: string
+  readonly uptimeSeconds: number
+  /** Sessions, with those that are being opened. */
+  readonly sessions: number
+  /** Exchanges without a session. */
+  readonly stateless: number
+  /** Streams that clients hold open. */
+  readonly streams: number
+  readonly connections: number
+  /** The bytes of request bodies that are held. */
+  readonly bufferedBytes: number
+  /** The bounds of these and of others; `maxPerClient` is absent where there is none. */
+  readonly limits: {
+    readonly maxSessions: number
+    readonly maxPerClient?: number | undefined
+    readonly maxExchanges: number
+    readonly maxStateless: number
+    readonly maxConnections: number
+    readonly maxBody: number
+    readonly maxBuffered: number
+  }
+}
 
 /** How long the last answers may take to reach their clients, when everything else is closed. */
 const FLUSH_TIMEOUT = Duration.seconds(1)
@@ -80,34 +108,36 @@ export const make = (
 ): Effect.Effect<HttpFront["Type"], ListenError, Sessions | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
+    const telemetry = yield* Telemetry
     const deadlines = yield* Deadlines.make
     const startedAt = process.hrtime.bigint()
     const connections = new Connections(options.maxConnections)
-    const budget = new Budget(options.maxBuffered)
+    const budget = new Budget(options.maxBuffered, options.maxBody)
     const stallTimeout = Duration.toMillis(options.stallTimeout)
+    const health = (): Health => ({
+      version,
+      uptimeSeconds: Number(process.hrtime.bigint() - startedAt) / 1e9,
+      ...sessions.size(),
+      connections: connections.size,
+      bufferedBytes: budget.used,
+      limits: {
+        maxSessions: sessions.options.multiSession ? sessions.options.maxSessions : 1,
+        maxPerClient: sessions.options.maxPerClient,
+        maxExchanges: sessions.options.maxExchanges,
+        maxStateless: sessions.options.maxStateless,
+        maxConnections: options.maxConnections,
+        maxBody: options.maxBody,
+        maxBuffered: options.maxBuffered
+      }
+    })
     const router = new HttpRouter({
       sessions,
       connections,
       gatekeeper: new Gatekeeper(options),
-      terms: { budget, deadlines, maxBody: options.maxBody, stallTimeout },
+      terms: { budget, deadlines, telemetry, maxBody: options.maxBody, stallTimeout },
       run: yield* FiberSet.makeRuntime<never>(),
       path: options.path,
-      health: () => ({
-        version,
-        uptimeSeconds: Number(process.hrtime.bigint() - startedAt) / 1e9,
-        ...sessions.size(),
-        connections: connections.size,
-        bufferedBytes: budget.used,
-        limits: {
-          maxSessions: sessions.options.multiSession ? sessions.options.maxSessions : 1,
-          maxPerClient: sessions.options.maxPerClient,
-          maxExchanges: sessions.options.maxExchanges,
-          maxStateless: sessions.options.maxStateless,
-          maxConnections: options.maxConnections,
-          maxBody: options.maxBody,
-          maxBuffered: options.maxBuffered
-        }
-      })
+      health
     })
     const server = createServer(
       {
@@ -130,7 +160,7 @@ export const make = (
         yield* close(server)
       })
     )
-    return HttpFront.of({ url: urlOf(address, options.path) })
+    return HttpFront.of({ url: urlOf(address, options.path), health })
   })
 
 const listen = (server: Server, { host, port }: Options): Effect.Effect<AddressInfo, ListenError> =>

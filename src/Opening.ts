@@ -96,7 +96,7 @@ export class Opening {
 /** Ends a session whose client has gone before it learned the id. */
 const abandon = ({ leave, session }: Opened): void => {
   leave()
-  session.end("deleted")
+  session.end("abandoned")
 }
 
 /** The whole life of a session, in a scope of its own; succeeds with the reason for its end. */
@@ -110,6 +110,7 @@ export const live = (opening: Opening, resources: Resources): Effect.Effect<Clos
     Effect.tap(({ session: { protocolVersion, upstream } }) =>
       Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })
     ),
+    Effect.tap(() => Effect.sync(() => resources.shared.telemetry.sessionOpened())),
     Effect.flatMap(({ session }) => Deferred.await(session.ended)),
     Effect.scoped
   )
@@ -134,8 +135,8 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       }
       const { protocolVersion } = held.result
       lease.negotiated(protocolVersion)
-      const session = new Session(opening.id, lease, protocolVersion, shared)
-      yield* Effect.orDie(shared.store.create(recordOf(session, opening.client, request, shared)))
+      const session = new Session(opening.id, opening.client, lease, protocolVersion, shared)
+      yield* Effect.orDie(shared.store.create(recordOf(session, request, shared)))
       yield* Scope.addFinalizer(scope, shared.store.remove(session.id))
       yield* register(registry, session, scope)
       return { session, leave: session.begin(held, request, answer) }
@@ -157,15 +158,15 @@ const register = (
   )
 }
 
-const recordOf = (session: Session, client: string, request: Request, shared: Shared): SessionRecord =>
+const recordOf = (session: Session, request: Request, shared: Shared): SessionRecord =>
   new SessionRecord({
     id: session.id,
     upstream: session.upstream.name,
     upstreamSessionId: session.upstream.sessionId(),
     protocolVersion: session.protocolVersion,
     initialize: JSON.stringify(request.body?.messages[0].params ?? {}),
-    client,
-    createdAt: session.lastActiveAt,
+    client: session.client,
+    createdAt: session.createdAt,
     lastActiveAt: session.lastActiveAt,
     timeToLive: shared.timeToLive
   })

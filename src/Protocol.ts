@@ -113,6 +113,45 @@ export type InitializeResult = typeof InitializeResult.Type
 /** Reads the result out of the answer to `initialize`. */
 export const isInitializeResult = Schema.is(InitializeResult)
 
+/** The methods that clients use, of all revisions. */
+const methods: ReadonlySet<string> = new Set([
+  "initialize",
+  "ping",
+  "server/discover",
+  "tools/list",
+  "tools/call",
+  "resources/list",
+  "resources/templates/list",
+  "resources/read",
+  "resources/subscribe",
+  "resources/unsubscribe",
+  "subscriptions/listen",
+  "prompts/list",
+  "prompts/get",
+  "completion/complete",
+  "logging/setLevel",
+  "tasks/get",
+  "tasks/list",
+  "tasks/result",
+  "tasks/cancel",
+  "notifications/initialized",
+  "notifications/cancelled",
+  "notifications/progress",
+  "notifications/roots/list_changed"
+])
+
+/**
+ * What a request is counted under: its method if that is one of the protocol's, else `other`; `response`, `batch`,
+ * or `GET` for a stream. Thus a bounded number of names, whatever clients send.
+ */
+export const methodLabel = (body: Body | undefined): string => {
+  if (body === undefined) return "GET"
+  if (body.isBatch) return "batch"
+  const { method } = body.messages[0]
+  if (method === undefined) return "response"
+  return methods.has(method) ? method : "other"
+}
+
 const CANCELLED = "notifications/cancelled"
 
 const isCancelledParams = Schema.is(Schema.Struct({ requestId: RequestId }))

@@ -181,6 +181,10 @@ export type ProxyError =
   | UpstreamError
   | InternalError
 
+/** What an error is counted under: the bound that was reached, what was wrong, or the kind of the error. */
+export const errorLabel = (error: ProxyError): string =>
+  "limit" in error ? error.limit : "reason" in error ? error.reason : error._tag
+
 /** A session record with this id is stored already. */
 export class SessionExists extends Schema.TaggedError<SessionExists>()("SessionExists", {}) {
   override get message() {
@@ -192,15 +196,17 @@ export class SessionExists extends Schema.TaggedError<SessionExists>()("SessionE
 export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
   host: Schema.String,
   port: Schema.Number,
+  /** The option that sets the port. */
+  option: Schema.optionalWith(Schema.Literal("port", "admin-port"), { default: () => "port" as const }),
   cause: Schema.Defect
 }) {
   override get message() {
     const where = `Cannot listen on ${this.host}:${this.port}`
     switch (errorCode(this.cause)) {
       case "EADDRINUSE":
-        return `${where}: the port is in use; choose another with --port, or --port 0 for any free one`
+        return `${where}: the port is in use; choose another with --${this.option}, or --${this.option} 0 for any free one`
       case "EACCES":
-        return `${where}: permission denied; choose a port above 1023 with --port`
+        return `${where}: permission denied; choose a port above 1023 with --${this.option}`
       case "EADDRNOTAVAIL":
       case "ENOTFOUND":
       case "EAI_AGAIN":

@@ -13,13 +13,15 @@ import type { Headers } from "./internal/headers.js"
 import { type Body, cancelled, cancelledRequest, type Message } from "./Protocol.js"
 import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
 import type { SessionStore } from "./SessionStore.js"
+import type { Listener } from "./Telemetry.js"
 import type { Lease, Request } from "./Upstream.js"
 
 /**
- * Why a session ends: its client ended it, nothing happened for long, the proxy shuts down, its upstream gave
- * it up, or, in single-session mode, another client took its place.
+ * Why a session ends: its client ended it, or had gone before it learned the id; whoever operates the proxy closed
+ * it; nothing happened for long; the proxy shuts down; its upstream gave it up; or, in single-session mode, another
+ * client took its place.
  */
-export type CloseReason = "deleted" | "idle" | "drained" | "failed" | "replaced"
+export type CloseReason = "deleted" | "abandoned" | "closed" | "idle" | "drained" | "failed" | "replaced"
 
 /** A new session id: 128 random bits (Transports, "Session Management": secure, visible ASCII). */
 export const makeId = (): string => randomBytes(16).toString("base64url")
@@ -36,6 +38,7 @@ export interface Shared {
   readonly deadlines: Deadlines
   readonly flight: Flight
   readonly store: SessionStore["Type"]
+  readonly telemetry: Listener
   /** Logs a failure of the upstream, in a session or without one. */
   readonly report: Report
   /** How many requests of one session may be in flight. */
@@ -54,6 +57,10 @@ const probing: ReadonlySet<string> = new Set(["initialize", "notifications/initi
  * the registry, the exchanges in flight. Completing `ended` closes that scope.
  */
 export class Session implements Owner {
+  /** What it is called in logs and lists. */
+  readonly handle: string
+  /** When it was opened, in milliseconds since 1970. */
+  readonly createdAt: number
   /** When something last happened, in milliseconds since 1970. */
   lastActiveAt: number
   /** Whether the client has done more than to open the session and to try it out. */
@@ -65,12 +72,16 @@ export class Session implements Owner {
 
   constructor(
     readonly id: string,
+    /** The address of the client that opened it. */
+    readonly client: string,
     readonly upstream: Lease,
     /** What `initialize` settled. */
     readonly protocolVersion: string,
     private readonly shared: Shared
   ) {
-    this.lastActiveAt = shared.clock.unsafeCurrentTimeMillis()
+    this.handle = handleOf(id)
+    this.createdAt = shared.clock.unsafeCurrentTimeMillis()
+    this.lastActiveAt = this.createdAt
   }
 
   get isDrained(): boolean {
@@ -87,6 +98,17 @@ export class Session implements Owner {
 
   get flight(): Flight {
     return this.shared.flight
+  }
+
+  get telemetry(): Listener {
+    return this.shared.telemetry
+  }
+
+  /** How many exchanges are in flight, and how many of them are streams that the client holds open. */
+  get load(): { readonly exchanges: number; readonly streams: number } {
+    let streams = 0
+    for (const { isStream } of this.exchanges) if (isStream) streams++
+    return { exchanges: this.exchanges.size, streams }
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */

@@ -23,6 +23,7 @@ import { type ProxyError, ShuttingDown } from "./ProxyError.js"
 import { type CloseReason, handleOf, type Report, type Session, type Shared } from "./Session.js"
 import { SessionStore } from "./SessionStore.js"
 import { Stateless } from "./Stateless.js"
+import { Telemetry } from "./Telemetry.js"
 import type { Request } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 
@@ -56,6 +57,15 @@ export const defaults: Options = {
   cleanupInterval: Duration.seconds(60)
 }
 
+export interface Size {
+  /** Sessions, with those that are being opened. */
+  readonly sessions: number
+  /** Exchanges without a session. */
+  readonly stateless: number
+  /** Streams that clients hold open, in sessions or without one. */
+  readonly streams: number
+}
+
 export class Sessions extends Context.Tag("shadowcat/Sessions")<
   Sessions,
   {
@@ -75,6 +85,9 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     /** The live session with this id. Synchronous, for every exchange asks. */
     readonly get: (id: string) => Session | undefined
 
+    /** All live sessions, oldest first. */
+    readonly list: () => ReadonlyArray<Session>
+
     /** Relays a request that belongs to no session. The answer is told everything, refusals too. */
     readonly exchange: (request: Request, answer: Answer) => Leave
 
@@ -93,8 +106,8 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     /** In single-session mode: completes when the session has ended, without another in its place. */
     readonly over: Effect.Effect<CloseReason>
 
-    /** How much there is at present: sessions with their openings, and exchanges without a session. */
-    readonly size: () => { readonly sessions: number; readonly stateless: number }
+    /** How much there is at present. */
+    readonly size: () => Size
   }
 >() {}
 
@@ -108,6 +121,7 @@ export const make = (
     const pool = yield* UpstreamPool
     const store = yield* SessionStore
     const deadlines = yield* Deadlines.make
+    const telemetry = yield* Telemetry
     const flight = new Flight()
     const registry = new Map<string, Session>()
     const admission = new Admission(places(options))
@@ -118,12 +132,20 @@ export const make = (
         id === undefined ? logged : Effect.annotateLogs(logged, "session", handleOf(id))
       )
     }
-    const stateless = new Stateless(pool.stateless, deadlines, flight, report, options.maxStateless)
+    const stateless = new Stateless(
+      pool.stateless,
+      deadlines,
+      flight,
+      telemetry,
+      report,
+      options.maxStateless
+    )
     const shared: Shared = {
       clock: yield* Effect.clock,
       deadlines,
       flight,
       store,
+      telemetry,
       report,
       maxExchanges: options.maxExchanges,
       sessionTimeout: Duration.toMillis(options.sessionTimeout),
@@ -172,10 +194,13 @@ export const make = (
     const life = (opening: Opening.Opening): Effect.Effect<void> =>
       Opening.live(opening, resources).pipe(
         Effect.tap((reason) =>
-          options.multiSession || reason === "replaced" ? Effect.void : Deferred.succeed(over, reason)
+          options.multiSession || makesRoom.has(reason) ? Effect.void : Deferred.succeed(over, reason)
         ),
         Effect.tapBoth({
-          onSuccess: (reason) => Effect.logInfo("session closed", { reason }),
+          onSuccess: (reason) => {
+            telemetry.sessionClosed(reason)
+            return Effect.logInfo("session closed", { reason })
+          },
           onFailure: ({ message }) => Effect.logWarning("no session opened", { message })
         }),
         Effect.ignore,
@@ -216,15 +241,26 @@ export const make = (
           return yield* opened
         }),
       get: (id) => registry.get(id),
+      list: () => Array.from(registry.values()),
       exchange: (request, answer) => stateless.exchange(request, answer),
       close,
       sweep,
       quiet: flight.quiet,
       drain,
       over: Deferred.await(over),
-      size: () => ({ sessions: admission.size, stateless: stateless.size })
+      size: () => ({
+        sessions: admission.size,
+        stateless: stateless.size,
+        streams: Array.from(registry.values()).reduce(
+          (sum, { load }) => sum + load.streams,
+          stateless.streams
+        )
+      })
     })
   })
+
+/** What ends a session, and leaves its place to the next one where there is one at a time. */
+const makesRoom: ReadonlySet<CloseReason> = new Set(["replaced", "abandoned"])
 
 const places = ({ maxPerClient, maxSessions, multiSession }: Options): Places =>
   multiSession

@@ -5,6 +5,7 @@ import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
 import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
 import type { Report } from "./Session.js"
+import type { Listener } from "./Telemetry.js"
 import type { Request, Upstream } from "./Upstream.js"
 
 export class Stateless implements Owner {
@@ -17,6 +18,7 @@ export class Stateless implements Owner {
     readonly upstream: Upstream,
     readonly deadlines: Deadlines,
     readonly flight: Flight,
+    readonly telemetry: Listener,
     private readonly report: Report,
     /** How many exchanges there may be at once. */
     private readonly bound: number
@@ -36,6 +38,13 @@ export class Stateless implements Owner {
       exchange.relay(request)
     }
     return () => exchange.leave()
+  }
+
+  /** How many of them are streams that a client holds open. */
+  get streams(): number {
+    let streams = 0
+    for (const { isStream } of this.exchanges) if (isStream) streams++
+    return streams
   }
 
   cut(error: ProxyError): void {

@@ -54,7 +54,12 @@ Effect.gen(function* () {
   }
   yield* run(process.argv).pipe(Logger.withMinimumLogLevel(level), Effect.withConsole(quiet(console)))
 }).pipe(
-  Effect.provide(Layer.merge(NodeContext.layer, CliConfig.layer({ showBuiltIns: false, showTypes: false }))),
+  Effect.provide(
+    Layer.merge(
+      NodeContext.layer,
+      CliConfig.layer({ isCaseSensitive: true, showBuiltIns: false, showTypes: false })
+    )
+  ),
   NodeRuntime.runMain({
     disableErrorReporting: true,
     disablePrettyLogger: true,

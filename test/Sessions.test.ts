@@ -312,6 +312,22 @@ describe("an initialize whose client has gone", () => {
     })
   )
 
+  it.scoped("does not end a proxy of one session when it is answered after all", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ multiSession: false })
+      const { exchange, leaves } = yield* proxied.connect()
+      yield* leaves
+      yield* settle
+      exchange.act("json")
+      yield* settle
+      expect(proxied.isEmpty).toBe(true)
+      const over = yield* Effect.fork(proxied.sessions.over)
+      yield* settle
+      expect(yield* Fiber.poll(over)).toEqual(Option.none())
+      yield* proxied.open()
+    })
+  )
+
   it.scoped("keeps its place for a minute and no longer", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied()

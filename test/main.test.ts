@@ -187,6 +187,11 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
       args: [...forward, "--path", ...nowhere],
       hint: /--path needs a value/
     },
+    {
+      name: "an option in capitals",
+      args: [...forward, "--Path", "/x", ...nowhere],
+      hint: /no option --Path/
+    },
     { name: "questions without a terminal", args: [...forward, "--wizard"], hint: /terminal/ },
     { name: "an argument too many", args: [...forward, ...nowhere, "extra"], hint: /extra.*--help/ },
     { name: "an option without its value", args: [...forward, "--port", "0", "--url"], hint: /--url/ },

@@ -1,6 +1,7 @@
 /** `shadowcat forward http`: serves MCP over Streamable HTTP and relays it to one upstream. */
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as ForwardProxy from "../ForwardProxy.js"
@@ -116,8 +117,25 @@ const options = {
     value: "duration",
     read: values.duration
   }),
+  adminPort: optional("admin-port", {
+    description: "The port, on 127.0.0.1, of the admin API: metrics and sessions. Without it there is none",
+    value: "port",
+    read: values.port
+  }),
   ...logOptions
 }
+
+/** The admin API takes longer to load than everything else. */
+const withAdmin = (port: number, proxy: ReturnType<typeof ForwardProxy.layerHttp>) =>
+  Layer.unwrapEffect(
+    Effect.promise(async () => {
+      const [Admin, Prometheus] = await Promise.all([
+        import("../Admin.js"),
+        import("../Telemetry/Prometheus.js")
+      ])
+      return Admin.layer({ port }).pipe(Layer.provideMerge(proxy), Layer.provide(Prometheus.layer))
+    })
+  )
 
 /** Serves until a signal comes or, in single-session mode, until the session has ended. */
 const serve = Effect.gen(function* () {
@@ -133,11 +151,12 @@ const serve = Effect.gen(function* () {
   yield* sessions.over
 })
 
-export const forwardHttp = Command.make("http", options, ({ header, ...options }) =>
-  serve.pipe(
-    Effect.provide(ForwardProxy.layerHttp({ ...options, headers: Object.fromEntries(header) })),
+export const forwardHttp = Command.make("http", options, ({ adminPort, header, ...options }) => {
+  const proxy = ForwardProxy.layerHttp({ ...options, headers: Object.fromEntries(header) })
+  return serve.pipe(
+    Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
     withLogging(options)
   )
-).pipe(
+}).pipe(
   Command.withDescription("Serve MCP over Streamable HTTP, each client with an upstream session of its own")
 )

@@ -1,6 +1,7 @@
-/** The command line: `shadowcat forward http`. */
+/** The command line: `shadowcat forward http`, and `shadowcat sessions`. */
 import * as Command from "@effect/cli/Command"
 import { forwardHttp } from "./forwardHttp.js"
+import { sessions } from "./sessions.js"
 
 const forward = Command.make("forward").pipe(
   Command.withDescription("Relay MCP to one upstream"),
@@ -8,9 +9,9 @@ const forward = Command.make("forward").pipe(
 )
 
 /** What a command line begins with, told to whom used another beginning. */
-export const beginnings = ["shadowcat forward http"]
+export const beginnings = ["shadowcat forward http", "shadowcat sessions list"]
 
 export const shadowcat = Command.make("shadowcat").pipe(
   Command.withDescription("A proxy for the Model Context Protocol that many clients share"),
-  Command.withSubcommands([forward])
+  Command.withSubcommands([forward, sessions])
 )

@@ -1,20 +1,25 @@
 /** What is wrong with a command line, where the parser of `@effect/cli` would say only what it missed after it. */
 import * as CliConfig from "@effect/cli/CliConfig"
-import * as Command from "@effect/cli/Command"
+import * as CommandDescriptor from "@effect/cli/CommandDescriptor"
 import * as HelpDoc from "@effect/cli/HelpDoc"
+import * as HashMap from "effect/HashMap"
 import { stripVTControlCharacters } from "node:util"
-import { forwardHttp } from "./forwardHttp.js"
+import { shadowcat } from "./root.js"
 
 /** The options that every command has, and whether they take a value. */
 const builtIn = { help: false, version: false, wizard: false, completions: true, "log-level": true }
 
+const helpOf = (command: CommandDescriptor.Command<unknown>): string => {
+  const own = HelpDoc.toAnsiText(CommandDescriptor.getHelp(command, CliConfig.defaultConfig))
+  const children = Array.from(HashMap.values(CommandDescriptor.getSubcommands(command)))
+  // One that has none names itself.
+  return [own, ...children.filter((child) => child !== command).map(helpOf)].join("\n")
+}
+
 /** The options there are, as the help lists them: each in a line of its own, with the name of its value. */
 const options = (): ReadonlyMap<string, boolean> => {
-  const help = stripVTControlCharacters(
-    HelpDoc.toAnsiText(Command.getHelp(forwardHttp, CliConfig.defaultConfig))
-  )
   const listed = Array.from(
-    help.matchAll(/^--(\S+)( \S.*)?$/gm),
+    stripVTControlCharacters(helpOf(shadowcat.descriptor)).matchAll(/^--(\S+)( \S.*)?$/gm),
     ([, name = "", value]): [string, boolean] => [name, value !== undefined]
   )
   return new Map([...Object.entries(builtIn), ...listed])
@@ -30,7 +35,8 @@ export const wrongOption = (args: ReadonlyArray<string>): string | undefined => 
     const takesValue = known.get(name)
     if (takesValue === undefined) return `There is no option --${name}`
     if (!takesValue || value !== undefined) continue
-    if (rest.shift()?.startsWith("--") !== false) return `--${name} needs a value`
+    const next = rest.shift()
+    if (next === undefined || known.has(next.replace(/^--/, ""))) return `--${name} needs a value`
   }
   return undefined
 }

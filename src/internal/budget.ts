@@ -8,8 +8,15 @@ const OPEN_TO_ALL = 7 / 8
 
 export class Budget {
   private taken = 0
+  private readonly openToAll: number
 
-  constructor(readonly bound: number) {}
+  /** `largest` is what one holder may need; where it is nearly all there is, nothing is kept from it. */
+  constructor(
+    readonly bound: number,
+    largest: number
+  ) {
+    this.openToAll = Math.max(bound * OPEN_TO_ALL, Math.min(bound, largest))
+  }
 
   get used(): number {
     return this.taken
@@ -17,7 +24,7 @@ export class Budget {
 
   /** Takes an amount for one that holds so much already, if there is room for it. */
   take(amount: number, held: number): boolean {
-    const bound = held + amount > SMALL ? this.bound * OPEN_TO_ALL : this.bound
+    const bound = held + amount > SMALL ? this.openToAll : this.bound
     if (this.taken + amount > bound) return false
     this.taken += amount
     return true

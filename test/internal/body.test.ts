@@ -22,7 +22,7 @@ class Arriving implements Answerer {
 
   constructor(
     maxBody: number,
-    readonly budget = new Budget(Number.MAX_SAFE_INTEGER),
+    readonly budget = new Budget(Number.MAX_SAFE_INTEGER, 0),
     contentLength?: string
   ) {
     if (contentLength !== undefined) this.request.headers["content-length"] = contentLength
@@ -122,7 +122,7 @@ describe("a body", () => {
 
   it.effect("is refused when all the bytes that may be held are held", () =>
     Effect.gen(function* () {
-      const arriving = new Arriving(100, new Budget(5))
+      const arriving = new Arriving(100, new Budget(5, 0))
       yield* arriving.arrives(Buffer.from("1234"))
       yield* arriving.arrives(Buffer.from("5678"))
       yield* arriving.arrives(null)

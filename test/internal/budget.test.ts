@@ -4,7 +4,7 @@ import { Budget } from "../../src/internal/budget.js"
 
 describe("a budget", () => {
   it("can be taken to the last", () => {
-    const budget = new Budget(10)
+    const budget = new Budget(10, 10)
     expect(budget.take(10, 0)).toBe(true)
     expect(budget.take(1, 0)).toBe(false)
     expect(budget.take(0, 0)).toBe(true)
@@ -12,7 +12,7 @@ describe("a budget", () => {
   })
 
   it("keeps the last eighth for those who hold little", () => {
-    const budget = new Budget(800_000)
+    const budget = new Budget(800_000, 100_000)
     expect(budget.take(700_000, 0)).toBe(true)
     expect(budget.take(65_537, 0)).toBe(false)
     expect(budget.take(1, 65_536)).toBe(false)
@@ -20,11 +20,16 @@ describe("a budget", () => {
     expect(budget.used).toBe(765_536)
   })
 
+  it("keeps nothing from the largest that there may be", () => {
+    expect(new Budget(800_000, 790_000).take(790_000, 0)).toBe(true)
+    expect(new Budget(800_000, 900_000).take(800_000, 0)).toBe(true)
+  })
+
   it.prop(
     "is never overdrawn, and whole again when all is given back",
     [FastCheck.nat({ max: 100 }), FastCheck.array(FastCheck.nat({ max: 50 }))],
     ([bound, amounts]) => {
-      const budget = new Budget(bound)
+      const budget = new Budget(bound, bound)
       const taken: Array<number> = []
       for (const amount of amounts) {
         const sum = taken.reduce((sum, amount) => sum + amount, 0)

@@ -1,0 +1,41 @@
+/** What the proxy does, told as it happens to whoever measures it. */
+import * as Context from "effect/Context"
+
+/**
+ * How an exchange ended: the upstream's answer was passed on whole, or refused with a status of 400 and above; an
+ * error of the proxy stands in its place or after a part of it; the client cancelled it, or went away; or it was
+ * never sent, for a bound was reached.
+ */
+export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "left" | "refused"
+
+/**
+ * Hears what happens. Synchronous, for every exchange tells it, and free where nobody listens: without another
+ * layer, nobody does. Each label has a bounded number of values.
+ */
+export class Telemetry extends Context.Reference<Telemetry>()("shadowcat/Telemetry", {
+  defaultValue: (): Listener => silent
+}) {}
+
+export interface Listener {
+  readonly sessionOpened: () => void
+  /** A session has ended, for this `CloseReason`. */
+  readonly sessionClosed: (reason: string) => void
+  /** A request got an error of the proxy's own: the name of a bound, or of what is wrong with it. */
+  readonly refused: (reason: string) => void
+  /** An exchange is over. `method` is one of `Protocol.methodLabel`. */
+  readonly exchanged: (method: string, outcome: Outcome, millis: number) => void
+  /** Bytes of request bodies came from a client. */
+  readonly received: (bytes: number) => void
+  /** Bytes of answers' bodies went to a client. */
+  readonly sent: (bytes: number) => void
+}
+
+/** Hears nothing. */
+export const silent: Listener = {
+  sessionOpened: () => {},
+  sessionClosed: () => {},
+  refused: () => {},
+  exchanged: () => {},
+  received: () => {},
+  sent: () => {}
+}

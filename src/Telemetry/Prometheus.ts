@@ -1,0 +1,76 @@
+/** Counts what happens in the way of Prometheus: names, units and the text format are those of its conventions. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Counter, Histogram, Registry } from "prom-client"
+import { type Listener, Telemetry } from "../Telemetry.js"
+
+export class Metrics extends Context.Tag("shadowcat/Metrics")<
+  Metrics,
+  {
+    /** Everything that is measured; further metrics may be added to it. */
+    readonly registry: Registry
+  }
+>() {}
+
+/** From a call that a local server answers at once to one that has to be waited for, in seconds. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
+
+const listener = (registry: Registry): Listener => {
+  const registers = [registry]
+  const opened = new Counter({ name: "shadowcat_sessions_opened_total", help: "Sessions opened", registers })
+  const closed = new Counter({
+    name: "shadowcat_sessions_closed_total",
+    help: "Sessions closed, by reason",
+    labelNames: ["reason"],
+    registers
+  })
+  const refused = new Counter({
+    name: "shadowcat_refused_total",
+    help: "Requests answered with an error of the proxy's own, by the bound or what was wrong",
+    labelNames: ["reason"],
+    registers
+  })
+  const exchanges = new Counter({
+    name: "shadowcat_exchanges_total",
+    help: "Exchanges that are over, by method and outcome",
+    labelNames: ["method", "outcome"],
+    registers
+  })
+  const duration = new Histogram({
+    name: "shadowcat_exchange_duration_seconds",
+    help: "How long exchanges took, from the request's arrival to the answer's end",
+    labelNames: ["method"],
+    buckets,
+    registers
+  })
+  const received = new Counter({
+    name: "shadowcat_received_bytes_total",
+    help: "Bytes of request bodies from clients",
+    registers
+  })
+  const sent = new Counter({
+    name: "shadowcat_sent_bytes_total",
+    help: "Bytes of answers' bodies to clients",
+    registers
+  })
+  return {
+    sessionOpened: () => opened.inc(),
+    sessionClosed: (reason) => closed.inc({ reason }),
+    refused: (reason) => refused.inc({ reason }),
+    exchanged: (method, outcome, millis) => {
+      exchanges.inc({ method, outcome })
+      duration.observe({ method }, millis / 1000)
+    },
+    received: (bytes) => received.inc(bytes),
+    sent: (bytes) => sent.inc(bytes)
+  }
+}
+
+/** Hears the telemetry of every service that this layer is provided to. */
+export const layer: Layer.Layer<Metrics | Telemetry> = Layer.effectContext(
+  Effect.sync(() => {
+    const registry = new Registry()
+    return Context.make(Metrics, { registry }).pipe(Context.add(Telemetry, listener(registry)))
+  })
+)
