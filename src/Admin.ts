@@ -7,6 +7,8 @@ import type * as HttpApp from "@effect/platform/HttpApp"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import { createServer } from "node:http"
 import { AdminApi, SessionInfo, SessionPage, UnknownSession } from "./Admin/Api.js"
 import { register } from "./Admin/gauges.js"
@@ -83,7 +85,10 @@ const guarded = <E, R>(
       : Effect.succeed(HttpServerResponse.text("This API is for programs of this machine", { status: 403 }))
   )
 
-const announced = HttpServer.addressFormattedWith((address) => Effect.logInfo(`admin API on ${address}`))
+/** Whoever started this has to learn the port, however little else is to be logged. */
+const announced = HttpServer.addressFormattedWith((address) =>
+  Logger.withMinimumLogLevel(Effect.logInfo(`admin API on ${address}`), LogLevel.All)
+)
 
 /** The admin API, until the layer's scope closes. Fails when the port cannot be had. */
 export const layer = ({ port }: Options): Layer.Layer<never, ListenError, HttpFront | Metrics | Sessions> =>

@@ -11,17 +11,19 @@ export const register = (
   sessions: Sessions["Type"]
 ): void => {
   const gauge = (name: string, help: string, read: () => number | undefined): void => {
-    new Gauge({
-      name: `shadowcat_${name}`,
-      help,
-      registers: [registry],
-      collect() {
-        // What has no bound has no gauge for it.
-        const value = read()
-        if (value === undefined) this.remove()
-        else this.set(value)
-      }
-    })
+    registry.registerMetric(
+      new Gauge({
+        name: `shadowcat_${name}`,
+        help,
+        registers: [],
+        collect() {
+          // What has no bound has no gauge for it.
+          const value = read()
+          if (value === undefined) this.remove()
+          else this.set(value)
+        }
+      })
+    )
   }
   const bounded = (
     name: string,
