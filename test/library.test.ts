@@ -1,0 +1,151 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { createServer } from "node:http"
+import { HttpFront, ProxyError, Sessions, SessionStore, type Upstream, UpstreamPool } from "../src/index.js"
+import { officialClients } from "./fixtures/Clients.js"
+import { get } from "./fixtures/RawClient.js"
+
+/** A store of the application's own: a plain table. */
+const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore.SessionStore["Type"] => {
+  const alive = (id: string) =>
+    Option.filter(Option.fromNullable(table.get(id)), (record) => record.expiresAt > Date.now())
+  const all = () => Array.from(table.values()).filter(({ id }) => Option.isSome(alive(id)))
+  const change = (id: string, fields: Partial<SessionStore.SessionRecord>) =>
+    Option.isSome(
+      Option.map(alive(id), (record) =>
+        table.set(id, new SessionStore.SessionRecord({ ...record, ...fields }))
+      )
+    )
+  return {
+    create: (record) =>
+      Effect.suspend(() => {
+        if (Option.isSome(alive(record.id))) return new ProxyError.SessionExists()
+        table.set(record.id, record)
+        return Effect.void
+      }),
+    get: (id) => Effect.sync(() => alive(id)),
+    touch: (id, lastActiveAt) => void change(id, { lastActiveAt }),
+    update: (id, fields) => Effect.sync(() => change(id, fields)),
+    remove: (id) => Effect.sync(() => table.delete(id)),
+    list: Effect.sync(all),
+    count: Effect.sync(() => all().length),
+    findByUpstream: (upstream, id) =>
+      Effect.sync(() =>
+        Option.fromNullable(
+          all().find((record) => record.upstream === upstream && record.upstreamSessionId === id)
+        )
+      ),
+    removeExpired: Effect.sync(() => {
+      const expired = Array.from(table.values()).filter(({ id }) => Option.isNone(alive(id)))
+      for (const { id } of expired) table.delete(id)
+      return expired
+    })
+  }
+}
+
+const flow: Upstream.Flow = { pause: () => {}, resume: () => {} }
+
+/** What the server of this process answers. */
+const resultOf = (method: string | undefined): object =>
+  method === "initialize"
+    ? {
+        protocolVersion: "2025-11-25",
+        capabilities: { tools: {} },
+        serverInfo: { name: "within", version: "1" }
+      }
+    : { content: [{ type: "text", text: "from within" }] }
+
+/** An upstream that is no other process: the application itself. */
+class Within implements Upstream.Lease {
+  readonly name = "within"
+  exchange({ body }: Upstream.Request, sink: Upstream.Sink): Upstream.Abort {
+    const message = body?.messages[0]
+    if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, flow)
+    else {
+      sink.head(200, { "content-type": "application/json" }, flow)
+      sink.data(
+        Buffer.from(JSON.stringify({ jsonrpc: "2.0", id: message.id, result: resultOf(message.method) }))
+      )
+    }
+    sink.end()
+    return () => {}
+  }
+  send(): Upstream.Abort {
+    return () => {}
+  }
+  sessionId() {
+    return undefined
+  }
+  negotiated() {}
+  parting() {}
+  lost() {}
+}
+
+describe("an application of its own", () => {
+  it.scopedLive("composes the proxy with its API, its store and its upstream, and ends with one scope", () =>
+    Effect.gen(function* () {
+      const table = new Map<string, SessionStore.SessionRecord>()
+      let leases = 0
+      const upstream = Layer.succeed(UpstreamPool.UpstreamPool, {
+        name: "within",
+        stateless: new Within(),
+        lease: Effect.acquireRelease(
+          Effect.sync(() => {
+            leases++
+            return new Within()
+          }),
+          () => Effect.sync(() => leases--)
+        )
+      })
+      const api = HttpRouter.empty.pipe(
+        HttpRouter.get(
+          "/clients",
+          Effect.map(Sessions.Sessions, (sessions) =>
+            HttpServerResponse.text(`${sessions.list().length} clients`)
+          )
+        ),
+        HttpServer.serve(),
+        Layer.provideMerge(NodeHttpServer.layer(() => createServer(), { port: 0, host: "127.0.0.1" }))
+      )
+      const application = api.pipe(
+        Layer.provideMerge(HttpFront.layer({ port: 0, shutdownTimeout: 0 })),
+        Layer.provideMerge(Sessions.layer({ maxSessions: 3 })),
+        Layer.provide(upstream),
+        Layer.provide(Layer.succeed(SessionStore.SessionStore, makeTable(table)))
+      )
+
+      const scope = yield* Scope.make()
+      const services = yield* Layer.buildWithScope(application, scope).pipe(
+        Logger.withMinimumLogLevel(LogLevel.None)
+      )
+      const { url } = Context.get(services, HttpFront.HttpFront)
+      const { address } = Context.get(services, HttpServer.HttpServer)
+      const clients =
+        address._tag === "TcpAddress" ? `http://127.0.0.1:${address.port}/clients` : "the API has no port"
+      for (const [, connect] of officialClients) {
+        const client = yield* connect(url.href, { terminate: false })
+        expect(yield* client.call("any", {})).toBe("from within")
+      }
+      expect((yield* get(clients)).text).toBe(`${officialClients.length} clients`)
+      expect(table.size).toBe(officialClients.length)
+      expect(leases).toBe(officialClients.length)
+
+      yield* Scope.close(scope, Exit.void)
+      expect(leases).toBe(0)
+      expect(table.size).toBe(0)
+      expect(Exit.isFailure(yield* Effect.exit(get(url.href)))).toBe(true)
+      expect(Exit.isFailure(yield* Effect.exit(get(clients)))).toBe(true)
+    })
+  )
+})

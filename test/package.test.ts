@@ -1,0 +1,99 @@
+import { expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { execFile } from "node:child_process"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+const emptyFolder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "shadowcat-package-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+)
+
+/** Runs a program to its end, and gives what it printed. */
+const run = (folder: string, command: string, ...args: ReadonlyArray<string>): Effect.Effect<string> =>
+  Effect.map(
+    Effect.promise((signal) => execute(command, args, { cwd: folder, signal })),
+    ({ stdout }) => stdout
+  )
+
+const execute = promisify(execFile)
+
+/** The composition that the README shows. */
+const shown = () => /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1] ?? ""
+
+const strict = {
+  compilerOptions: {
+    target: "ES2022",
+    lib: ["ES2023"],
+    module: "NodeNext",
+    strict: true,
+    noEmit: true,
+    skipLibCheck: false,
+    types: ["node"]
+  },
+  files: ["readme.ts", "all.ts"]
+}
+
+const all = `
+import * as Admin from "shadowcat/Admin"
+import * as Prometheus from "shadowcat/Prometheus"
+import { ForwardProxy, Protocol, ProxyError, Telemetry, Upstream } from "shadowcat"
+import { Layer } from "effect"
+
+export const observed = Admin.layer({ port: 0 }).pipe(
+  Layer.provideMerge(ForwardProxy.layerHttp({ url: new URL("http://127.0.0.1:1/mcp") })),
+  Layer.provide(Prometheus.layer)
+)
+export const pass = (lease: Upstream.Lease, error: ProxyError.ProxyError, outcome: Telemetry.Outcome): string =>
+  [lease.name, error.message, outcome, Protocol.SESSION_ID].join()
+`
+
+it.scopedLive(
+  "what npm packs works in an empty folder: the import, its types, and the command",
+  () =>
+    Effect.gen(function* () {
+      const folder = yield* emptyFolder
+      yield* run(root, "npm", "pack", "--silent", "--pack-destination", folder)
+      const tarball = readdirSync(folder)[0] ?? ""
+      const files = (yield* run(folder, "tar", "-tzf", tarball)).trim().split("\n")
+      expect(files).toEqual(expect.arrayContaining(["package/LICENSE", "package/dist/lib/index.d.ts"]))
+      expect(files.filter((file) => /test|\.map$|\.ts$/.test(file) && !file.endsWith(".d.ts"))).toEqual([])
+
+      writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }))
+      // Compiled with what is here, against nothing but what the package itself asks for.
+      const types = "@types/node@20"
+      yield* run(
+        folder,
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        `./${tarball}`,
+        types
+      )
+      writeFileSync(join(folder, "readme.ts"), shown())
+      writeFileSync(join(folder, "all.ts"), all)
+      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(strict))
+      expect(shown().split("\n").length).toBeGreaterThan(20)
+      yield* run(folder, join(root, "node_modules/.bin/tsc"), "--project", ".")
+
+      const names = yield* run(
+        folder,
+        "node",
+        "-e",
+        'import("shadowcat").then((all) => console.log(Object.keys(all).join()))'
+      )
+      expect(names.trim().split(",")).toEqual(
+        expect.arrayContaining(["ForwardProxy", "Sessions", "SessionStore", "UpstreamPool"])
+      )
+      expect(yield* run(folder, "node_modules/.bin/shadowcat", "--version")).toMatch(/^\d+\.\d+\.\d+\s*$/)
+    }),
+  180_000
+)
