@@ -31,7 +31,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   private isPaused = false
   private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
   private reserved = 0
-  private isRelayed = false
+  private isHeld = false
   private isClosed = false
   private readonly deadline: Deadline
 
@@ -63,14 +63,13 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     return undefined
   }
 
-  /** An exchange relays the request, and holds its bytes until it is settled, whether or not the client stays. */
-  relay(start: () => Leave): void {
-    this.isRelayed = true
-    this.onLeave = start()
+  /** The request is about to be relayed: its bytes are held until that is settled, whether or not the client stays. */
+  hold(): void {
+    this.isHeld = true
   }
 
   settled(): void {
-    this.isRelayed = false
+    this.isHeld = false
     this.release()
   }
 
@@ -177,7 +176,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   /** Gives the room for the request's bytes back, once nobody holds them any more. */
   private release(): void {
-    if (this.isRelayed || !this.isClosed) return
+    if (this.isHeld || !this.isClosed) return
     this.terms.budget.give(this.reserved)
     this.reserved = 0
   }

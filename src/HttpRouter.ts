@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FiberId from "effect/FiberId"
 import type * as Fiber from "effect/Fiber"
+import type { Answer, Leave } from "./Exchange.js"
 import { HttpAnswer, type Terms } from "./HttpAnswer.js"
 import { accepts } from "./internal/accept.js"
 import { readBody } from "./internal/body.js"
@@ -108,10 +109,10 @@ export class HttpRouter {
     const session = this.session(headers)
     if (isModern(revisionBeside(headers, session), body)) {
       if (this.isDraining) return answer.error(new ShuttingDown())
-      answer.relay(() => this.services.sessions.exchange(request, answer))
+      relay(this.services.sessions, request, answer)
     } else if (Either.isLeft(parsed)) answer.error(parsed.left)
     else if (this.isDraining && answer.requestId !== undefined) answer.error(new ShuttingDown())
-    else if (session !== undefined) answer.relay(() => session.exchange(request, answer))
+    else if (session !== undefined) relay(session, request, answer)
     else if (headers[SESSION_ID] !== undefined) answer.error(new SessionNotFound())
     else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "NoSession" }))
     else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "BatchedInitialize" }))
@@ -121,6 +122,7 @@ export class HttpRouter {
 
   private open(request: Request, client: string, answer: HttpAnswer): void {
     const { run, sessions } = this.services
+    answer.hold()
     const fiber = run(
       told(
         answer,
@@ -138,10 +140,7 @@ export class HttpRouter {
     if (session === undefined) return
     if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
     else if (this.isDraining) answer.error(new ShuttingDown())
-    else
-      answer.relay(() =>
-        session.exchange({ method: "GET", headers, bytes: undefined, body: undefined }, answer)
-      )
+    else relay(session, { method: "GET", headers, bytes: undefined, body: undefined }, answer)
   }
 
   private delete({ headers }: IncomingMessage, answer: HttpAnswer): void {
@@ -179,6 +178,16 @@ export class HttpRouter {
     const id = first(headers, SESSION_ID)
     return id === undefined ? undefined : this.services.sessions.get(id)
   }
+}
+
+/** Hands a request to whoever relays it: a session, or all of them for one that belongs to none. */
+const relay = (
+  to: { readonly exchange: (request: Request, answer: Answer) => Leave },
+  request: Request,
+  answer: HttpAnswer
+): void => {
+  answer.hold()
+  answer.onLeave = to.exchange(request, answer)
 }
 
 /** Whatever goes wrong, defects too, is told to the client. */

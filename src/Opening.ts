@@ -86,10 +86,12 @@ export class Opening {
 
   settle(exit: Exit.Exit<Opened, ProxyError>): void {
     if (this.pending === undefined) return
-    const { opened } = this.pending
+    const { answer, opened } = this.pending
     this.pending = undefined
     Deferred.unsafeDone(opened, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
-    if (this.isLeft && Exit.isSuccess(exit)) abandon(exit.value)
+    // Otherwise the exchange that passes the answer on settles it.
+    if (Exit.isFailure(exit)) answer.settled()
+    else if (this.isLeft) abandon(exit.value)
   }
 }
 

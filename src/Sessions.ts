@@ -225,6 +225,10 @@ export const make = (
       return FiberMap.awaitEmpty(fibers)
     })
 
+    const admitted = Effect.suspend(() => (options.multiSession ? Effect.void : replaceUnused)).pipe(
+      Effect.andThen(() => (isDraining ? new ShuttingDown() : Effect.void))
+    )
+
     yield* sweep.pipe(Effect.schedule(Schedule.spaced(options.cleanupInterval)), Effect.forkScoped)
     yield* Effect.addFinalizer(() => drain)
 
@@ -232,8 +236,7 @@ export const make = (
       options,
       open: (request, client, answer) =>
         Effect.gen(function* () {
-          if (!options.multiSession) yield* replaceUnused
-          if (isDraining) return yield* new ShuttingDown()
+          yield* Effect.onError(admitted, () => Effect.sync(() => answer.settled()))
           const opening = new Opening.Opening(client, request, answer)
           const opened = opening.opened(() => leave(opening.id))
           // The fiber starts at once: to check the bounds and to take a place is its first step.
