@@ -157,7 +157,7 @@ export const make = (
         router.isDraining = true
         yield* sessions.quiet.pipe(Effect.interruptible, Effect.timeoutOption(options.shutdownTimeout))
         yield* sessions.drain
-        yield* close(server)
+        yield* close(server, connections)
       })
     )
     return HttpFront.of({ url: urlOf(address, options.path), health })
@@ -178,11 +178,12 @@ const listen = (server: Server, { host, port }: Options): Effect.Effect<AddressI
     })
   })
 
-const close = (server: Server): Effect.Effect<void> =>
+const close = (server: Server, connections: Connections): Effect.Effect<void> =>
   Effect.suspend(() => {
     const closed = Effect.async<void>((resume) => {
       server.close(() => resume(Effect.void))
       server.closeIdleConnections()
+      connections.closeUnused()
     })
     return closed.pipe(
       Effect.interruptible,

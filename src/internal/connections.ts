@@ -1,4 +1,4 @@
-/** The bound on a server's connections. */
+/** A server's connections, and their bound. */
 import type { Server } from "node:http"
 import type { Socket } from "node:net"
 
@@ -6,22 +6,30 @@ import type { Socket } from "node:net"
 const SURPLUS = 64
 
 export class Connections {
-  private open = 0
+  private readonly open = new Set<Socket>()
   private readonly surplus = new WeakSet<Socket>()
 
   constructor(readonly bound: number) {}
 
   get size(): number {
-    return this.open
+    return this.open.size
   }
 
   watch(server: Server): void {
     server.maxConnections = this.bound + SURPLUS
     server.on("connection", (socket: Socket) => {
-      this.open++
-      if (this.open > this.bound) this.surplus.add(socket)
-      socket.once("close", () => this.open--)
+      this.open.add(socket)
+      if (this.open.size > this.bound) this.surplus.add(socket)
+      socket.once("close", () => this.open.delete(socket))
     })
+  }
+
+  /**
+   * Closes the connections on which nothing has arrived yet, such as clients hold in reserve: Node does not count
+   * them among the idle ones.
+   */
+  closeUnused(): void {
+    for (const socket of this.open) if (socket.bytesRead === 0) socket.destroy()
   }
 
   /** Whether this connection is one too many: its request is to be refused. */

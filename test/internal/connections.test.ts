@@ -1,7 +1,9 @@
 import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import { createServer } from "node:http"
 import { Socket } from "node:net"
 import { Connections } from "../../src/internal/connections.js"
+import { connect } from "../fixtures/RawSocket.js"
 
 describe("connections", () => {
   it("those past the bound are surplus, until others have closed", () => {
@@ -33,4 +35,32 @@ describe("connections", () => {
     expect(server.maxConnections).toBeGreaterThan(100)
     expect(server.maxConnections).toBeLessThan(200)
   })
+
+  it.scopedLive("closes those on which nothing has come yet, and not those where a request has begun", () =>
+    Effect.gen(function* () {
+      const server = createServer()
+      const connections = new Connections(10)
+      connections.watch(server)
+      const accepted: Array<Socket> = []
+      server.on("connection", (socket) => accepted.push(socket))
+      const port = yield* Effect.acquireRelease(
+        Effect.async<number>((resume) => {
+          server.listen(0, "127.0.0.1", () => {
+            const address = server.address()
+            resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
+          })
+        }),
+        () => Effect.sync(() => server.close().closeAllConnections())
+      )
+      const [unused, begun] = yield* Effect.all([connect(port), connect(port)])
+      yield* begun.write("GET /health HTTP/1.1\r\n")
+      const until = (holds: () => boolean) =>
+        Effect.repeat(Effect.delay(Effect.sync(holds), 2), { until: (has) => has })
+      yield* until(() => accepted.length === 2 && accepted.some(({ bytesRead }) => bytesRead > 0))
+      connections.closeUnused()
+      yield* unused.closed()
+      yield* until(() => connections.size === 1)
+      expect(begun.isClosed()).toBe(false)
+    })
+  )
 })
