@@ -1,0 +1,48 @@
+import { parseArgs } from "node:util"
+
+export interface Options {
+  readonly serve: boolean
+  readonly clients: number
+  /** How long the clients go on calling. */
+  readonly seconds: number
+}
+
+const defaults = { clients: 100, seconds: 8 }
+
+export const usage = `usage: scripts/demo [options]
+
+Starts the official demo server and shadowcat before it, lets official clients of both lines (1.x and 2.x) call
+tools through it all at once, checks that each gets its own answers, and says what is left when all have ended.
+
+  --clients N   how many clients there are at once (1 to 500, default ${defaults.clients})
+  --seconds N   how long they go on calling (1 to 600, default ${defaults.seconds})
+  --serve       only start the two servers, tell how to point the MCP Inspector at them, and stay up
+  --help        print this`
+
+const wholeNumber = (name: string, text: string | undefined, most: number): number | undefined => {
+  if (text === undefined) return undefined
+  if (!/^\d+$/.test(text) || Number(text) < 1 || Number(text) > most) {
+    throw new Error(`--${name} wants a whole number from 1 to ${most}`)
+  }
+  return Number(text)
+}
+
+/** Undefined when only the usage was asked for; throws at what it does not know. */
+export const parseOptions = (args: ReadonlyArray<string>): Options | undefined => {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      clients: { type: "string" },
+      seconds: { type: "string" },
+      serve: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false }
+    }
+  })
+  return values.help
+    ? undefined
+    : {
+        serve: values.serve,
+        clients: wholeNumber("clients", values.clients, 500) ?? defaults.clients,
+        seconds: wholeNumber("seconds", values.seconds, 600) ?? defaults.seconds
+      }
+}

@@ -1,0 +1,85 @@
+/** What the demo found, as a table and as a verdict. */
+import type { Ending } from "./children.js"
+
+export interface Findings {
+  readonly clients: number
+  /** As the proxy counts them while all clients are connected, and after those that send a DELETE have sent it. */
+  readonly sessions: { readonly atOnce: number; readonly afterDeletes: number }
+  /** Clients that left without a DELETE. */
+  readonly vanished: number
+  readonly seconds: number
+  readonly calls: number
+  readonly errors: number
+  readonly firstError: string | undefined
+  readonly p50: number | undefined
+  readonly p99: number | undefined
+  /** In MB; undefined where the system does not tell. */
+  readonly memory: number | undefined
+  readonly proxy: { readonly ending: Ending | undefined; readonly ms: number }
+  readonly sockets: { readonly left: number; readonly peak: number }
+  readonly upstream: { readonly issued: number; readonly left: number }
+}
+
+const count = (value: number): string => value.toLocaleString("en")
+
+const milliseconds = (value: number | undefined): string =>
+  value === undefined ? "–" : `${value.toFixed(value < 10 ? 1 : 0)} ms`
+
+export const table = (found: Findings): string => {
+  const { memory, proxy, sessions, sockets, upstream } = found
+  const rows: ReadonlyArray<readonly [title: string, value: string, note: string]> = [
+    ["sessions", count(sessions.atOnce), `at once: official clients, ${lines(found.clients)}`],
+    ["calls", count(found.calls), `in ${found.seconds} s, each answer checked to be the caller's own`],
+    ["errors", count(found.errors), "calls that failed, or whose answer was another's"],
+    ["p50", milliseconds(found.p50), "from call to answer, of echo and get-sum,"],
+    ["p99", milliseconds(found.p99), "clients and servers on this one machine"],
+    ...(memory === undefined
+      ? []
+      : [["memory", `${memory.toFixed(0)} MB`, "the most that the proxy has had (resident set)"] as const]),
+    [
+      "shutdown",
+      milliseconds(proxy.ms),
+      `from SIGTERM to the proxy's exit, ${ended(proxy.ending)}, ${found.vanished} sessions still open`
+    ],
+    [
+      "sockets left",
+      count(sockets.left),
+      `TCP connections of the clients' process, ${sockets.peak} at the peak`
+    ],
+    [
+      "sessions left",
+      count(upstream.left),
+      `at the demo server, asked for each of the ${upstream.issued} it issued`
+    ]
+  ]
+  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  return rows
+    .map(
+      ([title, value, note]) => `${title.padEnd(widths[0] ?? 0)}  ${value.padStart(widths[1] ?? 0)}  ${note}`
+    )
+    .join("\n")
+}
+
+const lines = (clients: number): string =>
+  `${Math.ceil(clients / 2)} of the line 1.x and ${Math.floor(clients / 2)} of 2.x`
+
+const ended = (ending: Ending | undefined): string =>
+  ending === undefined ? "not in time" : typeof ending === "number" ? `code ${ending}` : ending
+
+/** What went wrong, in one line; undefined when nothing did. */
+export const verdict = (found: Findings): string | undefined => {
+  const { clients, proxy, sessions, sockets, upstream, vanished } = found
+  const wrong = [
+    found.errors > 0 &&
+      `${count(found.errors)} of ${count(found.calls)} calls failed, the first: ${found.firstError}`,
+    sessions.atOnce !== clients && `the proxy had ${sessions.atOnce} sessions for ${clients} clients`,
+    sessions.afterDeletes !== vanished &&
+      `the proxy had ${sessions.afterDeletes} sessions after the DELETEs, not ${vanished}`,
+    upstream.issued !== clients &&
+      `the demo server issued ${upstream.issued} sessions for ${clients} clients`,
+    proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${ended(proxy.ending)}`,
+    sockets.left > 0 && `sockets left here: ${sockets.left}`,
+    upstream.left > 0 && `sessions left at the demo server: ${upstream.left}`
+  ].filter((line) => line !== false)
+  return wrong.length === 0 ? undefined : wrong.join("; ")
+}

@@ -1,0 +1,126 @@
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { type Client, type ClientFailure, connect } from "./clients.js"
+import { DemoFailure } from "./failure.js"
+import { liveSessions } from "./health.js"
+import { knownSessions } from "./leftovers.js"
+import { load } from "./load.js"
+import { peakMemory } from "./memory.js"
+import type { Options } from "./options.js"
+import { makeProgress, type Progress } from "./progress.js"
+import type { Findings } from "./report.js"
+import { type Servers, startServers, stop } from "./servers.js"
+import { countSockets } from "./sockets.js"
+import { Tally } from "./tally.js"
+import { soon } from "./waiting.js"
+
+/** One client in so many leaves without a DELETE, so that the proxy's shutdown has sessions to end. */
+const vanishingEvery = 5
+
+const vanishes = ({ number }: Client): boolean => number % vanishingEvery === vanishingEvery - 1
+
+/** What all but the load may take: generous, for the machine may be busy, and within what the demo promises. */
+const secondsForTheRest = 18
+
+/** Starts the servers, lets the clients call, ends everything, and tells what was found. */
+export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
+  const limit = options.seconds + secondsForTheRest
+  let doing = ""
+  return Effect.gen(function* () {
+    const line = yield* makeProgress
+    const progress: Progress = {
+      begin: (what) => {
+        doing = what
+        line.begin(what)
+      },
+      update: line.update
+    }
+    const sockets = yield* countSockets
+    progress.begin("starting the demo server and the proxy")
+    const servers = yield* startServers
+    const used = yield* Effect.scoped(use(servers, options, progress)).pipe(
+      Effect.raceFirst(servers.endedEarly)
+    )
+
+    progress.begin("stopping the proxy")
+    const memory = yield* peakMemory(servers.proxy.pid)
+    const proxy = yield* stop(servers.proxy)
+    yield* soon(Effect.sync(() => sockets.open() === 0))
+    const left = sockets.open()
+
+    progress.begin("asking the demo server for what is left")
+    const issued = [...servers.issued]
+    const known = yield* Effect.raceFirst(
+      knownSessions(servers.upstream.url, issued),
+      servers.upstream.endedEarly
+    )
+    return {
+      ...used,
+      memory,
+      proxy,
+      sockets: { left, peak: sockets.peak() },
+      upstream: { issued: issued.length, left: known }
+    }
+  }).pipe(
+    Effect.scoped,
+    Effect.timeoutFail({
+      duration: `${limit} seconds`,
+      onTimeout: () => new DemoFailure({ message: `not done after ${limit} s, while ${doing}` })
+    })
+  )
+}
+
+type Used = Omit<Findings, "memory" | "proxy" | "sockets" | "upstream">
+
+const use = (
+  { proxy }: Servers,
+  { clients: count, seconds }: Options,
+  progress: Progress
+): Effect.Effect<Used, DemoFailure, Scope.Scope> =>
+  Effect.gen(function* () {
+    progress.begin(`connecting ${count} clients`)
+    const clients = yield* atOnce(Array.from({ length: count }, (_, number) => connect(proxy.url, number)))
+    const sessions = yield* liveSessions(proxy.url)
+
+    const tally = new Tally()
+    const started = performance.now()
+    const show = (tell: (text: string) => void) =>
+      Effect.sync(() => {
+        const passed = Math.min(seconds, (performance.now() - started) / 1000).toFixed(0)
+        tell(
+          `${count} clients calling: ${passed} of ${seconds} s, ` +
+            `${tally.calls.toLocaleString("en")} calls, ${tally.errors} errors`
+        )
+      })
+    yield* show(progress.begin)
+    yield* load(clients, seconds, tally).pipe(
+      Effect.raceFirst(
+        Effect.zipRight(Effect.repeat(show(progress.update), Schedule.spaced("250 millis")), Effect.never)
+      )
+    )
+
+    progress.begin("ending the clients")
+    const leaving = clients.filter((client) => !vanishes(client))
+    yield* atOnce(leaving.map(({ endSession }) => endSession))
+    yield* Effect.forEach(clients, ({ close }) => close, { concurrency: "unbounded", discard: true })
+    const vanished = count - leaving.length
+    yield* soon(Effect.map(liveSessions(proxy.url), (left) => left === vanished))
+    return {
+      clients: count,
+      sessions: { atOnce: sessions, afterDeletes: yield* liveSessions(proxy.url) },
+      vanished,
+      seconds,
+      calls: tally.calls,
+      errors: tally.errors,
+      firstError: tally.firstError,
+      p50: tally.percentile(0.5),
+      p99: tally.percentile(0.99)
+    }
+  })
+
+const atOnce = <A, R>(effects: ReadonlyArray<Effect.Effect<A, ClientFailure, R>>) =>
+  Effect.mapError(
+    Effect.all(effects, { concurrency: "unbounded" }),
+    ({ message }) => new DemoFailure({ message })
+  )

@@ -1,0 +1,202 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { spawn } from "node:child_process"
+import { existsSync, readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { parseOptions } from "../scripts/demonstration/options.js"
+import { type Findings, table, verdict } from "../scripts/demonstration/report.js"
+import { Changes } from "./fixtures/Changes.js"
+import { officialClients } from "./fixtures/Clients.js"
+
+const script = fileURLToPath(new URL("../scripts/demo", import.meta.url))
+
+/** A busy machine takes long to start three programs. */
+const patience = 30_000
+
+interface Demo {
+  readonly stdout: () => string
+  readonly stderr: () => string
+  readonly until: (holds: () => boolean) => Effect.Effect<void>
+  readonly signal: (name: NodeJS.Signals) => Effect.Effect<void>
+  /** The processes that it has started and that are still there. */
+  readonly children: () => ReadonlyArray<number>
+  readonly exitCode: Effect.Effect<number | undefined>
+}
+
+const startDemo = (args: ReadonlyArray<string>): Effect.Effect<Demo, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => spawn(script, args, { stdio: ["ignore", "pipe", "pipe"] })),
+      (child) => Effect.sync(() => child.kill("SIGKILL"))
+    ),
+    (child) => {
+      const changes = new Changes()
+      const output = { stdout: "", stderr: "" }
+      let code: number | undefined
+      for (const name of ["stdout", "stderr"] as const) {
+        child[name].setEncoding("utf8").on("data", (text: string) => {
+          output[name] += text
+          changes.notify()
+        })
+      }
+      // Not before whoever else holds these pipes has ended as well.
+      child.on("close", (status) => {
+        code = status ?? -1
+        changes.notify()
+      })
+      const until = (holds: () => boolean) =>
+        changes.until(holds, () => JSON.stringify({ code, ...output }), patience)
+      return {
+        stdout: () => output.stdout,
+        stderr: () => output.stderr,
+        until,
+        signal: (name) => Effect.sync(() => child.kill(name)),
+        children: () =>
+          readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ").map(Number),
+        exitCode: Effect.map(
+          until(() => code !== undefined),
+          () => code
+        )
+      }
+    }
+  )
+
+const isThere = (pid: number) => existsSync(`/proc/${pid}`)
+
+describe.concurrent("scripts/demo", { timeout: 60_000 }, () => {
+  it.scopedLive("lets the clients call, and shows what they met and that nothing is left", () =>
+    Effect.gen(function* () {
+      const demo = yield* startDemo(["--seconds", "1", "--clients", "20"])
+      expect({ code: yield* demo.exitCode, stderr: demo.stderr() }).toMatchObject({ code: 0 })
+      const rows = demo.stdout().trimEnd().split("\n")
+      const cell = (title: string) =>
+        rows
+          .find((row) => row.startsWith(`${title} `))
+          ?.slice(title.length)
+          .trim() ?? ""
+      expect(cell("sessions")).toMatch(/^20 .*10 of the line 1\.x and 10 of 2\.x/)
+      expect(Number.parseInt(cell("calls"), 10)).toBeGreaterThan(20)
+      expect(cell("errors")).toMatch(/^0 /)
+      for (const title of ["p50", "p99"]) expect(cell(title)).toMatch(/^\d+(\.\d)? ms /)
+      expect(cell("memory")).toMatch(/^\d+ MB /)
+      expect(cell("shutdown")).toMatch(/ code 0, 4 sessions still open$/)
+      expect(cell("sockets left")).toMatch(/^0 /)
+      // They have been counted at all: each client has at least its stream.
+      expect(Number(/(\d+) at the peak/.exec(cell("sockets left"))?.[1])).toBeGreaterThanOrEqual(20)
+      expect(cell("sessions left")).toMatch(/^0 .* 20 /)
+      // No terminal, so nothing is rewritten.
+      expect(demo.stderr()).not.toMatch(/[\r\u001b]/)
+    })
+  )
+
+  it.scopedLive("ends at once on Ctrl-C, and leaves nothing", () =>
+    Effect.gen(function* () {
+      const demo = yield* startDemo(["--clients", "4"])
+      yield* demo.until(() => demo.stderr().includes("clients calling"))
+      const children = demo.children()
+      expect(children).toHaveLength(2)
+      yield* demo.signal("SIGINT")
+      expect(yield* demo.exitCode).toBe(130)
+      expect(demo.stdout()).toBe("")
+      expect(demo.stderr()).not.toContain("demo: ")
+      expect(children.filter(isThere)).toEqual([])
+    })
+  )
+
+  it.scopedLive("--serve stays up, tells how to reach the proxy, and ends on SIGTERM", () =>
+    Effect.gen(function* () {
+      const demo = yield* startDemo(["--serve"])
+      yield* demo.until(() => demo.stdout().includes("Ctrl-C"))
+      const url = /--server-url (http:\S+)/.exec(demo.stdout())?.[1] ?? ""
+      const children = demo.children()
+      expect(children).toHaveLength(2)
+      for (const [line, connect] of officialClients) {
+        const client = yield* connect(url, { terminate: false })
+        expect(yield* client.call("echo", { message: line })).toBe(`Echo: ${line}`)
+      }
+      yield* demo.signal("SIGTERM")
+      expect(yield* demo.exitCode).toBe(0)
+      expect(demo.stderr()).toBe("")
+      expect(children.filter(isThere)).toEqual([])
+    })
+  )
+
+  it.scopedLive("says so in one line and exits 1 when the proxy dies, and leaves nothing", () =>
+    Effect.gen(function* () {
+      const demo = yield* startDemo(["--serve"])
+      yield* demo.until(() => demo.stdout().includes("Ctrl-C"))
+      const children = demo.children()
+      const proxy = children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("forward"))
+      expect(proxy).toBeDefined()
+      if (proxy !== undefined) process.kill(proxy, "SIGKILL")
+      expect(yield* demo.exitCode).toBe(1)
+      expect(demo.stderr()).toMatch(/^demo: the proxy ended by itself \(SIGKILL\).*\n$/)
+      expect(children.filter(isThere)).toEqual([])
+    })
+  )
+
+  it.scopedLive("prints its usage, and refuses what it does not know in one line", () =>
+    Effect.gen(function* () {
+      const help = yield* startDemo(["--help"])
+      expect(yield* help.exitCode).toBe(0)
+      expect(help.stdout()).toContain("usage: scripts/demo")
+      const wrong = yield* startDemo(["--unknown"])
+      expect({ code: yield* wrong.exitCode, stdout: wrong.stdout() }).toEqual({ code: 2, stdout: "" })
+      expect(wrong.stderr()).toMatch(/^demo: .*--unknown.*\n$/)
+    })
+  )
+})
+
+describe("the options", () => {
+  it("have defaults, and bounds", () => {
+    expect(parseOptions([])).toEqual({ serve: false, clients: 100, seconds: 8 })
+    expect(parseOptions(["--clients", "5", "--seconds=2"])).toMatchObject({ clients: 5, seconds: 2 })
+    for (const args of [
+      ["--clients", "0"],
+      ["--clients", "501"],
+      ["--seconds", "a"],
+      ["--seconds"],
+      ["more"]
+    ]) {
+      expect(() => parseOptions(args), args.join(" ")).toThrow()
+    }
+  })
+})
+
+describe("the verdict", () => {
+  const findings: Findings = {
+    clients: 10,
+    sessions: { atOnce: 10, afterDeletes: 2 },
+    vanished: 2,
+    seconds: 1,
+    calls: 50,
+    errors: 0,
+    firstError: undefined,
+    p50: 1,
+    p99: 2,
+    memory: undefined,
+    proxy: { ending: 0, ms: 10 },
+    sockets: { left: 0, peak: 30 },
+    upstream: { issued: 10, left: 0 }
+  }
+
+  it("is silent when all is as it should be", () => {
+    expect(verdict(findings)).toBeUndefined()
+    expect(table(findings)).not.toContain("memory")
+  })
+
+  const wrong: ReadonlyArray<readonly [changes: Partial<Findings>, line: string]> = [
+    [{ errors: 1, firstError: "oh" }, "1 of 50 calls failed, the first: oh"],
+    [{ sessions: { atOnce: 9, afterDeletes: 2 } }, "the proxy had 9 sessions for 10 clients"],
+    [{ sessions: { atOnce: 10, afterDeletes: 3 } }, "the proxy had 3 sessions after the DELETEs, not 2"],
+    [{ proxy: { ending: 1, ms: 10 } }, "the proxy's exit after SIGTERM: code 1"],
+    [{ proxy: { ending: undefined, ms: 10 } }, "the proxy's exit after SIGTERM: not in time"],
+    [{ sockets: { left: 1, peak: 30 } }, "sockets left here: 1"],
+    [{ upstream: { issued: 11, left: 0 } }, "the demo server issued 11 sessions for 10 clients"],
+    [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3"]
+  ]
+  for (const [changes, line] of wrong) {
+    it(line, () => expect(verdict({ ...findings, ...changes })).toBe(line))
+  }
+})
