@@ -1,0 +1,97 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { differences, having } from "../fixtures/conformance/differences.js"
+import { makeProxies } from "../fixtures/conformance/proxies.js"
+import {
+  makeClient,
+  type Revision,
+  type Scenario,
+  testClient,
+  testServer
+} from "../fixtures/conformance/suite.js"
+import { makeConformanceServer } from "../fixtures/ConformanceServer.js"
+import { startProxy } from "../fixtures/Proxy.js"
+
+/** A run takes some seconds of a core's time, and more where others use the cores. */
+const patience = 120_000
+
+interface Expected {
+  readonly scenarios: number
+  readonly passed: number
+}
+
+const servers: ReadonlyArray<readonly [Revision, Expected]> = [
+  ["2025-11-25", { scenarios: 33, passed: 84 }],
+  ["2026-07-28", { scenarios: 50, passed: 164 }]
+]
+
+const clients: ReadonlyArray<readonly [Revision, Expected]> = [
+  ["2025-11-25", { scenarios: 5, passed: 20 }],
+  ["2026-07-28", { scenarios: 8, passed: 64 }]
+]
+
+describe("the official conformance suite", () => {
+  for (const [revision, expected] of servers) {
+    it.scopedLive(
+      `finds a server of ${revision} behind the proxy as it is without`,
+      () =>
+        Effect.gen(function* () {
+          const server = yield* makeConformanceServer
+          const proxy = yield* startProxy(server)
+          const [direct, proxied] = yield* Effect.all(
+            [testServer(server.url, revision), testServer(proxy.url, revision)],
+            { concurrency: "unbounded" }
+          )
+          // The official server has no tasks, an extension that no revision requires.
+          const failed = having(direct, "FAILURE").filter((line) => !line.startsWith("tasks-"))
+          expect([...failed, ...having(direct, "WARNING")].join("\n")).toBe("")
+          expect(direct.size).toBeGreaterThanOrEqual(expected.scenarios)
+          expect(having(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
+          expect(differences(direct, proxied).join("\n")).toBe("")
+        }),
+      patience
+    )
+  }
+
+  for (const [revision, expected] of clients) {
+    it.scopedLive(
+      `finds a client of ${revision} behind the proxy as it is without`,
+      () =>
+        Effect.gen(function* () {
+          const client = yield* makeClient
+          const proxies = yield* makeProxies
+          const [direct, proxied] = yield* Effect.all(
+            [testClient(client, revision), testClient(client, revision, proxies)],
+            { concurrency: "unbounded" }
+          )
+          const outputs = [...direct].map(([scenario, { output }]) => [scenario, output])
+          expect(outputs).toEqual(outputs.map(([scenario]) => [scenario, "done"]))
+          const bad = [...having(direct, "FAILURE"), ...having(direct, "WARNING")]
+          expect(bad.join("\n")).toBe("")
+          expect(direct.size).toBeGreaterThanOrEqual(expected.scenarios)
+          expect(having(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
+          expect(differences(direct, proxied).join("\n")).toBe("")
+        }),
+      patience
+    )
+  }
+
+  it("shows what differs, and why", () => {
+    const scenario = (...statuses: ReadonlyArray<"SUCCESS" | "FAILURE">): Scenario => ({
+      output: "",
+      checks: statuses.map((status) => ({
+        id: "check",
+        description: "Is so",
+        status,
+        ...(status === "FAILURE" ? { errorMessage: "It is not" } : {})
+      }))
+    })
+    const direct = new Map([["a", scenario("SUCCESS", "SUCCESS")]])
+    expect(differences(direct, direct)).toEqual([])
+    expect(differences(direct, new Map([["a", scenario("FAILURE", "SUCCESS")]]))).toEqual([
+      "a: FAILURE check: Is so through the proxy (It is not)",
+      "a: SUCCESS check: Is so directly"
+    ])
+    expect(differences(direct, new Map())).toHaveLength(3)
+  })
+})
