@@ -53,8 +53,13 @@ export class HttpUpstream implements Upstream {
     this.headers = Object.fromEntries(
       Object.entries(options.headers).map(([name, value]) => [name.toLowerCase(), value])
     )
+    const timeout = Duration.toMillis(options.connectTimeout)
     this.client = {
-      connect: buildConnector({ timeout: Duration.toMillis(options.connectTimeout) }),
+      connect: buildConnector({
+        timeout,
+        // Where a host has several addresses, Node leaves one for the next after 250 ms and never comes back to it.
+        autoSelectFamilyAttemptTimeout: Math.max(250, Math.ceil(timeout / 4))
+      }),
       headersTimeout: Duration.toMillis(options.requestTimeout),
       // A stream may be silent for hours; an answer of another kind that stalls is ended by its exchange.
       bodyTimeout: 0
