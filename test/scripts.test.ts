@@ -145,7 +145,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
       expect(second).toEqual({ code: 0, stdout: first.stdout, stderr: "" })
       expect(checkout.npmCalls()).toHaveLength(1)
       expect(fs.statSync(checkout.path("dist/shadowcat.js")).mtimeMs).toBe(bundle)
-      expect(fs.readdirSync(checkout.path("dist"))).toEqual(["shadowcat.js"])
+      expect(fs.readdirSync(checkout.path("dist"))).toEqual(["chunks", "shadowcat.js"])
       expect(fs.existsSync(checkout.path(".setup.lock"))).toBe(false)
 
       // Nor does it matter from which folder it is started, and through which links.

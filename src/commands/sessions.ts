@@ -19,15 +19,15 @@ const handle = Args.text({ name: "handle" }).pipe(Args.withDescription("The sess
 /** The client of the API takes longer to load than everything else. */
 const client = Effect.promise(() => import("./sessionsClient.js"))
 
-const list = Command.make("list", { admin, json }, ({ admin, json }) =>
+export const list = Command.make("list", { admin, json }, ({ admin, json }) =>
   Effect.flatMap(client, ({ list }) => list(admin, json))
 ).pipe(Command.withDescription("List the live sessions, oldest first"))
 
-const show = Command.make("show", { admin, json, handle }, ({ admin, handle, json }) =>
+export const show = Command.make("show", { admin, json, handle }, ({ admin, handle, json }) =>
   Effect.flatMap(client, ({ show }) => show(admin, handle, json))
 ).pipe(Command.withDescription("Tell about one session"))
 
-const close = Command.make("close", { admin, handle }, ({ admin, handle }) =>
+export const close = Command.make("close", { admin, handle }, ({ admin, handle }) =>
   Effect.flatMap(client, ({ close }) => close(admin, handle))
 ).pipe(Command.withDescription("Close a session, and wait until all that it held is released"))
 

@@ -1,27 +1,24 @@
 /** What is wrong with a command line, where the parser of `@effect/cli` would say only what it missed after it. */
 import * as CliConfig from "@effect/cli/CliConfig"
-import * as CommandDescriptor from "@effect/cli/CommandDescriptor"
+import * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
-import * as HashMap from "effect/HashMap"
 import { stripVTControlCharacters } from "node:util"
-import { shadowcat } from "./root.js"
+import { forwardHttp } from "./forwardHttp.js"
+import { close, list, show } from "./sessions.js"
 
 /** The options that every command has, and whether they take a value. */
 const builtIn = { help: false, version: false, wizard: false, completions: true, "log-level": true }
 
-const helpOf = (command: CommandDescriptor.Command<unknown>): string => {
-  const own = HelpDoc.toAnsiText(CommandDescriptor.getHelp(command, CliConfig.defaultConfig))
-  const children = Array.from(HashMap.values(CommandDescriptor.getSubcommands(command)))
-  // One that has none names itself.
-  return [own, ...children.filter((child) => child !== command).map(helpOf)].join("\n")
-}
+const helpOf = <Name extends string, R, E, A>(command: Command.Command<Name, R, E, A>): string =>
+  stripVTControlCharacters(HelpDoc.toAnsiText(Command.getHelp(command, CliConfig.defaultConfig)))
 
 /** The options there are, as the help lists them: each in a line of its own, with the name of its value. */
 const options = (): ReadonlyMap<string, boolean> => {
-  const listed = Array.from(
-    stripVTControlCharacters(helpOf(shadowcat.descriptor)).matchAll(/^--(\S+)( \S.*)?$/gm),
-    ([, name = "", value]): [string, boolean] => [name, value !== undefined]
-  )
+  const help = [helpOf(forwardHttp), helpOf(list), helpOf(show), helpOf(close)].join("\n")
+  const listed = Array.from(help.matchAll(/^--(\S+)( \S.*)?$/gm), ([, name = "", value]): [string, boolean] => [
+    name,
+    value !== undefined
+  ])
   return new Map([...Object.entries(builtIn), ...listed])
 }
 
