@@ -44,13 +44,18 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     this.deadline = terms.deadlines.of(this)
     const close = () => this.close()
     response.on("close", close)
-    if (response.socket === null) {
+    if (this.isQueued) {
       // A pipelined response that still waits for its turn is not told when the connection closes. There may be
       // many of them, each with its listener.
       const { socket } = response.req
       socket.setMaxListeners(0).once("close", close)
       response.once("close", () => socket.off("close", close))
     }
+  }
+
+  /** Whether it still waits for its turn, behind other responses on its connection: nothing of it has gone out. */
+  get isQueued(): boolean {
+    return this.response.socket === null
   }
 
   /** Makes room for bytes of the request's body, or says that there is none. */
@@ -183,7 +188,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   /** A pipelined response that still waits for its turn is not one that the client does not read. */
   private expectRead(): void {
-    if (this.response.socket !== null) this.deadline.set(this.terms.stallTimeout)
+    if (!this.isQueued) this.deadline.set(this.terms.stallTimeout)
   }
 
   private resume(): void {

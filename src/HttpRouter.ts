@@ -126,8 +126,12 @@ export class HttpRouter {
     const fiber = run(
       told(
         answer,
-        Effect.map(sessions.open(request, client, answer), ({ leave }) => {
-          answer.onLeave = leave
+        Effect.map(sessions.open(request, client, answer), ({ leave, session }) => {
+          answer.onLeave = () => {
+            leave()
+            // Nobody knows the session's id.
+            if (answer.isQueued) session.end("deleted")
+          }
         })
       )
     )
