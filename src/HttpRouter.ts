@@ -130,7 +130,7 @@ export class HttpRouter {
           answer.onLeave = () => {
             leave()
             // Nobody knows the session's id.
-            if (answer.isQueued) session.end("deleted")
+            if (answer.isQueued) session.end("abandoned")
           }
         })
       )

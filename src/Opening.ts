@@ -10,7 +10,7 @@ import type { Answer, Leave } from "./Exchange.js"
 import { relay } from "./Initialize.js"
 import { hasType, streaming, toClient } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
-import { type ProxyError, SessionNotFound, ShuttingDown, UpstreamError } from "./ProxyError.js"
+import { BadRequest, type ProxyError, SessionNotFound, ShuttingDown, UpstreamError } from "./ProxyError.js"
 import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
 import { SessionRecord } from "./SessionStore.js"
 import type { Request, Sink } from "./Upstream.js"
@@ -129,6 +129,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       const scope = yield* Effect.scope
       yield* admission.reserve(opening.client, scope)
       const { answer, request } = yield* opening.current
+      const params = yield* paramsOf(request)
       const lease = yield* restore(pool.lease)
       const held = yield* restore(relay(lease, request, shared.deadlines))
       if (held.result === undefined) {
@@ -138,7 +139,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       const { protocolVersion } = held.result
       lease.negotiated(protocolVersion)
       const session = new Session(opening.id, opening.client, lease, protocolVersion, shared)
-      yield* Effect.orDie(shared.store.create(recordOf(session, request, shared)))
+      yield* Effect.orDie(shared.store.create(recordOf(session, params, shared)))
       yield* Scope.addFinalizer(scope, shared.store.remove(session.id))
       yield* register(registry, session, scope)
       return { session, leave: session.begin(held, request, answer) }
@@ -160,13 +161,20 @@ const register = (
   )
 }
 
-const recordOf = (session: Session, request: Request, shared: Shared): SessionRecord =>
+/** The parameters of an `initialize`, as JSON. What could be parsed may still be too deep to be written again. */
+const paramsOf = (request: Request): Effect.Effect<string, BadRequest> =>
+  Effect.try({
+    try: () => JSON.stringify(request.body?.messages[0].params ?? {}),
+    catch: () => new BadRequest({ reason: "InitializeTooDeep" })
+  })
+
+const recordOf = (session: Session, params: string, shared: Shared): SessionRecord =>
   new SessionRecord({
     id: session.id,
     upstream: session.upstream.name,
     upstreamSessionId: session.upstream.sessionId(),
     protocolVersion: session.protocolVersion,
-    initialize: JSON.stringify(request.body?.messages[0].params ?? {}),
+    initialize: params,
     client: session.client,
     createdAt: session.createdAt,
     lastActiveAt: session.lastActiveAt,

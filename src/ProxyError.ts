@@ -41,6 +41,7 @@ const badRequests = {
     "The Mcp-Session-Id header is missing: send `initialize` first and repeat the session id of its answer"
   ],
   BatchedInitialize: [400, Code.InvalidRequest, "`initialize` must be sent alone, not in a batch"],
+  InitializeTooDeep: [400, Code.InvalidRequest, "The parameters of `initialize` are nested too deeply"],
   BatchTooLarge: [400, Code.InvalidRequest, "The batch holds more than 256 messages"],
   InitializeTooLarge: [413, Code.InvalidRequest, "`initialize` must not be larger than 64 KiB"],
   TooLarge: [413, Code.InvalidRequest, "The body is larger than --max-body allows"],

@@ -22,6 +22,7 @@ describe("what a client is told", () => {
     [new BadRequest({ reason: "BatchedInitialize" }), 400, -32600],
     [new BadRequest({ reason: "TooLarge" }), 413, -32600],
     [new BadRequest({ reason: "BatchTooLarge" }), 400, -32600],
+    [new BadRequest({ reason: "InitializeTooDeep" }), 400, -32600],
     [new BadRequest({ reason: "InitializeTooLarge" }), 413, -32600],
     [new BadRequest({ reason: "Stalled" }), 408, -32600],
     [new BadRequest({ reason: "WrongContentType" }), 415, -32600],

@@ -15,10 +15,10 @@ const helpOf = <Name extends string, R, E, A>(command: Command.Command<Name, R, 
 /** The options there are, as the help lists them: each in a line of its own, with the name of its value. */
 const options = (): ReadonlyMap<string, boolean> => {
   const help = [helpOf(forwardHttp), helpOf(list), helpOf(show), helpOf(close)].join("\n")
-  const listed = Array.from(help.matchAll(/^--(\S+)( \S.*)?$/gm), ([, name = "", value]): [string, boolean] => [
-    name,
-    value !== undefined
-  ])
+  const listed = Array.from(
+    help.matchAll(/^--(\S+)( \S.*)?$/gm),
+    ([, name = "", value]): [string, boolean] => [name, value !== undefined]
+  )
   return new Map([...Object.entries(builtIn), ...listed])
 }
 
