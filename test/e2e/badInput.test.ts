@@ -1,0 +1,250 @@
+import { expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import type * as Scope from "effect/Scope"
+import { type BadRequest, badHttp, incompleteHttp, SMUGGLED, smuggled } from "../fixtures/badHttp.js"
+import { badJson } from "../fixtures/badJson.js"
+import { documentedErrors } from "../fixtures/documented.js"
+import { eventOf, openStream } from "../fixtures/events.js"
+import { initializeResult, makePlainServer, type PlainServer } from "../fixtures/PlainServer.js"
+import { type Proxy, startProxy } from "../fixtures/Proxy.js"
+import {
+  del,
+  initialize,
+  messages,
+  post,
+  request,
+  type RequestFailed,
+  stream
+} from "../fixtures/RawClient.js"
+import { connect, requestBytes } from "../fixtures/RawSocket.js"
+
+const requestsOfHttp = 4900
+const requestsNeverComplete = 100
+const bodiesOfJson = 5000
+
+/** How many bodies follow each other on a connection. */
+const pipelined = 20
+
+const connectionsAtOnce = 100
+
+/** Longer than the proxy waits for the rest of a body that it has refused already. */
+const patience = 20_000
+
+const { seed } = FastCheck.readConfigureGlobal()
+
+/** A server that remembers something for each of its sessions, and knows which of them are live. */
+const makeServer: Effect.Effect<
+  PlainServer & { readonly live: ReadonlyMap<string, unknown> },
+  never,
+  Scope.Scope
+> = Effect.gen(function* () {
+  const live = new Map<string, unknown>()
+  let opened = 0
+  const server = yield* makePlainServer({
+    initialize: ({ params, request, result }) => {
+      // Within a session, or from 2026-07-28 on, there is no session to be opened.
+      if (request.headers["mcp-session-id"] !== undefined || params["_meta"] !== undefined) return result()
+      const id = `up-${++opened}`
+      live.set(id, undefined)
+      result(initializeResult, { "mcp-session-id": id })
+    },
+    DELETE: ({ answer, request }) => {
+      live.delete(String(request.headers["mcp-session-id"]))
+      answer(200)
+    },
+    GET: ({ answer, request, response }) => {
+      if (request.headers["x-stream"] === undefined) return answer(405)
+      openStream(response)
+      response.write(eventOf({ jsonrpc: "2.0", method: "notifications/begun" }))
+    },
+    "test/events": ({ id, response }) => {
+      openStream(response)
+      response.end(eventOf({ jsonrpc: "2.0", id, result: {} }))
+    },
+    "test/remember": ({ params, request, result }) => {
+      live.set(String(request.headers["mcp-session-id"]), params["value"])
+      result()
+    },
+    "test/recall": ({ request, result }) =>
+      result({ value: live.get(String(request.headers["mcp-session-id"])) })
+  })
+  return { ...server, live }
+})
+
+/** What came of the requests of a run. */
+class Seen {
+  readonly statuses = new Map<number, number>()
+  /** The sessions that were opened on the way. */
+  readonly sessions = new Set<string>()
+
+  /** Takes all final answers that stand in what a connection brought. No body holds such a line. */
+  add(text: string): number {
+    let count = 0
+    for (const [, status] of text.matchAll(/HTTP\/1\.1 ([2-9]\d\d) /g)) {
+      count++
+      this.statuses.set(Number(status), (this.statuses.get(Number(status)) ?? 0) + 1)
+    }
+    return count
+  }
+
+  addSessions(text: string, known: ReadonlySet<string>): void {
+    for (const [, id = ""] of text.matchAll(/^mcp-session-id: (\S+)/gim)) {
+      if (!known.has(id)) this.sessions.add(id)
+    }
+  }
+}
+
+const lastRequest = requestBytes("OPTIONS", { connection: "close" })
+
+/** Writes a request and what comes after it, and reads until the connection is closed. */
+const converse = (port: number, bad: BadRequest, before: string, seen: Seen): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const socket = yield* connect(port)
+    const bytes = Buffer.concat([Buffer.from(before), bad.bytes])
+    const size = Math.ceil(bytes.length / bad.parts)
+    for (let at = 0; at < bytes.length; at += size) yield* socket.write(bytes.subarray(at, at + size))
+    if (bad.ending === "abort") return
+    if (bad.ending === "last") yield* socket.write(lastRequest)
+    else yield* socket.end
+    yield* Effect.catchAllDefect(socket.closed(patience), (cause) =>
+      Effect.die(
+        new Error(`${JSON.stringify({ ...bad, bytes: bytes.toString("latin1") })}: ${String(cause)}`)
+      )
+    )
+    seen.add(socket.text())
+  }).pipe(Effect.scoped)
+
+/** Sends bodies one after the other, without waiting; each of them must be answered, if need be on another connection. */
+const pipeline = (
+  port: number,
+  bodies: ReadonlyArray<Buffer>,
+  sessions: ReadonlyArray<Readonly<Record<string, string>>>,
+  seen: Seen
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const socket = yield* connect(port)
+    const all = bodies.map((body, index) => {
+      const session = index % 2 === 0 ? {} : sessions[(index >> 1) % sessions.length]
+      const head = requestBytes("POST", { ...session, "content-length": String(body.length) })
+      return Buffer.concat([Buffer.from(head), body])
+    })
+    yield* socket.write(Buffer.concat([...all, Buffer.from(lastRequest)]))
+    yield* socket.closed(patience)
+    const known = new Set(sessions.flatMap((session) => session["mcp-session-id"] ?? []))
+    seen.addSessions(socket.text(), known)
+    const answers = seen.add(socket.text())
+    if (answers === bodies.length + 1) return []
+    // Nothing can follow a body that is too large.
+    expect(socket.text().slice(socket.text().lastIndexOf("HTTP/1.1 "))).toMatch(/^HTTP\/1.1 413 /)
+    return bodies.slice(answers)
+  }).pipe(
+    Effect.scoped,
+    Effect.flatMap((rest) => (rest.length === 0 ? Effect.void : pipeline(port, rest, sessions, seen)))
+  )
+
+/** Sessions with something to lose: what they remember, a stream, a call in flight. */
+const makeSessions = (proxy: Proxy, server: PlainServer) =>
+  Effect.gen(function* () {
+    const remembering = yield* Effect.forEach([0, 1, 2, 3], (value) =>
+      Effect.gen(function* () {
+        const { session } = yield* initialize(proxy.url)
+        yield* post(proxy.url, request(1, "test/remember", { value }), session)
+        return { session, value }
+      })
+    )
+    const { session: streaming } = yield* initialize(proxy.url)
+    const opened = yield* stream(proxy.url, { headers: { ...streaming, "x-stream": "yes" } })
+    yield* opened.event(0)
+    const { session: calling } = yield* initialize(proxy.url)
+    const body = Buffer.from(JSON.stringify(request("held", "hang")))
+    const call = yield* connect(proxy.port)
+    yield* call.write(requestBytes("POST", calling, body.toString()))
+    yield* server.until(() => server.held.length === 1)
+
+    const check: Effect.Effect<void, RequestFailed> = Effect.gen(function* () {
+      for (const { session, value } of remembering) {
+        const answer = yield* post(proxy.url, request(2, "test/recall"), session)
+        expect(messages(answer)).toEqual([{ jsonrpc: "2.0", id: 2, result: { value } }])
+      }
+      expect(opened.events).toHaveLength(1)
+      const [streamed] = server.requests.filter(({ headers }) => headers["x-stream"] !== undefined)
+      expect(streamed === undefined || streamed.end === undefined).toBe(true)
+      expect((yield* post(proxy.url, request(3, "ping"), streaming)).status).toBe(200)
+      expect(call.received()).toBe(0)
+      server.held[0]?.result({ late: true })
+      expect(JSON.parse((yield* call.answer(0)).text)).toMatchObject({ id: "held", result: { late: true } })
+      expect((yield* post(proxy.url, request(4, "ping"), calling)).status).toBe(200)
+      yield* call.destroy
+    })
+    return { sessions: remembering.map(({ session }) => session), count: remembering.length + 2, check }
+  })
+
+it.scopedLive(
+  `ten thousand malformed requests leave the proxy serving (seed ${seed})`,
+  () =>
+    Effect.gen(function* () {
+      const server = yield* makeServer
+      const bounds = ["--stall-timeout", "1s", "--max-body", "256KiB"]
+      const proxy = yield* startProxy(server, ["--multi-session", "--log-level", "warning", ...bounds])
+      const { check, count, sessions } = yield* makeSessions(proxy, server)
+      const before = yield* proxy.untilHealth(({ connections }) => connections === 3)
+      const seen = new Seen()
+      const ping = requestBytes("POST", sessions[0], request(9, "ping"))
+
+      yield* Effect.all(
+        [
+          Effect.forEach(
+            FastCheck.sample(badHttp, requestsOfHttp),
+            (bad, index) => converse(proxy.port, bad, ping.repeat(index % 3), seen),
+            { concurrency: connectionsAtOnce, discard: true }
+          ),
+          Effect.forEach(
+            FastCheck.sample(incompleteHttp, requestsNeverComplete),
+            (bad) => converse(proxy.port, bad, "", seen),
+            { concurrency: connectionsAtOnce, discard: true }
+          )
+        ],
+        { concurrency: "unbounded", discard: true }
+      )
+      const bodies = FastCheck.sample(badJson, bodiesOfJson)
+      const lists = Array.from({ length: bodiesOfJson / pipelined }, (_, index) =>
+        bodies.slice(index * pipelined, (index + 1) * pipelined)
+      )
+      yield* Effect.forEach(lists, (list) => pipeline(proxy.port, list, sessions, seen), {
+        concurrency: 10,
+        discard: true
+      })
+
+      const told = new Set([...documentedErrors, 200, 202, 204])
+      expect(Array.from(seen.statuses.keys()).filter((status) => !told.has(status))).toEqual([])
+      // None is a defect, and the requests are of all the kinds that they are meant to be.
+      expect(Array.from(seen.statuses.keys())).not.toContain(500)
+      const wanted = [200, 202, 204, 400, 403, 404, 405, 406, 413, 415, 431]
+      expect(Array.from(seen.statuses.keys())).toEqual(expect.arrayContaining(wanted))
+      expect(proxy.stderr().filter((line) => line.includes("defect"))).toEqual([])
+
+      expect(server.count(SMUGGLED)).toBe(0)
+      yield* Effect.forEach(seen.sessions, (id) => del(proxy.url, { "mcp-session-id": id }), {
+        concurrency: 10
+      })
+      const { bufferedBytes, connections } = before
+      yield* proxy.untilHealth(
+        (health) => health.connections === connections && health.bufferedBytes === bufferedBytes
+      )
+      expect(yield* proxy.health).toMatchObject({ status: "ok", sessions: count, stateless: 0 })
+      expect(server.live.size).toBe(count)
+      expect(proxy.exited()).toBeUndefined()
+      yield* check
+      expect(yield* proxy.untilHealth((health) => health.bufferedBytes === 0)).toMatchObject({
+        sessions: count
+      })
+
+      // The same request in the open: what was looked for could have been found.
+      const socket = yield* connect(proxy.port)
+      yield* socket.write(smuggled)
+      expect((yield* socket.answer(0)).status).toBe(200)
+      expect(server.count(SMUGGLED)).toBe(1)
+    }),
+  120_000
+)
