@@ -1,11 +1,24 @@
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
+
+/** How long the file is at work, roughly: real clients and servers take their time, and one of all takes most. */
+const weight = ({ moduleId }: TestSpecification): number =>
+  /(churn|leaks)\.test/.test(moduleId) ? 2 : /\/e2e\/|(main|package|HttpFront)\.test/.test(moduleId) ? 1 : 0
+
+/** Starts with what takes longest, so that no core waits for the other at the end. */
+class LongestFirst extends BaseSequencer {
+  override sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    return Promise.resolve(files.toSorted((one, other) => weight(other) - weight(one)))
+  }
+}
 
 export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
   test: {
     include: ["test/**/*.test.ts"],
     setupFiles: ["test/fixtures/seed.ts"],
+    sequence: { sequencer: LongestFirst },
     pool: "forks",
     poolOptions: { forks: { minForks: 1, maxForks: 2, execArgv: ["--expose-gc"] } },
     testTimeout: 30_000,

@@ -65,7 +65,7 @@ it.scopedLive(
 
       const started = yield* descriptors(proxy.pid)
       // The official clients are the slow part of this, and few of them do what all would.
-      const mixed = (index: number) => (index % 10 === 0 ? official(index / 10) : raw)
+      const mixed = (index: number) => (index % 50 === 0 ? official(index / 50) : raw)
       // The first round fills what the process keeps for good: compiled code, tables of the size of the peak.
       const before = yield* round(mixed)
       const after = yield* round(mixed)
