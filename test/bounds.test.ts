@@ -22,6 +22,16 @@ const hanging = (front: Front, server: PlainServer, headers: Readonly<Record<str
     return Effect.sync(() => server.held[before]?.result()).pipe(Effect.zipRight(Fiber.join(fiber)))
   })
 
+/** What is said to a second session while the first is in use, and after it. */
+const secondSession = (url: string) =>
+  Effect.gen(function* () {
+    const { session } = yield* initialize(url)
+    yield* post(url, list, session)
+    const { status } = yield* post(url, initializeRequest())
+    yield* del(url, session)
+    return [status, (yield* post(url, initializeRequest())).status]
+  })
+
 interface Bound {
   readonly option: string
   readonly options: FrontOptions
@@ -41,40 +51,21 @@ const bounds: ReadonlyArray<Bound> = [
     options: { maxSessions: 1 },
     reason: "max-sessions",
     statuses: [503, 200],
-    meet: ({ url }) =>
-      Effect.gen(function* () {
-        const { session } = yield* initialize(url)
-        const { status } = yield* post(url, initializeRequest())
-        yield* del(url, session)
-        return [status, (yield* post(url, initializeRequest())).status]
-      })
+    meet: ({ url }) => secondSession(url)
   },
   {
     option: "--max-per-client",
     options: { maxPerClient: 1 },
     reason: "max-per-client",
     statuses: [429, 200],
-    meet: ({ url }) =>
-      Effect.gen(function* () {
-        const { session } = yield* initialize(url)
-        const { status } = yield* post(url, initializeRequest())
-        yield* del(url, session)
-        return [status, (yield* post(url, initializeRequest())).status]
-      })
+    meet: ({ url }) => secondSession(url)
   },
   {
     option: "one session at a time",
     options: { multiSession: false },
     reason: "multi-session",
     statuses: [503, 200],
-    meet: ({ url }) =>
-      Effect.gen(function* () {
-        const { session } = yield* initialize(url)
-        yield* post(url, list, session)
-        const { status } = yield* post(url, initializeRequest())
-        yield* del(url, session)
-        return [status, (yield* post(url, initializeRequest())).status]
-      })
+    meet: ({ url }) => secondSession(url)
   },
   {
     option: "--max-exchanges",
