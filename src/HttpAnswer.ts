@@ -86,7 +86,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
       return
     }
     this.writeHead(status, headers)
-    flushSoon(this)
+    // A stream may stay silent for long after its head.
+    process.nextTick(flushHead, this)
   }
 
   flushHead(): void {
@@ -198,18 +199,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 }
 
-/** Heads that go out at the end of the turn, unless data has taken them along: a stream may stay silent for long. */
-let unflushed: Array<HttpAnswer> = []
-
-const flushSoon = (answer: HttpAnswer): void => {
-  if (unflushed.push(answer) === 1) setImmediate(flushHeads)
-}
-
-const flushHeads = (): void => {
-  const answers = unflushed
-  unflushed = []
-  for (const answer of answers) answer.flushHead()
-}
+const flushHead = (answer: HttpAnswer): void => answer.flushHead()
 
 const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
