@@ -61,7 +61,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   /** Whether it is an `initialize`, which is never cancelled (Lifecycle). */
   readonly isInitialize: boolean
   /** Whether the client is still there to take the answer. */
-  isAttended = true
+  private isAttended = true
   private isOver = false
   private isCancelled = false
   private isAwaited = false

@@ -16,7 +16,7 @@ import * as Deadlines from "./internal/deadlines.js"
 import { Gatekeeper } from "./internal/gatekeeper.js"
 import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
-import { Sessions } from "./Sessions.js"
+import { Sessions, type Size } from "./Sessions.js"
 import { Telemetry } from "./Telemetry.js"
 
 export interface Options {
@@ -66,15 +66,9 @@ export class HttpFront extends Context.Tag("shadowcat/HttpFront")<
 >() {}
 
 /** What `/health` says beside the status. */
-export interface Health {
+export interface Health extends Size {
   readonly version: string
   readonly uptimeSeconds: number
-  /** Sessions, with those that are being opened. */
-  readonly sessions: number
-  /** Exchanges without a session. */
-  readonly stateless: number
-  /** Streams that clients hold open. */
-  readonly streams: number
   readonly connections: number
   /** The bytes of request bodies that are held. */
   readonly bufferedBytes: number

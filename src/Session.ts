@@ -106,9 +106,7 @@ export class Session implements Owner {
 
   /** How many exchanges are in flight, and how many of them are streams that the client holds open. */
   get load(): { readonly exchanges: number; readonly streams: number } {
-    let streams = 0
-    for (const { isStream } of this.exchanges) if (isStream) streams++
-    return { exchanges: this.exchanges.size, streams }
+    return { exchanges: this.exchanges.size, streams: this.exchanges.count(({ isStream }) => isStream) }
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */

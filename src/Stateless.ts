@@ -42,9 +42,7 @@ export class Stateless implements Owner {
 
   /** How many of them are streams that a client holds open. */
   get streams(): number {
-    let streams = 0
-    for (const { isStream } of this.exchanges) if (isStream) streams++
-    return streams
+    return this.exchanges.count(({ isStream }) => isStream)
   }
 
   cut(error: ProxyError): void {

@@ -10,69 +10,52 @@ export const register = (
   { health }: HttpFront["Type"],
   sessions: Sessions["Type"]
 ): void => {
-  const gauge = (name: string, help: string, read: () => number | undefined): void => {
+  const { limits } = health()
+  const gauge = (name: string, help: string, read: () => number): void => {
     registry.registerMetric(
       new Gauge({
         name: `shadowcat_${name}`,
         help,
         registers: [],
         collect() {
-          // What has no bound has no gauge for it.
-          const value = read()
-          if (value === undefined) this.remove()
-          else this.set(value)
+          this.set(read())
         }
       })
     )
   }
-  const bounded = (
-    name: string,
-    help: string,
-    read: () => number,
-    limit: (limits: ReturnType<typeof health>["limits"]) => number | undefined
-  ): void => {
+  const bounded = (name: string, help: string, limit: number | undefined, read: () => number): void => {
     gauge(name, help, read)
-    gauge(`${name}_limit`, `The bound of shadowcat_${name}`, () => limit(health().limits))
+    if (limit !== undefined) gauge(`${name}_limit`, `The bound of shadowcat_${name}`, () => limit)
   }
 
-  bounded(
-    "sessions",
-    "Live sessions, with those being opened",
-    () => health().sessions,
-    (limits) => limits.maxSessions
-  )
+  bounded("sessions", "Live sessions, with those being opened", limits.maxSessions, () => health().sessions)
   bounded(
     "client_sessions_max",
     "Live sessions of the client address that has most",
-    () => most(sessions.list()),
-    (limits) => limits.maxPerClient
+    limits.maxPerClient,
+    () => most(sessions.list())
   )
   bounded(
     "session_exchanges_max",
     "Exchanges in flight of the session that has most",
-    () => Math.max(0, ...sessions.list().map(({ load }) => load.exchanges)),
-    (limits) => limits.maxExchanges
+    limits.maxExchanges,
+    () => Math.max(0, ...sessions.list().map(({ load }) => load.exchanges))
   )
   bounded(
     "stateless_exchanges",
     "Exchanges in flight that belong to no session",
-    () => health().stateless,
-    (limits) => limits.maxStateless
+    limits.maxStateless,
+    () => health().stateless
   )
-  bounded(
-    "connections",
-    "Open connections of clients",
-    () => health().connections,
-    (limits) => limits.maxConnections
-  )
+  bounded("connections", "Open connections of clients", limits.maxConnections, () => health().connections)
   bounded(
     "buffered_bytes",
     "Bytes of request bodies that are held",
-    () => health().bufferedBytes,
-    (limits) => limits.maxBuffered
+    limits.maxBuffered,
+    () => health().bufferedBytes
   )
-  gauge("body_bytes_limit", "The bound of one request's body", () => health().limits.maxBody)
-  gauge("streams", "Streams that clients hold open", () => sessions.size().streams)
+  gauge("body_bytes_limit", "The bound of one request's body", () => limits.maxBody)
+  gauge("streams", "Streams that clients hold open", () => health().streams)
   gauge("uptime_seconds", "How long the proxy has been running", () => health().uptimeSeconds)
 }
 

@@ -38,6 +38,11 @@ export class Bag<A extends Bagged> implements Iterable<A> {
     last.slot = slot
   }
 
+  /** How many in the bag are such. */
+  count(isSuch: (item: A) => boolean): number {
+    return this.items.reduce((count, item) => (isSuch(item) ? count + 1 : count), 0)
+  }
+
   /** What is in the bag now; it may change meanwhile. */
   [Symbol.iterator](): Iterator<A> {
     return this.items.slice()[Symbol.iterator]()

@@ -28,6 +28,7 @@ describe("a bag", () => {
           set.delete(item)
         }
         expect(bag.size).toBe(set.size)
+        expect(bag.count(({ index }) => index > 2)).toBe([...set].filter(({ index }) => index > 2).length)
         expect(new Set(bag)).toEqual(set)
         for (const item of items) expect(item.slot !== OUTSIDE).toBe(set.has(item))
       }
