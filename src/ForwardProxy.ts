@@ -1,28 +1,41 @@
 /** One upstream, for the clients of a trusted machine: every client session has an upstream session of its own. */
+import * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
 import * as HttpFront from "./HttpFront.js"
 import type { ListenError } from "./ProxyError.js"
 import * as Sessions from "./Sessions.js"
 import * as SessionStore from "./SessionStore.js"
+import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
-/** All options, of which only the upstream's `url` has no default. */
-export type Options = UpstreamPool.HttpOptions & Partial<HttpFront.Options> & Partial<Sessions.Options>
+/** The upstream, and what differs from the defaults. */
+export type HttpOptions = UpstreamPool.Options & Partial<HttpFront.Options> & Partial<Sessions.Options>
 
-/** What a forward proxy over HTTP provides. */
-export type Services =
-  | HttpFront.HttpFront
-  | Sessions.Sessions
-  | UpstreamPool.UpstreamPool
-  | SessionStore.SessionStore
+/** The upstream, and what differs from the defaults. */
+export type StdioOptions = UpstreamPool.Options &
+  Partial<StdioFront.Options> &
+  Partial<Pick<Sessions.Options, "maxExchanges" | "maxStateless">>
+
+/** What every forward proxy provides beside its front. */
+export type Services = Sessions.Sessions | UpstreamPool.UpstreamPool | SessionStore.SessionStore
 
 /**
- * A forward proxy from Streamable HTTP to Streamable HTTP. To put a service of your own in the place of one of
- * these, compose the layers by hand, as this does.
+ * A forward proxy for clients of Streamable HTTP. To put a service of your own in the place of one of these, compose
+ * the layers by hand, as this does.
  */
-export const layerHttp = (options: Options): Layer.Layer<Services, ListenError> =>
+export const layerHttp = (options: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
   HttpFront.layer(options).pipe(
     Layer.provideMerge(Sessions.layer(options)),
-    Layer.provideMerge(UpstreamPool.layerHttp(options)),
+    Layer.provideMerge(UpstreamPool.layer(options)),
+    Layer.provideMerge(SessionStore.layerMemory)
+  )
+
+/** A forward proxy for the one client that has started this process. Its session lives as long as it does. */
+export const layerStdio = (options: StdioOptions): Layer.Layer<StdioFront.StdioFront | Services> =>
+  StdioFront.layer(options).pipe(
+    Layer.provideMerge(
+      Sessions.layer({ ...options, multiSession: false, sessionTimeout: Duration.infinity })
+    ),
+    Layer.provideMerge(UpstreamPool.layer(options)),
     Layer.provideMerge(SessionStore.layerMemory)
   )

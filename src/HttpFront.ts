@@ -18,6 +18,7 @@ import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
 import { Sessions, type Size } from "./Sessions.js"
 import { Telemetry } from "./Telemetry.js"
+import { UpstreamPool } from "./UpstreamPool.js"
 
 export interface Options {
   /** The address to listen on. Default: 127.0.0.1. */
@@ -70,6 +71,8 @@ export interface Health extends Size {
   readonly version: string
   readonly uptimeSeconds: number
   readonly connections: number
+  /** Child processes; absent where the upstream is no command. */
+  readonly children?: number | undefined
   /** The bytes of request bodies that are held. */
   readonly bufferedBytes: number
   /** The bounds of these and of others; `maxPerClient` is absent where there is none. */
@@ -79,6 +82,7 @@ export interface Health extends Size {
     readonly maxExchanges: number
     readonly maxStateless: number
     readonly maxConnections: number
+    readonly maxChildren?: number | undefined
     readonly maxBody: number
     readonly maxBuffered: number
   }
@@ -99,9 +103,10 @@ const SLOWEST_REQUEST = 5
  */
 export const make = (
   options: Options
-): Effect.Effect<HttpFront["Type"], ListenError, Sessions | Scope.Scope> =>
+): Effect.Effect<HttpFront["Type"], ListenError, Sessions | UpstreamPool | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
+    const { children } = yield* UpstreamPool
     const telemetry = yield* Telemetry
     const deadlines = yield* Deadlines.make
     const startedAt = process.hrtime.bigint()
@@ -113,6 +118,7 @@ export const make = (
       uptimeSeconds: Number(process.hrtime.bigint() - startedAt) / 1e9,
       ...sessions.size(),
       connections: connections.size,
+      children: children?.size(),
       bufferedBytes: budget.used,
       limits: {
         maxSessions: sessions.options.multiSession ? sessions.options.maxSessions : 1,
@@ -120,6 +126,7 @@ export const make = (
         maxExchanges: sessions.options.maxExchanges,
         maxStateless: sessions.options.maxStateless,
         maxConnections: options.maxConnections,
+        maxChildren: children?.bound,
         maxBody: options.maxBody,
         maxBuffered: options.maxBuffered
       }
@@ -190,11 +197,13 @@ const urlOf = ({ address, family, port }: AddressInfo, path: string): URL =>
   new URL(`http://${family === "IPv6" ? `[${address}]` : address}:${port}${path}`)
 
 /** A server of Streamable HTTP for the sessions there are. */
-export const layer = (options?: Partial<Options>): Layer.Layer<HttpFront, ListenError, Sessions> =>
+export const layer = (
+  options?: Partial<Options>
+): Layer.Layer<HttpFront, ListenError, Sessions | UpstreamPool> =>
   Layer.scoped(HttpFront, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<Options>>
-): Layer.Layer<HttpFront, ListenError | ConfigError, Sessions> =>
+): Layer.Layer<HttpFront, ListenError | ConfigError, Sessions | UpstreamPool> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

@@ -21,6 +21,10 @@ export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
 /** The revisions whose sessions are opened by `initialize`, oldest first. */
 export const legacyRevisions: ReadonlyArray<string> = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
+/** Whether a revision has batches: 2025-03-26 alone, and 2024-11-05, which over Streamable HTTP is treated like it. */
+export const hasBatches = (revision: string | undefined): boolean =>
+  revision === "2024-11-05" || revision === "2025-03-26"
+
 /** The id of a JSON-RPC request. Its type belongs to it: `1` and `"1"` are two ids. */
 export const RequestId = Schema.Union(Schema.String, Schema.Number)
 export type RequestId = typeof RequestId.Type
@@ -167,6 +171,18 @@ export const cancelled = (requestId: RequestId, reason: string): Message => ({
   params: { requestId, reason }
 })
 
+const isProgressParams = Schema.is(Schema.Struct({ progressToken: RequestId }))
+
+const isMarked = Schema.is(Schema.Struct({ _meta: Schema.Struct({ progressToken: RequestId }) }))
+
+/** The token under which a `notifications/progress` reports. */
+export const progressToken = ({ method, params }: Message): RequestId | undefined =>
+  method === "notifications/progress" && isProgressParams(params) ? params.progressToken : undefined
+
+/** The tokens under which the requests in a body want to hear of their progress. */
+export const progressTokens = (body: Body): ReadonlyArray<RequestId> =>
+  body.messages.flatMap(({ params }) => (isMarked(params) ? [params._meta.progressToken] : []))
+
 /**
  * Whether a request is of 2026-07-28 or later and so stands alone, without a session: its header names no
  * legacy revision, or its `_meta` carries the revision. This beats the method `initialize` and any session id.
@@ -174,6 +190,52 @@ export const cancelled = (requestId: RequestId, reason: string): Message => ({
 export const isModern = (version: string | undefined, body: Body | undefined): boolean =>
   (version !== undefined && !legacyRevisions.includes(version)) ||
   (body !== undefined && body.messages.some(carriesRevision))
+
+/** The header fields that repeat what a request of 2026-07-28 or later says (Transports, "Standard Headers"). */
+export const modernHeaders = (body: Body): Readonly<Record<string, string>> => {
+  const { method, params } = body.messages[0]
+  const revision = namedRevision(undefined, body)
+  const name = isNamed(params) ? params.name : isLocated(params) ? params.uri : undefined
+  return {
+    ...(revision === undefined ? {} : { [PROTOCOL_VERSION]: revision }),
+    ...(method === undefined ? {} : { "mcp-method": method }),
+    ...(name === undefined ? {} : { "mcp-name": headerValue(name) })
+  }
+}
+
+const isNamed = Schema.is(Schema.Struct({ name: Schema.String }))
+
+const isLocated = Schema.is(Schema.Struct({ uri: Schema.String }))
+
+/** What a header cannot hold as it is goes encoded. */
+const headerValue = (text: string): string =>
+  /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(text) && !text.startsWith("=?")
+    ? text
+    : `=?base64?${Buffer.from(text).toString("base64")}?=`
+
+/** The revision that a request of 2026-07-28 or later names. */
+export const namedRevision = (version: string | undefined, body: Body | undefined): string | undefined =>
+  version ??
+  body?.messages.map(({ params }) =>
+    isVersioned(params) ? params._meta[PROTOCOL_VERSION_META] : undefined
+  )[0]
+
+const isVersioned = Schema.is(
+  Schema.Struct({ _meta: Schema.Struct({ [PROTOCOL_VERSION_META]: Schema.String }) })
+)
+
+/** The answer to a request of a revision that is not spoken here (2026-07-28, "Protocol Version Negotiation"). */
+export const unsupportedRevision = (id: RequestId | undefined, requested: string | undefined): Message => ({
+  jsonrpc: "2.0",
+  id: id ?? null,
+  error: {
+    code: UNSUPPORTED_REVISION,
+    message: "Unsupported protocol version: the upstream is a command, which speaks revisions with sessions",
+    data: { supported: legacyRevisions, requested }
+  }
+})
+
+const UNSUPPORTED_REVISION = -32022
 
 const carriesRevision = ({ params }: Message): boolean =>
   hasProperty(params, "_meta") && hasProperty(params._meta, PROTOCOL_VERSION_META)

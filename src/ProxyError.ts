@@ -40,9 +40,12 @@ const badRequests = {
     Code.InvalidRequest,
     "The Mcp-Session-Id header is missing: send `initialize` first and repeat the session id of its answer"
   ],
+  NotInitialized: [400, Code.InvalidRequest, "There is no session yet: send `initialize` first"],
   BatchedInitialize: [400, Code.InvalidRequest, "`initialize` must be sent alone, not in a batch"],
   InitializeTooDeep: [400, Code.InvalidRequest, "The parameters of `initialize` are nested too deeply"],
   BatchTooLarge: [400, Code.InvalidRequest, "The batch holds more than 256 messages"],
+  NoBatches: [400, Code.InvalidRequest, "Only MCP 2025-03-26 has batches: send one message at a time"],
+  IdTaken: [400, Code.InvalidRequest, "A request with this id is in flight already"],
   InitializeTooLarge: [413, Code.InvalidRequest, "`initialize` must not be larger than 64 KiB"],
   TooLarge: [413, Code.InvalidRequest, "The body is larger than --max-body allows"],
   Stalled: [408, Code.InvalidRequest, "The request stopped arriving before it was complete"],
@@ -86,6 +89,7 @@ const limits = {
   "max-per-client": [429, "This client has all the sessions that it may have"],
   "max-exchanges": [429, "Too many requests are in flight at once"],
   "max-stateless": [503, "All places for requests without a session are taken"],
+  "max-children": [503, "All child processes of this proxy are in use"],
   "max-connections": [503, "This proxy has all the connections that it may have"],
   "max-buffered": [503, "This proxy holds all the request bytes that it may hold"],
   "multi-session": [
@@ -141,13 +145,18 @@ const upstreamReasons = {
   Redirected: [502, "redirects to another address; give that one as --url"],
   NotMcp: [502, "did not answer `initialize` with an MCP result; is the URL that of its MCP endpoint?"],
   Refused: [502, "refused `initialize`"],
-  NotAsked: [502, "cannot be asked that"]
+  NotAsked: [502, "cannot be asked that"],
+  Rejected: [502, "answered with an HTTP error"],
+  Silent: [502, "ended its answer without a response"],
+  NotStarted: [502, "cannot be started"],
+  StartTimeout: [504, "did not answer `initialize` within --start-timeout"],
+  Gone: [502, "is gone"]
 } as const
 
 /** The upstream failed to answer. */
 export class UpstreamError extends Schema.TaggedError<UpstreamError>()("UpstreamError", {
   reason: Schema.Literal(...Struct.keys(upstreamReasons)),
-  /** The upstream's address, without anything secret. */
+  /** The upstream's address or command, without anything secret. */
   upstream: Schema.String,
   /** What the system or the upstream itself said. */
   detail: Schema.optional(Schema.String)

@@ -82,6 +82,7 @@ export class Session implements Owner {
     this.handle = handleOf(id)
     this.createdAt = shared.clock.unsafeCurrentTimeMillis()
     this.lastActiveAt = this.createdAt
+    upstream.onLost(() => this.end("failed"))
   }
 
   get isDrained(): boolean {
@@ -165,11 +166,6 @@ export class Session implements Owner {
   settled(exchange: Exchange): void {
     this.exchanges.delete(exchange)
     this.touch()
-    // A 404 to a GET may as well come from a server that has no such stream.
-    if (exchange.status === 404 && exchange.method === "POST" && this.upstream.sessionId() !== undefined) {
-      this.upstream.lost()
-      this.end("failed")
-    }
   }
 
   /** Sends a message of the proxy's own, whose answer is of no interest. */

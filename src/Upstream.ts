@@ -56,8 +56,11 @@ export interface Lease extends Upstream {
   readonly negotiated: (revision: string) => void
   /** The client ends its session with these fields; the end of the upstream's carries them too. */
   readonly parting: (headers: Headers) => void
-  /** The upstream no longer knows the session: there is nothing to end when the lease is released. */
-  readonly lost: () => void
+  /**
+   * Has a listener told, once, that the upstream's session is over without the client's doing: the upstream no longer
+   * knows it, or has ended itself. At once if it is over already.
+   */
+  readonly onLost: (listener: () => void) => void
 }
 
 /** How long an answer that is no stream may stall between its head and its end, in milliseconds. */

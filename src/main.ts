@@ -14,10 +14,17 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { environmentLogLevel } from "./commands/logging.js"
 import { beginnings, shadowcat } from "./commands/root.js"
+import { ServerCommand } from "./commands/upstream.js"
 import { asksNobody, wrongOption } from "./commands/wrongUse.js"
 import { version } from "./internal/version.js"
 
 const run = Command.run(shadowcat, { name: "shadowcat", version, executable: "shadowcat" })
+
+/** No parser looks at what follows `--`: it would take options that it does not know for arguments. */
+const [args, command] = ((argv: ReadonlyArray<string>) => {
+  const border = argv.indexOf("--")
+  return border < 0 ? [argv, []] : [argv.slice(0, border), argv.slice(border + 1)]
+})(process.argv)
 
 /** What a failure is told as, in one line, and the exit code that goes with it. */
 const describe = (cause: Cause.Cause<unknown>): { readonly line: string; readonly code: number } => {
@@ -26,7 +33,7 @@ const describe = (cause: Cause.Cause<unknown>): { readonly line: string; readonl
     return { line: `Unknown command: use ${beginnings.join(" or ")} (see shadowcat --help)`, code: 2 }
   }
   if (ValidationError.isValidationError(error)) {
-    const wrong = wrongOption(process.argv.slice(2)) ?? oneLine(HelpDoc.toAnsiText(error.error))
+    const wrong = wrongOption(args.slice(2)) ?? oneLine(HelpDoc.toAnsiText(error.error))
     return { line: `${wrong} (see shadowcat --help)`, code: 2 }
   }
   return { line: oneLine(error instanceof Error ? error.message : String(error)), code: 1 }
@@ -47,12 +54,16 @@ const quiet = (console: Console.Console): Console.Console => ({
 Effect.gen(function* () {
   const level = yield* environmentLogLevel
   const console = yield* Console.consoleWith(Effect.succeed)
-  if (asksNobody(process.argv)) {
+  if (asksNobody(args)) {
     return yield* Effect.fail(
       ValidationError.invalidValue(HelpDoc.p("--wizard asks questions: run it in a terminal"))
     )
   }
-  yield* run(process.argv).pipe(Logger.withMinimumLogLevel(level), Effect.withConsole(quiet(console)))
+  yield* run(args).pipe(
+    Effect.provideService(ServerCommand, command),
+    Logger.withMinimumLogLevel(level),
+    Effect.withConsole(quiet(console))
+  )
 }).pipe(
   Effect.provide(
     Layer.merge(

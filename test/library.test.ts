@@ -89,7 +89,7 @@ class Within implements Upstream.Lease {
   }
   negotiated() {}
   parting() {}
-  lost() {}
+  onLost() {}
 }
 
 describe("an application of its own", () => {

@@ -48,6 +48,9 @@ export const register = (
     () => health().stateless
   )
   bounded("connections", "Open connections of clients", limits.maxConnections, () => health().connections)
+  if (limits.maxChildren !== undefined) {
+    bounded("children", "Child processes", limits.maxChildren, () => health().children ?? 0)
+  }
   bounded(
     "buffered_bytes",
     "Bytes of request bodies that are held",

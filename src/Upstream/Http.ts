@@ -111,6 +111,8 @@ class HttpLease implements Lease {
   private revision: string | undefined
   private authorization: string | undefined
   private farewell: Headers = {}
+  private isLost = false
+  private listener: () => void = () => {}
 
   constructor(private readonly upstream: HttpUpstream) {
     this.name = upstream.name
@@ -128,18 +130,32 @@ class HttpLease implements Lease {
     this.farewell = headers
   }
 
-  lost() {
+  onLost(listener: () => void) {
+    this.listener = listener
+    if (this.isLost) listener()
+  }
+
+  /** Only the head of the answer to `initialize` tells the id (Transports, "Session Management"). */
+  opened(headers: Headers) {
+    this.id ??= first(headers, SESSION_ID)
+  }
+
+  /** The upstream no longer knows the session: there is none to be ended. */
+  lose() {
+    if (this.id === undefined) return
     this.id = undefined
+    this.isLost = true
+    this.listener()
   }
 
   exchange(request: Request, sink: Sink): Abort {
     this.authorization = first(request.headers, "authorization") ?? this.authorization
-    const opens = request.body !== undefined && isInitialize(request.body)
     return this.upstream.request(
       request.method,
       toUpstream(request.headers, this.id, this.upstream.headers),
       request.bytes,
-      opens ? this.learning(sink) : sink
+      // A 404 to a GET may as well come from a server that has no such stream.
+      request.method === "GET" ? sink : new Learning(this, request, sink)
     )
   }
 
@@ -161,25 +177,47 @@ class HttpLease implements Lease {
     }).pipe(Effect.interruptible, Effect.timeoutOption(END_TIMEOUT), Effect.asVoid)
   }
 
-  /** Only the head of the answer to `initialize` tells the id (Transports, "Session Management"). */
-  private learning(sink: Sink): Sink {
-    return {
-      head: (status, headers, flow) => {
-        if (status < 300) this.id ??= first(headers, SESSION_ID)
-        sink.head(status, headers, flow)
-      },
-      data: (chunk) => sink.data(chunk),
-      end: () => sink.end(),
-      error: (error) => sink.error(error)
-    }
-  }
-
   /** What the proxy sends of itself speaks for the client: its revision, its latest credentials. */
   private own(headers: Headers): MutableHeaders {
     const identity: MutableHeaders = {}
     if (this.authorization !== undefined) identity["authorization"] = this.authorization
     if (this.revision !== undefined) identity[PROTOCOL_VERSION] = this.revision
     return toUpstream({ ...identity, ...headers }, this.id, this.upstream.headers)
+  }
+}
+
+/** Learns from the answers to a lease's messages what becomes of the session. */
+class Learning implements Sink {
+  private readonly opens: boolean
+  private isUnknown = false
+
+  constructor(
+    private readonly lease: HttpLease,
+    { body }: Request,
+    private readonly sink: Sink
+  ) {
+    this.opens = body !== undefined && isInitialize(body)
+  }
+
+  head(status: number, headers: Headers, flow: Flow) {
+    if (this.opens && status < 300) this.lease.opened(headers)
+    this.isUnknown = status === 404
+    this.sink.head(status, headers, flow)
+  }
+
+  data(chunk: Uint8Array) {
+    this.sink.data(chunk)
+  }
+
+  /** The client is told first. */
+  end() {
+    this.sink.end()
+    if (this.isUnknown) this.lease.lose()
+  }
+
+  error(error: UpstreamError) {
+    this.sink.error(error)
+    if (this.isUnknown) this.lease.lose()
   }
 }
 

@@ -9,15 +9,12 @@ import { HttpFront } from "../HttpFront.js"
 import { Sessions } from "../Sessions.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
-import { flag, optional, repeated, required, withDefault } from "./settings.js"
+import { flag, optional, repeated, withDefault } from "./settings.js"
+import { upstreamOf, upstreamOptions } from "./upstream.js"
 import * as values from "./values.js"
 
 const options = {
-  url: required("url", {
-    description: "The MCP endpoint of the upstream",
-    value: "url",
-    read: values.url
-  }),
+  upstream: upstreamOptions,
   multiSession: flag(
     "multi-session",
     "Serve many sessions at once. Without it there is one at a time, and the process ends with it"
@@ -47,11 +44,6 @@ const options = {
     value: "origin",
     read: values.origin
   }),
-  header: repeated("header", "\n", {
-    description: "A header that every request to the upstream carries, 'Name: value'; repeatable",
-    value: "header",
-    read: values.header
-  }),
   maxSessions: withDefault("max-sessions", "1000", {
     description: "How many sessions there may be at once",
     value: "count",
@@ -69,6 +61,11 @@ const options = {
   }),
   maxStateless: withDefault("max-stateless", "1000", {
     description: "How many requests without a session (MCP 2026-07-28) may be in flight",
+    value: "count",
+    read: values.count
+  }),
+  maxChildren: withDefault("max-children", "100", {
+    description: "How many child processes there may be, where the upstream is a command",
     value: "count",
     read: values.count
   }),
@@ -94,16 +91,6 @@ const options = {
   }),
   cleanupInterval: withDefault("cleanup-interval", "60s", {
     description: "How often idle sessions are looked for",
-    value: "duration",
-    read: values.positiveDuration
-  }),
-  requestTimeout: withDefault("request-timeout", "300s", {
-    description: "How long the upstream may take to begin an answer, 0 for any time",
-    value: "duration",
-    read: values.duration
-  }),
-  connectTimeout: withDefault("connect-timeout", "10s", {
-    description: "How long a connection to the upstream may take to be made",
     value: "duration",
     read: values.positiveDuration
   }),
@@ -151,12 +138,14 @@ const serve = Effect.gen(function* () {
   yield* sessions.over
 })
 
-export const forwardHttp = Command.make("http", options, ({ adminPort, header, ...options }) => {
-  const proxy = ForwardProxy.layerHttp({ ...options, headers: Object.fromEntries(header) })
-  return serve.pipe(
-    Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
-    withLogging(options)
-  )
-}).pipe(
+export const forwardHttp = Command.make("http", options, ({ adminPort, upstream, ...options }) =>
+  Effect.flatMap(upstreamOf(upstream), (upstream) => {
+    const proxy = ForwardProxy.layerHttp({ ...options, ...upstream })
+    return serve.pipe(
+      Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
+      withLogging(options)
+    )
+  })
+).pipe(
   Command.withDescription("Serve MCP over Streamable HTTP, each client with an upstream session of its own")
 )

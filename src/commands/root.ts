@@ -1,15 +1,16 @@
-/** The command line: `shadowcat forward http`, and `shadowcat sessions`. */
+/** The command line: `shadowcat forward http` and `stdio`, and `shadowcat sessions`. */
 import * as Command from "@effect/cli/Command"
 import { forwardHttp } from "./forwardHttp.js"
+import { forwardStdio } from "./forwardStdio.js"
 import { sessions } from "./sessions.js"
 
 const forward = Command.make("forward").pipe(
   Command.withDescription("Relay MCP to one upstream"),
-  Command.withSubcommands([forwardHttp])
+  Command.withSubcommands([forwardHttp, forwardStdio])
 )
 
 /** What a command line begins with, told to whom used another beginning. */
-export const beginnings = ["shadowcat forward http", "shadowcat sessions list"]
+export const beginnings = ["shadowcat forward http", "shadowcat forward stdio", "shadowcat sessions list"]
 
 export const shadowcat = Command.make("shadowcat").pipe(
   Command.withDescription("A proxy for the Model Context Protocol that many clients share"),

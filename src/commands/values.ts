@@ -1,4 +1,5 @@
 /** How the values of options are written: each reader says what is wrong with a text that it cannot read. */
+import { statSync } from "node:fs"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import { HEALTH_PATH } from "../HttpRouter.js"
@@ -107,6 +108,20 @@ export const header: Reader<readonly [name: string, value: string]> = (text) => 
     ? Either.left(`a header that is not the proxy's own affair, as ${name} is`)
     : Either.right([name.toLowerCase(), value])
 }
+
+/** `NAME=value`, for an environment; the value itself is never repeated, for it is often a secret. */
+export const variable: Reader<readonly [name: string, value: string]> = (text) => {
+  const [, name, value] = /^([^=\0]+)=([^\0]*)$/s.exec(text) ?? []
+  return name === undefined || value === undefined
+    ? Either.left("a variable such as NAME=value")
+    : Either.right([name, value])
+}
+
+/** A folder that there is. */
+export const folder: Reader<string> = (text) =>
+  statSync(text, { throwIfNoEntry: false })?.isDirectory() === true
+    ? Either.right(text)
+    : Either.left("a folder that there is")
 
 /** The name of a host, with a port or without. */
 export const host: Reader<string> = (text) =>

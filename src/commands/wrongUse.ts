@@ -4,6 +4,7 @@ import * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import { stripVTControlCharacters } from "node:util"
 import { forwardHttp } from "./forwardHttp.js"
+import { forwardStdio } from "./forwardStdio.js"
 import { close, list, show } from "./sessions.js"
 
 /** The options that every command has, and whether they take a value. */
@@ -14,7 +15,9 @@ const helpOf = <Name extends string, R, E, A>(command: Command.Command<Name, R, 
 
 /** The options there are, as the help lists them: each in a line of its own, with the name of its value. */
 const options = (): ReadonlyMap<string, boolean> => {
-  const help = [helpOf(forwardHttp), helpOf(list), helpOf(show), helpOf(close)].join("\n")
+  const help = [helpOf(forwardHttp), helpOf(forwardStdio), helpOf(list), helpOf(show), helpOf(close)].join(
+    "\n"
+  )
   const listed = Array.from(
     help.matchAll(/^--(\S+)( \S.*)?$/gm),
     ([, name = "", value]): [string, boolean] => [name, value !== undefined]
@@ -25,7 +28,7 @@ const options = (): ReadonlyMap<string, boolean> => {
 /** The first option among these arguments that there is not, or that lacks its value. */
 export const wrongOption = (args: ReadonlyArray<string>): string | undefined => {
   const known = options()
-  const rest = args.slice(0, args.includes("--") ? args.indexOf("--") : undefined)
+  const rest = args.slice()
   for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
     const [, name, value] = /^--([^=]+)(=.*)?$/s.exec(arg) ?? []
     if (name === undefined) continue

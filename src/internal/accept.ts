@@ -2,23 +2,36 @@
 import Negotiator from "negotiator"
 import { EVENT_STREAM } from "./sse.js"
 
-const offered = ["application/json", EVENT_STREAM]
+const JSON_TYPE = "application/json"
 
-/** What all clients of one kind send, and the verdict on it: most requests repeat the one before. */
-let latest: { readonly accept: string | undefined; readonly isAccepted: boolean } = {
-  accept: undefined,
-  isAccepted: true
+/** What a client takes as an answer. */
+export interface Accepted {
+  readonly json: boolean
+  readonly stream: boolean
 }
 
-/** Whether an `Accept` leaves JSON or server-sent events open; without one, everything is. */
-export const accepts = (accept: string | undefined): boolean => {
+/** What all clients of one kind send, and the verdict on it: most requests repeat the one before. */
+let latest: { readonly accept: string | undefined; readonly accepted: Accepted } = {
+  accept: undefined,
+  accepted: { json: true, stream: true }
+}
+
+/** Which of JSON and server-sent events an `Accept` leaves open; without one, both. */
+export const accepted = (accept: string | undefined): Accepted => {
   if (accept !== latest.accept) {
     // Some clients repeat a charset here, which narrows nothing.
     const ranges = accept?.replaceAll(/;(?!\s*q=)[^;,]*/gi, "")
+    const types = new Negotiator({ headers: { accept: ranges } }).mediaTypes([JSON_TYPE, EVENT_STREAM])
     latest = {
       accept,
-      isAccepted: new Negotiator({ headers: { accept: ranges } }).mediaType(offered) !== undefined
+      accepted: { json: types.includes(JSON_TYPE), stream: types.includes(EVENT_STREAM) }
     }
   }
-  return latest.isAccepted
+  return latest.accepted
+}
+
+/** Whether an `Accept` leaves JSON or server-sent events open. */
+export const accepts = (accept: string | undefined): boolean => {
+  const { json, stream } = accepted(accept)
+  return json || stream
 }

@@ -2,6 +2,7 @@
 import { createParser } from "eventsource-parser"
 import { type Message, parseMessages, type RequestId } from "../Protocol.js"
 import { asBuffer } from "./bytes.js"
+import { asLine } from "./lines.js"
 
 /** The media type of a stream of server-sent events. */
 export const EVENT_STREAM = "text/event-stream"
@@ -120,4 +121,10 @@ export const visiblyAnswer = (frames: Buffer, id: RequestId): boolean => {
 const METHOD = Buffer.from('"method"')
 
 /** The frame that carries a message. */
-export const frame = (json: string): Buffer => Buffer.from(`event: message\ndata: ${json}\n\n`)
+export const frame = (json: string | Buffer): Buffer =>
+  typeof json === "string"
+    ? Buffer.from(`event: message\ndata: ${json}\n\n`)
+    : Buffer.concat([OPENING, json.includes(CR) ? asLine(json) : json, BORDER])
+
+const OPENING = Buffer.from("event: message\ndata: ")
+const BORDER = Buffer.from("\n\n")

@@ -1,0 +1,104 @@
+/** A server that is a command: what it says on standard output and error, and how it ended. */
+import type { ChildProcess } from "node:child_process"
+import { asLine, END, LineSplitter } from "../../internal/lines.js"
+
+/** Hears what a child says. */
+export interface Listener {
+  /** A line of its standard output. */
+  readonly line: (line: Buffer) => void
+  /** A line of its standard error. */
+  readonly complaint: (line: string) => void
+  /** It says nothing more, for this reason; the last call. */
+  readonly gone: (why: string) => void
+}
+
+/** How long what a child has written before its end may take to be read, in milliseconds: others may hold its pipe. */
+const LAST_WORDS = 500
+
+/** How much of one line of standard error is looked at, in bytes, and how much of it told, in characters. */
+const MAX_COMPLAINT = 16 * 1024
+const MAX_QUOTED = 300
+
+export class Child {
+  private isGone = false
+  private lastComplaint = ""
+
+  constructor(
+    private readonly process: ChildProcess,
+    /** How many bytes a message may have. */
+    private readonly maxMessage: number,
+    private readonly listener: Listener
+  ) {
+    const { stderr, stdin, stdout } = process
+    // Whoever closes its input is about to end, or will be told so when it does not answer.
+    stdin?.on("error", () => {})
+    const lines = new LineSplitter(maxMessage)
+    stdout?.on("data", (chunk: Buffer) => this.read(lines, chunk))
+    stdout?.on("end", () => this.ended())
+    const complaints = new LineSplitter(MAX_COMPLAINT)
+    stderr?.on("data", (chunk: Buffer) => {
+      if (!complaints.push(chunk, (line) => this.complain(line))) this.complain(chunk.subarray(0, MAX_QUOTED))
+    })
+    stderr?.on("end", () => {
+      const rest = complaints.rest()
+      if (rest !== undefined) this.complain(rest)
+    })
+    process.on("close", () => this.exited())
+    process.on("exit", () => setTimeout(() => this.exited(), LAST_WORDS).unref())
+  }
+
+  /** Writes a message; `done` is called when the child's pipe has taken it, or will not. */
+  write(message: Uint8Array, done: () => void): void {
+    const { stdin } = this.process
+    if (stdin === null || !stdin.writable) return done()
+    stdin.write(Buffer.concat([asLine(message), END]), done)
+  }
+
+  pause(): void {
+    this.process.stdout?.pause()
+  }
+
+  resume(): void {
+    this.process.stdout?.resume()
+  }
+
+  /** Hears no more of it. */
+  leave(): void {
+    this.isGone = true
+  }
+
+  private read(lines: LineSplitter, chunk: Buffer): void {
+    if (this.isGone) return
+    const isRead = lines.push(chunk, (line) => {
+      if (!this.isGone && line.length > 0) this.listener.line(line)
+    })
+    if (!isRead) this.go(`sent a message of more than --max-message ${this.maxMessage} bytes`)
+  }
+
+  private complain(line: Buffer): void {
+    const text = line.toString().trim()
+    if (text === "") return
+    this.lastComplaint = text.slice(0, MAX_QUOTED)
+    this.listener.complaint(text)
+  }
+
+  /** A child without standard output can answer nothing, whether or not it has ended. */
+  private ended(): void {
+    const { exitCode, signalCode } = this.process
+    if (exitCode === null && signalCode === null) {
+      // Most often it is the first that is heard of its end.
+      setTimeout(() => this.go("closed its standard output"), LAST_WORDS).unref()
+    }
+  }
+
+  private exited(): void {
+    const { exitCode, signalCode } = this.process
+    this.go(signalCode === null ? `exited with code ${exitCode}` : `was ended by ${signalCode}`)
+  }
+
+  private go(why: string): void {
+    if (this.isGone) return
+    this.isGone = true
+    this.listener.gone(this.lastComplaint === "" ? why : `${why}: ${this.lastComplaint}`)
+  }
+}

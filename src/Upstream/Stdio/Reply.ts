@@ -1,0 +1,134 @@
+/** The answer to one POST or GET, made of what the child says: JSON, or a stream of server-sent events. */
+import type { Accepted } from "../../internal/accept.js"
+import { EVENT_STREAM, frame } from "../../internal/sse.js"
+import type { RequestId } from "../../Protocol.js"
+import type { UpstreamError } from "../../ProxyError.js"
+import type { Flow, Sink } from "../../Upstream.js"
+import type { Valve } from "./Valve.js"
+
+/** What a client waits for in one POST. */
+export interface Asked {
+  /** The requests; none for a stream that the client opens. */
+  readonly ids: ReadonlyArray<RequestId>
+  readonly isBatch: boolean
+  readonly accepted: Accepted
+  /** What an `initialize` fails with when it is not answered in time; it does not become a stream in time either. */
+  readonly limit?: { readonly millis: number; readonly error: UpstreamError }
+}
+
+/** After so many milliseconds an answer becomes a stream: a client could not resume a long one otherwise. */
+const JSON_PATIENCE = 1_000
+
+export class Reply implements Flow {
+  private readonly unanswered: Set<RequestId>
+  private readonly responses: Array<Buffer> = []
+  private isStream = false
+  private isOver = false
+  private timer: NodeJS.Timeout | undefined
+
+  constructor(
+    private readonly asked: Asked,
+    private readonly sink: Sink,
+    private readonly valve: Valve,
+    /** Called once, when nothing more is to come. */
+    private readonly over: (reply: Reply) => void
+  ) {
+    this.unanswered = new Set(asked.ids)
+  }
+
+  /** The requests that the child has not answered. */
+  get pending(): ReadonlySet<RequestId> {
+    return this.unanswered
+  }
+
+  /** Whether it can carry more than responses. */
+  get isOpen(): boolean {
+    return !this.isOver && (this.isStream || this.asked.accepted.stream)
+  }
+
+  /** Begins to wait, or to stream where the client would not take anything else. */
+  begin(): void {
+    const { accepted, ids, limit } = this.asked
+    if (limit !== undefined) this.timer = setTimeout(() => this.fail(limit.error), limit.millis)
+    if (ids.length === 0 || !accepted.json) this.stream()
+    else if (accepted.stream) this.timer ??= setTimeout(() => this.stream(), JSON_PATIENCE)
+  }
+
+  /** The response to one of its requests. */
+  respond(id: RequestId, line: Buffer): void {
+    this.unanswered.delete(id)
+    if (this.isStream) this.sink.data(frame(line))
+    else this.responses.push(line)
+    if (this.unanswered.size > 0) return
+    if (!this.isStream) this.answer()
+    this.settle()
+    this.sink.end()
+  }
+
+  /** Something else that the child says meanwhile. */
+  tell(line: Buffer): void {
+    this.stream()
+    this.sink.data(frame(line))
+  }
+
+  /** There will be no more answers. */
+  fail(error: UpstreamError): void {
+    if (this.isOver) return
+    this.settle()
+    // A stream without requests has nobody who waits for an answer.
+    if (this.asked.ids.length === 0) this.sink.end()
+    else this.sink.error(error)
+  }
+
+  /** Nobody listens any more. */
+  abort(): void {
+    if (!this.isOver) this.settle()
+  }
+
+  pause(): void {
+    if (!this.isOver) this.valve.close(this)
+  }
+
+  resume(): void {
+    this.valve.open(this)
+  }
+
+  private stream(): void {
+    if (this.isStream || this.isOver) return
+    this.isStream = true
+    if (this.asked.limit === undefined) clearTimeout(this.timer)
+    this.sink.head(200, { "content-type": EVENT_STREAM }, this)
+    for (const response of this.responses) this.sink.data(frame(response))
+  }
+
+  private answer(): void {
+    const json = this.asked.isBatch ? batch(this.responses) : Buffer.concat(this.responses)
+    this.sink.head(200, { "content-type": "application/json", "content-length": String(json.length) }, this)
+    this.sink.data(json)
+  }
+
+  private settle(): void {
+    this.isOver = true
+    clearTimeout(this.timer)
+    this.valve.open(this)
+    this.over(this)
+  }
+}
+
+/** An answer that needs no child. */
+export const answerAtOnce = (sink: Sink, status: number, json = ""): void => {
+  const type = json === "" ? {} : { "content-type": "application/json" }
+  const bytes = Buffer.from(json)
+  sink.head(status, { ...type, "content-length": String(bytes.length) }, still)
+  if (json !== "") sink.data(bytes)
+  sink.end()
+}
+
+const still: Flow = { pause: () => {}, resume: () => {} }
+
+const batch = (responses: ReadonlyArray<Buffer>): Buffer =>
+  Buffer.concat([
+    Buffer.from("["),
+    ...responses.flatMap((response, index) => (index === 0 ? [response] : [Buffer.from(","), response])),
+    Buffer.from("]")
+  ])

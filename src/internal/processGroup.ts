@@ -1,0 +1,103 @@
+/** A command that runs in a process group of its own, all of which ends with the scope. */
+import { type ChildProcess, spawn } from "node:child_process"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { MARKER, type Watchdog } from "./watchdog.js"
+
+export interface Options {
+  readonly command: string
+  readonly args: ReadonlyArray<string>
+  readonly cwd: string | undefined
+  /** All that the command finds in its environment. */
+  readonly env: Readonly<Record<string, string>>
+  /** Where its standard error goes. */
+  readonly stderr: "pipe" | "inherit"
+  /** How long to wait for its end after its input has ended, and again after SIGTERM, in milliseconds. */
+  readonly killTimeout: number
+}
+
+/** How long the system may take to end what it was told to kill. */
+const KILL_PATIENCE = Duration.seconds(1)
+
+/** How often to look whether a group has ended whose leader has: the system does not tell. */
+const INTERVAL = Duration.millis(10)
+
+/** Starts a command. Fails with the system's error when it cannot be started. */
+export const start = (
+  options: Options,
+  watchdog: Watchdog
+): Effect.Effect<ChildProcess, Error, Scope.Scope> =>
+  Effect.acquireRelease(launch(options, watchdog), (child) =>
+    Effect.andThen(stop(child, options.killTimeout), () => {
+      if (child.pid !== undefined) watchdog.forget(child.pid)
+      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy()
+    })
+  )
+
+const launch = (options: Options, watchdog: Watchdog): Effect.Effect<ChildProcess, Error> =>
+  Effect.flatMap(Effect.try({ try: () => spawned(options, watchdog), catch: asError }), (child) =>
+    Effect.async((resume) => {
+      child.once("spawn", () => resume(Effect.succeed(child)))
+      child.on("error", (error) => resume(Effect.fail(error)))
+    })
+  )
+
+const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
+  const child = spawn(options.command, options.args, {
+    // It makes the child the leader of a new session and group.
+    detached: true,
+    stdio: ["pipe", "pipe", options.stderr],
+    env: { ...options.env, [MARKER]: watchdog.marker },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd })
+  })
+  if (child.pid !== undefined) watchdog.guard(child.pid)
+  return child
+}
+
+const asError = (cause: unknown): Error => (cause instanceof Error ? cause : new Error(String(cause)))
+
+/** The end of input, then SIGTERM, then SIGKILL (Lifecycle, "Shutdown"); the last two go to the whole group. */
+const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const patience = Duration.millis(killTimeout)
+    child.stdin?.end()
+    if (yield* ends(child, patience)) return
+    signal(child, "SIGTERM")
+    if (yield* ends(child, patience)) return
+    signal(child, "SIGKILL")
+    yield* ends(child, KILL_PATIENCE)
+  })
+
+/** Whether the whole group ends in time. Whoever outlives its leader gets no more input that could end. */
+const ends = (child: ChildProcess, patience: Duration.Duration): Effect.Effect<boolean> =>
+  Effect.suspend(() => (hasExited(child) ? Effect.void : exit(child))).pipe(
+    Effect.andThen(
+      Effect.repeat(
+        Effect.sync(() => signal(child, 0)),
+        { while: (isThere) => isThere, schedule: Schedule.spaced(INTERVAL) }
+      )
+    ),
+    Effect.interruptible,
+    Effect.timeoutTo({ duration: patience, onSuccess: () => true, onTimeout: () => false })
+  )
+
+const hasExited = ({ exitCode, signalCode }: ChildProcess): boolean =>
+  exitCode !== null || signalCode !== null
+
+const exit = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const exited = () => resume(Effect.void)
+    child.once("exit", exited)
+    return Effect.sync(() => child.off("exit", exited))
+  })
+
+/** Signals the whole group; 0 only asks. False when there is nobody in it. */
+const signal = ({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean => {
+  try {
+    return pid !== undefined && process.kill(-pid, signal)
+  } catch {
+    return false
+  }
+}
