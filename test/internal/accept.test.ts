@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { accepts } from "../../src/internal/accept.js"
+import { accepted, accepts } from "../../src/internal/accept.js"
 
 describe("Accept", () => {
   it.each([
@@ -43,5 +43,18 @@ describe("Accept", () => {
     const verdict = accepts(accept)
     accepts(undefined)
     expect(accepts(accept)).toBe(verdict)
+  })
+})
+
+describe("what is taken", () => {
+  it.each([
+    [undefined, { json: true, stream: true }],
+    ["application/json, text/event-stream", { json: true, stream: true }],
+    ["application/json", { json: true, stream: false }],
+    ["text/event-stream", { json: false, stream: true }],
+    ["text/*, application/json;q=0", { json: false, stream: true }],
+    ["text/html", { json: false, stream: false }]
+  ])("by %j", (accept, expected) => {
+    expect(accepted(accept)).toEqual(expected)
   })
 })
