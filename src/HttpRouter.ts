@@ -15,6 +15,7 @@ import {
   type Body,
   isInitialize,
   isModern,
+  isWithoutSessions,
   parseBody,
   PROTOCOL_VERSION,
   requestId,
@@ -169,10 +170,11 @@ export class HttpRouter {
   /** The session of a GET or DELETE; without one the answer says why. */
   private sessionFor(headers: IncomingHttpHeaders, answer: HttpAnswer): Session | undefined {
     const session = this.session(headers)
-    // From 2026-07-28 on, an endpoint answers to POST alone.
-    if (isModern(revisionBeside(headers, session), undefined))
-      answer.error(new BadRequest({ reason: "PostAlone" }))
-    else if (session !== undefined) return session
+    const revision = revisionBeside(headers, session)
+    if (revision !== undefined && isModern(revision, undefined)) {
+      // From 2026-07-28 on, an endpoint answers to POST alone.
+      answer.error(new BadRequest({ reason: isWithoutSessions(revision) ? "PostAlone" : "UnknownRevision" }))
+    } else if (session !== undefined) return session
     else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "NoSession" }))
     else answer.error(new SessionNotFound())
     return undefined

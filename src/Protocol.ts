@@ -237,5 +237,9 @@ export const unsupportedRevision = (id: RequestId | undefined, requested: string
 
 const UNSUPPORTED_REVISION = -32022
 
+/** Whether a revision is one without sessions, as far as its name tells. */
+export const isWithoutSessions = (version: string): boolean =>
+  /^\d{4}-\d{2}-\d{2}$/.test(version) && version >= "2026-07-28"
+
 const carriesRevision = ({ params }: Message): boolean =>
   hasProperty(params, "_meta") && hasProperty(params._meta, PROTOCOL_VERSION_META)

@@ -61,6 +61,7 @@ const badRequests = {
   ],
   WrongMethod: [405, Code.InvalidRequest, "MCP uses POST, GET and DELETE here", "GET, POST, DELETE"],
   PostAlone: [405, Code.InvalidRequest, "From MCP 2026-07-28 on, only POST is used here", "POST"],
+  UnknownRevision: [400, Code.InvalidRequest, "The MCP-Protocol-Version header names no revision of MCP"],
   WrongPath: [404, Code.InvalidRequest, "There is no MCP endpoint at this path"],
   HostNotAllowed: [403, Code.InvalidRequest, "This Host is not allowed: add it with --allow-host"],
   OriginNotAllowed: [403, Code.InvalidRequest, "This Origin is not allowed: add it with --allow-origin"]

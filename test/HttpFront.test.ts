@@ -166,6 +166,17 @@ const refusals: ReadonlyArray<Refusal> = [
     code: INVALID,
     head: { allow: "POST" }
   })),
+  ...["GET", "DELETE"].flatMap((method) =>
+    ["2025-01-01", "1", "latest"].map((revision) => ({
+      name: `${method} of the revision ${revision}, which there is not`,
+      method,
+      inSession: true,
+      headers: { "mcp-protocol-version": revision },
+      status: 400,
+      code: INVALID,
+      message: /MCP-Protocol-Version/
+    }))
+  ),
   ...["/", "/mcp/", "/mcpx", "/MCP", "/mcp/sse", "//mcp", "/healthx"].map((path) => ({
     name: `the path ${path}`,
     path,
