@@ -4,6 +4,7 @@ import type { Child, Children } from "./children.js"
 import type { Plan } from "./measure.js"
 import { jsonTool, sseTool } from "./messages.js"
 import type { Path } from "./paths.js"
+import { Peers } from "./peers.js"
 import type { Programs } from "./programs.js"
 import { Clients } from "./sessions.js"
 import { runWrk } from "./wrk.js"
@@ -23,6 +24,7 @@ export const connections = 64
 
 /** What measures take their samples with. */
 export class Bench {
+  readonly peers: Peers
   readonly #warm = new Map<Path, Warm>()
   #memoryFiles = 0
 
@@ -32,7 +34,9 @@ export class Bench {
     readonly children: Children,
     readonly folder: string,
     readonly upstreamUrl: string
-  ) {}
+  ) {
+    this.peers = new Peers(children)
+  }
 
   static async start(plan: Plan, programs: Programs, children: Children, folder: string): Promise<Bench> {
     const upstream = children.start("upstream", process.execPath, [
@@ -108,10 +112,11 @@ export class Bench {
 
   async #start(path: Path, memoryFile?: string): Promise<Running> {
     if (path.proxy === undefined) return { url: this.upstreamUrl }
+    const args = await path.proxy(this)
     const proxy = this.children.start(
       path.name,
       process.execPath,
-      ["--expose-gc", "--import", this.programs.preload, ...path.proxy(this.programs, this.upstreamUrl)],
+      ["--expose-gc", "--import", this.programs.preload, ...args],
       memoryFile === undefined ? {} : { BENCH_MEMORY_FILE: memoryFile }
     )
     try {

@@ -3,6 +3,12 @@ import { listening } from "./bench.js"
 import type { Measure } from "./measure.js"
 import { Clients, parallel } from "./sessions.js"
 
+const millisToOpen = async (clients: Clients, count: number): Promise<number> => {
+  const opening = performance.now()
+  await clients.open(count)
+  return performance.now() - opening
+}
+
 export const sessions: Measure = {
   name: "sessions",
   direct: true,
@@ -12,9 +18,7 @@ export const sessions: Measure = {
       const count = bench.plan.openSessions
       const clients = new Clients(url)
       try {
-        const opening = performance.now()
-        await clients.open(count)
-        const open = performance.now() - opening
+        const open = await millisToOpen(clients, count)
         if (proxy === undefined || path.keepsSessions !== true) return { open }
 
         const deletedBefore = await bench.counted("deleted")
@@ -44,18 +48,38 @@ export const sessions: Measure = {
   ]
 }
 
+export const stdioSessions: Measure = {
+  name: "stdio-sessions",
+  direct: false,
+  samples: ({ rounds }) => rounds,
+  sample: (path, bench) =>
+    bench.fresh(path, async ({ url }) => {
+      const clients = new Clients(url)
+      try {
+        return { open: await millisToOpen(clients, bench.plan.openChildren) }
+      } finally {
+        await clients.end()
+      }
+    }),
+  rows: [
+    {
+      title: `Stdio ms to open 100 sessions, ${parallel} at once`,
+      figure: "open",
+      digits: 0,
+      compare: "ratio"
+    }
+  ]
+}
+
 export const start: Measure = {
   name: "start",
   direct: false,
   samples: ({ starts }) => starts,
   async sample(path, bench) {
     if (path.proxy === undefined) throw new Error(`${path.name} has no proxy to start`)
+    const args = await path.proxy(bench)
     const started = performance.now()
-    const proxy = bench.children.start(
-      path.name,
-      process.execPath,
-      path.proxy(bench.programs, bench.upstreamUrl)
-    )
+    const proxy = bench.children.start(path.name, process.execPath, args)
     try {
       await listening(proxy)
       return { listening: performance.now() - started }

@@ -1,12 +1,12 @@
 /** Calls under load, and calls one at a time. */
 import { connections } from "./bench.js"
 import { cpuMicros } from "./cpuTime.js"
-import type { Measure } from "./measure.js"
+import type { Measure, Row } from "./measure.js"
 import { jsonTool, sseTool } from "./messages.js"
 
-const throughput = (kind: string, tool: string): Measure => ({
+const throughput = (kind: string, tool: string, direct: boolean, rows: ReadonlyArray<Row>): Measure => ({
   name: `${kind.toLowerCase()}-throughput`,
-  direct: true,
+  direct,
   samples: ({ rounds, turns }) => rounds * turns,
   async sample(path, bench) {
     const warm = await bench.warm(path)
@@ -17,50 +17,66 @@ const throughput = (kind: string, tool: string): Measure => ({
     if (proxy === undefined || before === undefined) return { perSecond }
     return { perSecond, cpu: (cpuMicros(proxy.pid) - before) / loaded.requests }
   },
-  rows: [
-    {
-      title: `${kind} calls/s, ${connections} connections`,
-      figure: "perSecond",
-      digits: 0,
-      compare: "ratio",
-      mark: { of: "comparison", atLeast: 0.9 }
-    },
-    {
-      title: `${kind} proxy CPU µs a call`,
-      figure: "cpu",
-      digits: 1,
-      compare: "ratio",
-      mark: { of: "comparison", atMost: 1.15 }
-    }
-  ]
+  rows
 })
 
-const latency = (kind: string, tool: string): Measure => ({
+const latency = (kind: string, tool: string, direct: boolean, rows: ReadonlyArray<Row>): Measure => ({
   name: `${kind.toLowerCase()}-latency`,
-  direct: true,
+  direct,
   samples: ({ rounds, turns }) => rounds * turns,
   async sample(path, bench) {
     const warm = await bench.warm(path)
     const { p50Micros, p99Micros } = await bench.load(warm, [tool], 1, bench.plan.turnSeconds)
     return { p50: p50Micros, p99: p99Micros }
   },
-  rows: [
-    {
-      title: `${kind} p50 µs, 1 connection`,
-      figure: "p50",
-      digits: 0,
-      compare: "difference",
-      mark: { of: "comparison", atMost: 100 }
-    },
-    { title: "  added to direct", figure: "p50", digits: 0, overDirect: true },
-    { title: `${kind} p99 µs, 1 connection`, figure: "p99", digits: 0, compare: "difference" },
-    { title: "  added to direct", figure: "p99", digits: 0, overDirect: true }
-  ]
+  rows
 })
 
-export const load: ReadonlyArray<Measure> = [
-  throughput("JSON", jsonTool),
-  throughput("SSE", sseTool),
-  latency("JSON", jsonTool),
-  latency("SSE", sseTool)
+const perSecond = (kind: string, atLeast: number): Row => ({
+  title: `${kind} calls/s, ${connections} connections`,
+  figure: "perSecond",
+  digits: 0,
+  compare: "ratio",
+  moreIsBetter: true,
+  mark: { of: "comparison", atLeast }
+})
+
+const cpu = (kind: string): Row => ({
+  title: `${kind} proxy CPU µs a call`,
+  figure: "cpu",
+  digits: 1,
+  compare: "ratio"
+})
+
+const atOne = (kind: string, figure: "p50" | "p99"): Row => ({
+  title: `${kind} ${figure} µs, 1 connection`,
+  figure,
+  digits: 0
+})
+
+const overHttp = (kind: string, tool: string) => ({
+  throughput: throughput(kind, tool, true, [
+    perSecond(kind, 0.9),
+    { ...cpu(kind), mark: { of: "comparison", atMost: 1.15 } }
+  ]),
+  latency: latency(kind, tool, true, [
+    { ...atOne(kind, "p50"), compare: "difference", mark: { of: "comparison", atMost: 100 } },
+    { title: "  added to direct", figure: "p50", digits: 0, overDirect: true },
+    { ...atOne(kind, "p99"), compare: "difference" },
+    { title: "  added to direct", figure: "p99", digits: 0, overDirect: true }
+  ])
+})
+
+const json = overHttp("JSON", jsonTool)
+const sse = overHttp("SSE", sseTool)
+
+export const load: ReadonlyArray<Measure> = [json.throughput, sse.throughput, json.latency, sse.latency]
+
+// Each proxy answers as it does by default, with JSON or with an event stream.
+export const stdioLoad: ReadonlyArray<Measure> = [
+  throughput("Stdio", jsonTool, false, [perSecond("Stdio", 6), cpu("Stdio")]),
+  latency("Stdio", jsonTool, false, [
+    { ...atOne("Stdio", "p50"), compare: "ratio", mark: { of: "comparison", atMost: 0.4 } },
+    { ...atOne("Stdio", "p99"), compare: "ratio" }
+  ])
 ]

@@ -16,7 +16,11 @@ const say = (line: string) => void process.stderr.write(`bench: ${line}\n`)
 
 const run = async (options: Options, children: Children, folder: string): Promise<number> => {
   const programs = await buildPrograms(folder)
-  if (options.paths.some(({ name }) => name === subject) && !isBuilt(programs.shadowcat)) {
+  const { contests } = options
+  if (
+    contests.some(({ paths }) => paths.some(({ name }) => name === subject)) &&
+    !isBuilt(programs.shadowcat)
+  ) {
     say("dist/shadowcat.js is not built: run scripts/setup, or leave it out with --paths direct,relay")
     return 1
   }
@@ -28,10 +32,17 @@ const run = async (options: Options, children: Children, folder: string): Promis
     loadBefore: loadavg()[0]
   }
   const bench = await Bench.start(options.plan, programs, children, folder)
-  const { samples, failures } = await runRounds(bench, options.measures, options.paths, say)
-  const results = [...samples]
-    .flatMap(([measure, taken]) => resultsOf(measure, taken))
-    .filter(({ cells }) => Object.keys(cells).length > 0)
+  const { samples, failures } = await runRounds(bench, contests, say)
+  const outcomes = contests.map((contest) => ({
+    contest,
+    results: contest.measures
+      .flatMap((measure) => {
+        const taken = samples.get(measure)
+        return taken === undefined ? [] : resultsOf(measure, taken, contest.references)
+      })
+      .filter(({ cells }) => Object.keys(cells).length > 0)
+  }))
+  const results = outcomes.flatMap(({ results }) => results)
 
   const json = options.json ?? join(temporaryFolder(), "bench.json")
   const raw = Object.fromEntries(
@@ -40,10 +51,16 @@ const run = async (options: Options, children: Children, folder: string): Promis
   const report = { machine, plan: options.plan, results, failures, samples: raw }
   writeFileSync(json, JSON.stringify(report, null, 2) + "\n")
 
-  const pathNames = options.paths.map(({ name }) => name)
+  const tables = outcomes.map(({ contest: { against, paths }, results }) =>
+    table(
+      results,
+      paths.map(({ name }) => name),
+      against
+    )
+  )
   process.stdout.write(
     `${machine.cores} cores, node ${machine.node}, ${options.plan.rounds} rounds, ` +
-      `load before ${machine.loadBefore?.toFixed(2)}\n\n${table(results, pathNames)}\n`
+      `load before ${machine.loadBefore?.toFixed(2)}\n\n${tables.join("\n\n")}\n`
   )
   for (const { measure, path, reason } of failures) {
     process.stdout.write(`FAILED: ${measure} of ${path}: ${reason}\n`)

@@ -5,7 +5,7 @@ import type { Path } from "./paths.js"
 export type Figures = Readonly<Record<string, number>>
 
 export interface Mark {
-  /** What is held against the limit: the comparison with the reference, or the subject's own figure. */
+  /** What is held against the limit: the comparison with the best reference, or the subject's own figure. */
   readonly of: "comparison" | "value"
   readonly atLeast?: number
   readonly atMost?: number
@@ -19,6 +19,8 @@ export interface Row {
   /** Shows what each path adds to the direct one in the same sample. */
   readonly overDirect?: boolean
   readonly compare?: "ratio" | "difference"
+  /** Which of several references is the best: that with the most, or else that with the least. */
+  readonly moreIsBetter?: boolean
   readonly mark?: Mark
 }
 
@@ -42,6 +44,9 @@ export interface Plan {
   readonly turnSeconds: number
   readonly idleSessions: number
   readonly openSessions: number
+  /** The same where each session has a child, which is a Node of its own. */
+  readonly idleChildren: number
+  readonly openChildren: number
   readonly starts: number
 }
 
@@ -52,6 +57,8 @@ export const fullPlan: Plan = {
   turnSeconds: 1,
   idleSessions: 2_000,
   openSessions: 1_000,
+  idleChildren: 80,
+  openChildren: 100,
   starts: 10
 }
 
@@ -62,5 +69,7 @@ export const quickPlan: Plan = {
   turnSeconds: 1,
   idleSessions: 500,
   openSessions: 1_000,
+  idleChildren: 40,
+  openChildren: 100,
   starts: 3
 }

@@ -1,16 +1,18 @@
 import { resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { type Contest, contests } from "./contests.js"
 import { fullPlan, type Measure, type Plan, quickPlan } from "./measure.js"
-import { measures } from "./measures.js"
-import { type Path, paths } from "./paths.js"
+import type { Path } from "./paths.js"
 
 export interface Options {
   readonly plan: Plan
-  readonly measures: ReadonlyArray<Measure>
-  readonly paths: ReadonlyArray<Path>
+  readonly contests: ReadonlyArray<Contest>
   readonly json?: string
   readonly check: boolean
 }
+
+const measures = contests.flatMap(({ measures }) => measures)
+const pathNames = [...new Set(contests.flatMap(({ paths }) => paths.map(({ name }) => name)))]
 
 export const usage = `usage: scripts/bench [options]
 
@@ -18,22 +20,34 @@ export const usage = `usage: scripts/bench [options]
   --quick        a smoke run of about 20 s; its figures say little
   --only NAME    only the measures whose name contains NAME; may be repeated
                  (${measures.map(({ name }) => name).join(", ")})
-  --paths A,B    only these paths (${paths.map(({ name }) => name).join(", ")})
+  --paths A,B    only these paths (${pathNames.join(", ")})
   --json FILE    where to write the figures (default: bench.json in a new temporary folder)
   --check        exit with 1 when a mark is missed`
 
-const named = (all: ReadonlyArray<Path>, list: string): Array<Path> => {
+const named = (list: string): ((path: Path) => boolean) => {
   const names = list.split(",")
-  const unknown = names.filter((name) => !all.some((path) => path.name === name))
+  const unknown = names.filter((name) => !pathNames.includes(name))
   if (unknown.length > 0) throw new Error(`no path is named ${unknown.join(", ")}`)
-  return all.filter((path) => names.includes(path.name))
+  return ({ name }) => names.includes(name)
 }
 
-const matching = (all: ReadonlyArray<Measure>, parts: ReadonlyArray<string>): Array<Measure> => {
+const matching = (parts: ReadonlyArray<string>): ((measure: Measure) => boolean) => {
   for (const part of parts) {
-    if (!all.some(({ name }) => name.includes(part))) throw new Error(`no measure is named ${part}`)
+    if (!measures.some(({ name }) => name.includes(part))) throw new Error(`no measure is named ${part}`)
   }
-  return all.filter(({ name }) => parts.some((part) => name.includes(part)))
+  return ({ name }) => parts.some((part) => name.includes(part))
+}
+
+const chosen = (only: ReadonlyArray<string> | undefined, list: string | undefined): Array<Contest> => {
+  const isMeasured = only === undefined ? () => true : matching(only)
+  const takesPart = list === undefined ? () => true : named(list)
+  return contests
+    .map((contest) => ({
+      ...contest,
+      measures: contest.measures.filter(isMeasured),
+      paths: contest.paths.filter(takesPart)
+    }))
+    .filter(({ measures, paths }) => measures.length > 0 && paths.length > 0)
 }
 
 /** Undefined when only the usage was asked for; throws at what it does not know. */
@@ -58,8 +72,7 @@ export const parseOptions = (args: ReadonlyArray<string>): Options | undefined =
   }
   return {
     plan: { ...plan, rounds },
-    measures: values.only === undefined ? measures : matching(measures, values.only),
-    paths: values.paths === undefined ? paths : named(paths, values.paths),
+    contests: chosen(values.only, values.paths),
     // The starter changes the folder, and says from which it was called.
     ...(values.json !== undefined && { json: resolve(process.env.INIT_CWD ?? "", values.json) }),
     check: values.check

@@ -9,7 +9,10 @@ const fromHere = (relative: string): string => fileURLToPath(new URL(relative, i
 export interface Programs {
   readonly upstream: string
   readonly relay: string
+  readonly stdioServer: string
   readonly preload: string
+  /** For servers that would listen on all interfaces, and that do not say which port they got. */
+  readonly loopback: string
   readonly shadowcat: string
 }
 
@@ -19,7 +22,7 @@ export interface Programs {
  */
 export const buildPrograms = async (folder: string): Promise<Programs> => {
   await build({
-    entryPoints: ["upstream", "relay", "preload"].map((name) => fromHere(`./${name}.ts`)),
+    entryPoints: ["upstream", "relay", "stdioServer", "preload"].map((name) => fromHere(`./${name}.ts`)),
     outdir: folder,
     outExtension: { ".js": ".mjs" },
     bundle: true,
@@ -36,7 +39,9 @@ export const buildPrograms = async (folder: string): Promise<Programs> => {
   return {
     upstream: join(folder, "upstream.mjs"),
     relay: join(folder, "relay.mjs"),
+    stdioServer: join(folder, "stdioServer.mjs"),
     preload: join(folder, "preload.mjs"),
+    loopback: fromHere("../demonstration/loopback.js"),
     shadowcat: fromHere("../../dist/shadowcat.js")
   }
 }

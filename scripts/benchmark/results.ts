@@ -1,5 +1,5 @@
 import type { Figures, Mark, Measure, Row } from "./measure.js"
-import { base, reference, subject } from "./paths.js"
+import { base, subject } from "./paths.js"
 import { type Spread, spread } from "./statistics.js"
 
 /** The samples of one measure by path; one that failed leaves a hole, so that the others stay in step. */
@@ -18,19 +18,21 @@ export interface Result {
   readonly verdict?: Verdict
 }
 
-/** Sets two paths against each other sample by sample: taken one after the other, they met the same noise. */
+/**
+ * Sets a path against the best of others sample by sample: taken one after the other, they met the same noise.
+ */
 const paired = (
   samples: Samples,
-  figure: string,
+  { figure, moreIsBetter }: Row,
   one: string,
-  other: string,
+  others: ReadonlyArray<string>,
   combine: (one: number, other: number) => number
 ): Spread | undefined => {
-  const others = samples.get(other) ?? []
+  const best = moreIsBetter ? Math.max : Math.min
   const pairs = (samples.get(one) ?? []).flatMap((figures, index) => {
     const left = figures?.[figure]
-    const right = others[index]?.[figure]
-    return left === undefined || right === undefined ? [] : [combine(left, right)]
+    const rights = others.flatMap((other) => samples.get(other)?.[index]?.[figure] ?? [])
+    return left === undefined || rights.length === 0 ? [] : [combine(left, best(...rights))]
   })
   return spread(pairs)
 }
@@ -47,19 +49,23 @@ const verdictOn = (mark: Mark, row: Row, value: number): Verdict => {
   }
 }
 
-const resultOf = (measure: Measure, row: Row, samples: Samples): Result => {
+const resultOf = (
+  measure: Measure,
+  row: Row,
+  samples: Samples,
+  references: ReadonlyArray<string>
+): Result => {
   const cells: Record<string, Spread> = {}
   for (const [path, taken] of samples) {
     const cell = row.overDirect
       ? path === base
         ? undefined
-        : paired(samples, row.figure, path, base, difference)
+        : paired(samples, row, path, [base], difference)
       : spread(taken.flatMap((figures) => figures?.[row.figure] ?? []))
     if (cell !== undefined) cells[path] = cell
   }
   const comparison =
-    row.compare &&
-    paired(samples, row.figure, subject, reference, row.compare === "ratio" ? ratio : difference)
+    row.compare && paired(samples, row, subject, references, row.compare === "ratio" ? ratio : difference)
   const held = row.mark?.of === "comparison" ? comparison : cells[subject]
   return {
     measure: measure.name,
@@ -70,5 +76,8 @@ const resultOf = (measure: Measure, row: Row, samples: Samples): Result => {
   }
 }
 
-export const resultsOf = (measure: Measure, samples: Samples): Array<Result> =>
-  measure.rows.map((row) => resultOf(measure, row, samples))
+export const resultsOf = (
+  measure: Measure,
+  samples: Samples,
+  references: ReadonlyArray<string>
+): Array<Result> => measure.rows.map((row) => resultOf(measure, row, samples, references))

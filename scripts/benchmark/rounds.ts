@@ -1,4 +1,5 @@
 import type { Bench } from "./bench.js"
+import type { Contest } from "./contests.js"
 import type { Figures, Measure } from "./measure.js"
 import type { Path } from "./paths.js"
 import type { Samples } from "./results.js"
@@ -30,8 +31,7 @@ const rotated = <A>(all: ReadonlyArray<A>, by: number): Array<A> => {
  */
 export const runRounds = async (
   bench: Bench,
-  measures: ReadonlyArray<Measure>,
-  paths: ReadonlyArray<Path>,
+  contests: ReadonlyArray<Contest>,
   say: (line: string) => void
 ): Promise<Outcome> => {
   const samples = new Map<Measure, Map<string, Array<Figures | undefined>>>()
@@ -39,16 +39,17 @@ export const runRounds = async (
   const failed = (measure: Measure, path: Path) =>
     failures.some((failure) => failure.measure === measure.name && failure.path === path.name)
 
+  const due = contests.flatMap(({ measures, paths }) => measures.map((measure) => ({ measure, paths })))
   const { rounds } = bench.plan
   for (let round = 0; round < rounds; round++) {
     const began = performance.now()
-    for (const measure of measures) {
+    for (const { measure, paths } of due) {
       const taken = samples.get(measure) ?? new Map<string, Array<Figures | undefined>>()
       samples.set(measure, taken)
       const concerned = paths.filter((path) => measure.direct || path.proxy !== undefined)
       for (const path of concerned) if (!taken.has(path.name)) taken.set(path.name, [])
-      const due = dueIn(round, rounds, measure.samples(bench.plan))
-      for (let i = 0; i < due; i++) {
+      const count = dueIn(round, rounds, measure.samples(bench.plan))
+      for (let i = 0; i < count; i++) {
         for (const path of rotated(concerned, round + i)) {
           let figures: Figures | undefined
           if (!failed(measure, path)) {

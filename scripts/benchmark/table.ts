@@ -1,4 +1,4 @@
-import { reference, subject } from "./paths.js"
+import { subject } from "./paths.js"
 import type { Result } from "./results.js"
 import type { Spread } from "./statistics.js"
 
@@ -21,9 +21,13 @@ const verdict = (result: Result): string =>
   result.verdict ? `${result.verdict.limit} ${result.verdict.reached ? "ok" : "MISSED"}` : ""
 
 /** Medians, with the least and the greatest sample in parentheses. */
-export const table = (results: ReadonlyArray<Result>, pathNames: ReadonlyArray<string>): string => {
+export const table = (
+  results: ReadonlyArray<Result>,
+  pathNames: ReadonlyArray<string>,
+  against: string
+): string => {
   const lines = [
-    ["median (min…max)", ...pathNames, `${subject} : ${reference}`, "mark"],
+    ["median (min…max)", ...pathNames, `${subject} : ${against}`, "mark"],
     ...results.map((result) => [
       result.row.title,
       ...pathNames.map((path) =>

@@ -5,16 +5,11 @@
 import { randomBytes } from "node:crypto"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { announce } from "./announce.js"
+import { answerCall, answerInitialize, isCall, isInitialize } from "./answers.js"
 import { sseTool } from "./messages.js"
 
 const sessions = new Set<string>()
 const counts = { initialized: 0, deleted: 0, streams: 0 }
-
-// `tools/call` answers carry the 64 bytes that the calls carry.
-const echo = "x".repeat(64)
-
-// Answers carry the id of their request: a proxy may look at it. No parser is needed to find it.
-const idOf = (body: string): string => /"id":\s*("[^"]*"|-?\d+)/.exec(body)?.[1] ?? "null"
 
 const json = (response: ServerResponse, body: string, session?: string) => {
   const head = ["Content-Type", "application/json", "Content-Length", String(Buffer.byteLength(body))]
@@ -31,19 +26,17 @@ const empty = (response: ServerResponse, status: number) => {
 const sseHead = ["Content-Type", "text/event-stream", "Cache-Control", "no-cache"]
 
 const answerPost = (body: string, response: ServerResponse) => {
-  if (body.includes('"tools/call"')) {
-    const result = `{"jsonrpc":"2.0","id":${idOf(body)},"result":{"content":[{"type":"text","text":"${echo}"}]}}`
+  if (isCall(body)) {
+    const result = answerCall(body)
     if (!body.includes(`"${sseTool}"`)) return json(response, result)
     response.writeHead(200, sseHead)
     return response.end(`event: message\ndata: ${result}\n\n`)
   }
-  if (body.includes('"initialize"')) {
+  if (isInitialize(body)) {
     const session = randomBytes(16).toString("hex")
     sessions.add(session)
     counts.initialized++
-    const version = /"protocolVersion":\s*("[^"]*")/.exec(body)?.[1] ?? '"2025-11-25"'
-    const result = `{"protocolVersion":${version},"capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"0"}}`
-    return json(response, `{"jsonrpc":"2.0","id":${idOf(body)},"result":${result}}`, session)
+    return json(response, answerInitialize(body), session)
   }
   return empty(response, 202)
 }
