@@ -35,7 +35,7 @@ export class Bench {
     readonly folder: string,
     readonly upstreamUrl: string
   ) {
-    this.peers = new Peers(children)
+    this.peers = new Peers(children, programs.preload)
   }
 
   static async start(plan: Plan, programs: Programs, children: Children, folder: string): Promise<Bench> {

@@ -17,7 +17,7 @@ const pathNames = [...new Set(contests.flatMap(({ paths }) => paths.map(({ name 
 export const usage = `usage: scripts/bench [options]
 
   --rounds N     rounds, each of which samples every path (default ${fullPlan.rounds})
-  --quick        a smoke run of about 20 s; its figures say little
+  --quick        a smoke run of about a minute; its figures say little
   --only NAME    only the measures whose name contains NAME; may be repeated
                  (${measures.map(({ name }) => name).join(", ")})
   --paths A,B    only these paths (${pathNames.join(", ")})

@@ -11,7 +11,10 @@ const patienceMs = 180_000
 export class Peers {
   readonly #folders = new Map<string, Promise<string>>()
 
-  constructor(private readonly children: Children) {}
+  constructor(
+    private readonly children: Children,
+    private readonly preload: string
+  ) {}
 
   /** A file of a package, which is named with its exact version. */
   async program(pack: string, file: string): Promise<string> {
@@ -27,14 +30,21 @@ export class Peers {
     // What an interrupted installation has left npm may take for complete.
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder, { recursive: true })
-    const npm = this.children.start("npm", "npm", [
-      ..."install --no-save --ignore-scripts --no-audit --no-fund --loglevel error --prefix".split(" "),
-      folder,
-      pack
-    ])
+    const options =
+      "--no-save --ignore-scripts --no-audit --no-fund --loglevel error --fetch-retry-mintimeout 1000"
+    const npm = this.children.start(
+      "npm",
+      "npm",
+      ["install", ...options.split(" "), "--prefix", folder, pack],
+      // npm, too, goes when the bench goes.
+      { NODE_OPTIONS: `--import ${this.preload}` }
+    )
     if (!(await npm.exitedWithin(patienceMs))) npm.kill()
     await npm.exited
-    if (npm.exitCode !== 0) throw new Error(`${pack} could not be installed: ${npm.said.slice(0, 300)}`)
+    if (npm.exitCode !== 0) {
+      const why = npm.said.replaceAll(/\s+/g, " ").slice(0, 300)
+      throw new Error(`${pack} could not be installed: ${why}`)
+    }
     writeFileSync(stamp, "")
     return folder
   }
