@@ -45,14 +45,15 @@ const launch = (options: Options, watchdog: Watchdog): Effect.Effect<ChildProces
   )
 
 const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
+  const mark = watchdog.mark()
   const child = spawn(options.command, options.args, {
     // It makes the child the leader of a new session and group.
     detached: true,
     stdio: ["pipe", "pipe", options.stderr],
-    env: { ...options.env, [MARKER]: watchdog.marker },
+    env: { ...options.env, [MARKER]: mark },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd })
   })
-  if (child.pid !== undefined) watchdog.guard(child.pid)
+  if (child.pid !== undefined) watchdog.guard(child.pid, mark)
   return child
 }
 
