@@ -2,9 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { MARKER, type Watchdog } from "./watchdog.js"
+import { hasOnlyZombies } from "./zombies.js"
 
 export interface Options {
   readonly command: string
@@ -23,6 +23,9 @@ const KILL_PATIENCE = Duration.seconds(1)
 
 /** How often to look whether a group has ended whose leader has: the system does not tell. */
 const INTERVAL = Duration.millis(10)
+
+/** How often to look whether those who are left are zombies, which costs more. */
+const LOOK_INTERVAL = Duration.millis(250)
 
 /** Starts a command. Fails with the system's error when it cannot be started. */
 export const start = (
@@ -74,15 +77,23 @@ const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>
 /** Whether the whole group ends in time. Whoever outlives its leader gets no more input that could end. */
 const ends = (child: ChildProcess, patience: Duration.Duration): Effect.Effect<boolean> =>
   Effect.suspend(() => (hasExited(child) ? Effect.void : exit(child))).pipe(
-    Effect.andThen(
-      Effect.repeat(
-        Effect.sync(() => signal(child, 0)),
-        { while: (isThere) => isThere, schedule: Schedule.spaced(INTERVAL) }
-      )
-    ),
+    Effect.andThen(Effect.suspend(() => (signal(child, 0) ? emptiness(child) : Effect.void))),
     Effect.interruptible,
     Effect.timeoutTo({ duration: patience, onSuccess: () => true, onTimeout: () => false })
   )
+
+/** Waits until there is nobody in the group. */
+const emptiness = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.raceFirst(
+    until(
+      Effect.sync(() => !signal(child, 0)),
+      INTERVAL
+    ),
+    until(child.pid === undefined ? Effect.succeed(true) : hasOnlyZombies(child.pid), LOOK_INTERVAL)
+  )
+
+const until = (holds: Effect.Effect<boolean>, interval: Duration.Duration): Effect.Effect<void> =>
+  Effect.repeat(Effect.delay(holds, interval), { until: (isSo) => isSo })
 
 const hasExited = ({ exitCode, signalCode }: ChildProcess): boolean =>
   exitCode !== null || signalCode !== null
