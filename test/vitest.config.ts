@@ -2,9 +2,13 @@ import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-/** How long the file is at work, roughly: real clients and servers take their time, and one of all takes most. */
+/** How long the file is at work, roughly: real clients and servers take their time, and few take most. */
 const weight = ({ moduleId }: TestSpecification): number =>
-  /(churn|leaks)\.test/.test(moduleId) ? 2 : /\/e2e\/|(main|package|HttpFront)\.test/.test(moduleId) ? 1 : 0
+  /(churn|leaks|soak)\.test/.test(moduleId)
+    ? 2
+    : /\/e2e\/|(main|package|HttpFront)\.test/.test(moduleId)
+      ? 1
+      : 0
 
 /** Starts with what takes longest, so that no core waits for the other at the end. */
 class LongestFirst extends BaseSequencer {
