@@ -10,16 +10,39 @@ import {
   connect2,
   type ConnectOptions
 } from "../fixtures/Clients.js"
+import { descriptors } from "../fixtures/leaks.js"
 import { makeLegacyServer } from "../fixtures/LegacyServer.js"
+import { isThere, relatives } from "../fixtures/processes.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { initialize, post, request } from "../fixtures/RawClient.js"
+import { makeStdioServer } from "../fixtures/StdioServer.js"
+import type { ToolServer } from "../fixtures/ToolServer.js"
 
 const clients = 100
+
+/** A server of each kind, and what only that kind lets one see. */
+interface Kind {
+  readonly name: string
+  readonly make: Effect.Effect<ToolServer, never, Scope.Scope>
+  /** How many clients there are where not all hundred are needed: each child takes a good part of a second to start. */
+  readonly fewer: number
+}
+
+const kinds: ReadonlyArray<Kind> = [
+  { name: "before a server", make: makeLegacyServer(), fewer: clients },
+  { name: "before a command", make: makeStdioServer, fewer: 20 }
+]
+
+/** A hundred children of Node's start in half a minute where the machine is busy. */
+const patience = 60_000
 
 /** What the tool `whoami` tells. */
 const decodeWho = Schema.decode(
   Schema.parseJson(
-    Schema.Struct({ sessionId: Schema.String, headers: Schema.Struct({ authorization: Schema.String }) })
+    Schema.Struct({
+      sessionId: Schema.String,
+      headers: Schema.Struct({ authorization: Schema.optional(Schema.String) })
+    })
   )
 )
 
@@ -38,95 +61,122 @@ const connect = (
   return Effect.map(connecting, (client) => ({ ...client, name }))
 }
 
-const everyone = <A, E, R>(each: (index: number) => Effect.Effect<A, E, R>): Effect.Effect<Array<A>, E, R> =>
+const everyone = <A, E, R>(
+  each: (index: number) => Effect.Effect<A, E, R>,
+  count = clients
+): Effect.Effect<Array<A>, E, R> =>
   Effect.forEach(
-    Array.from({ length: clients }, (_, index) => index),
+    Array.from({ length: count }, (_, index) => index),
     each,
     { concurrency: "unbounded" }
   )
 
-describe("a hundred clients of one proxy", () => {
-  it.scopedLive("each work with the server as if they were alone with it", () =>
-    Effect.gen(function* () {
-      const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server)
-      yield* Effect.scoped(
+for (const { fewer, make, name } of kinds) {
+  describe(`many clients of one proxy ${name}`, () => {
+    it.scopedLive(
+      "each work with the server as if they were alone with it",
+      () =>
         Effect.gen(function* () {
-          const all = yield* everyone((index) =>
-            connect(proxy.url, index, { sample: (prompt) => `client-${index} heard ${prompt}` })
+          const server = yield* make
+          const proxy = yield* startProxy(server)
+          const before = yield* descriptors(proxy.pid)
+          const processes = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const all = yield* everyone((index) =>
+                connect(proxy.url, index, { sample: (prompt) => `client-${index} heard ${prompt}` })
+              )
+              const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
+                Effect.forEach(all, use, { concurrency: "unbounded" })
+              if ("url" in server) yield* server.until(() => server.counts.getStreams === clients)
+              expect(yield* proxy.health).toMatchObject({ sessions: clients })
+
+              // All have written before the first reads: whatever could be mixed up has been.
+              yield* each((client) => client.call("remember", { key: "mine", value: client.name }))
+              yield* each((client) => client.call("remember", { key: client.name, value: "secret" }))
+              const memories = yield* each((client) => client.call("recall-all"))
+              expect(memories.map((memory): unknown => JSON.parse(memory))).toEqual(
+                all.map(({ name }) => ({ mine: name, [name]: "secret" }))
+              )
+
+              // What is sent along with a request is the client's own too, and so are the ids.
+              const seen = yield* each((client) => Effect.flatMap(client.call("whoami"), decodeWho))
+              const upstreamIds = server.sessions()
+              const clientIds = all.map((client) => client.sessionId())
+              expect(new Set([...upstreamIds, ...clientIds]).size).toBe(2 * clients)
+              expect(seen.map(({ headers }) => headers.authorization)).toEqual(
+                all.map(({ name }) => ("url" in server ? `Bearer ${name}` : undefined))
+              )
+              expect(seen.map(({ sessionId }) => sessionId).toSorted()).toEqual(upstreamIds.toSorted())
+
+              // The server numbers its requests from 0 in each session: all of these carry the same id.
+              const sampled = yield* each((client) => client.call("sample", { prompt: `for ${client.name}` }))
+              expect(sampled).toEqual(all.map(({ name }) => `${name} heard for ${name}`))
+
+              const [first, ...others] = all
+              yield* first?.call("bump") ?? Effect.dieMessage("no client")
+              yield* first?.until(() => first.notifications.length === 1) ?? Effect.void
+              // Whoever else had been told would know by the time that a stream opened later has brought its own.
+              yield* each((client) => client.call("log", { text: client.name }))
+              yield* each((client) =>
+                client.until(() =>
+                  client.notifications.some(({ method }) => method === "notifications/message")
+                )
+              )
+              expect(first?.notifications.map(({ method }) => method)).toEqual([
+                "notifications/tools/list_changed",
+                "notifications/message"
+              ])
+              expect(others.map(({ notifications }) => notifications)).toMatchObject(
+                others.map(({ name }) => [{ method: "notifications/message", params: { data: name } }])
+              )
+              expect(all.flatMap(({ errors }) => errors)).toEqual([])
+              return yield* relatives(proxy.pid)
+            })
           )
-          const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
-            Effect.forEach(all, use, { concurrency: "unbounded" })
-          yield* server.until(() => server.counts.getStreams === clients)
-          expect(yield* proxy.health).toMatchObject({ sessions: clients })
+          expect(server.sessions()).toEqual([])
+          yield* proxy.untilHealth((health) => health.sessions === 0 && health.connections === 1)
+          expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
+          if ("url" in server) {
+            expect(server.counts).toMatchObject({ initialize: clients, delete: clients })
+            yield* server.until(() => server.counts.getStreams === 0 && server.counts.posts === 0)
+            expect(server.errors).toEqual([])
+            return
+          }
+          expect(processes.children).toHaveLength(clients)
+          expect(yield* relatives(proxy.pid)).toMatchObject({ children: [], watchdogs: processes.watchdogs })
+          expect(yield* descriptors(proxy.pid)).toEqual(before)
+          yield* proxy.signal("SIGTERM")
+          expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
+          expect([...processes.children, ...processes.watchdogs].filter(isThere)).toEqual([])
+          expect((yield* Effect.flip(proxy.health)).message).toContain("ECONNREFUSED")
+        }),
+      patience
+    )
 
-          // All have written before the first reads: whatever could be mixed up has been.
-          yield* each((client) => client.call("remember", { key: "mine", value: client.name }))
-          yield* each((client) => client.call("remember", { key: client.name, value: "secret" }))
-          const memories = yield* each((client) => client.call("recall-all"))
-          expect(memories.map((memory): unknown => JSON.parse(memory))).toEqual(
-            all.map(({ name }) => ({ mine: name, [name]: "secret" }))
-          )
+    it.scopedLive("go on undisturbed when half of them leave in the middle of everybody's calls", () =>
+      Effect.gen(function* () {
+        const server = yield* make
+        const proxy = yield* startProxy(server)
+        const all = yield* everyone((index) => connect(proxy.url, index), fewer)
+        const calls = yield* Effect.forEach(all, (client) =>
+          Effect.fork(client.call("wait", { until: "go" }))
+        )
+        yield* server.until(() => server.pending().length === fewer)
+        const leaving = all.filter((_, index) => index % 4 < 2)
+        yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
+        yield* server.until(() => server.sessions().length === fewer / 2)
+        expect(server.pending()).toHaveLength(fewer / 2)
+        yield* server.release("go")
+        const staying = calls.filter((_, index) => index % 4 >= 2)
+        expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
+        expect(yield* proxy.health).toMatchObject({ sessions: fewer / 2 })
+        yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
+      })
+    )
+  })
+}
 
-          // What is sent along with a request is the client's own too, and so are the ids.
-          const seen = yield* each((client) => Effect.flatMap(client.call("whoami"), decodeWho))
-          const upstreamIds = server.sessions()
-          const clientIds = all.map((client) => client.sessionId())
-          expect(new Set([...upstreamIds, ...clientIds]).size).toBe(2 * clients)
-          expect(seen.map(({ headers }) => headers.authorization)).toEqual(
-            all.map(({ name }) => `Bearer ${name}`)
-          )
-          expect(seen.map(({ sessionId }) => sessionId).toSorted()).toEqual(upstreamIds.toSorted())
-
-          // The server numbers its requests from 0 in each session: all of these carry the same id.
-          const sampled = yield* each((client) => client.call("sample", { prompt: `for ${client.name}` }))
-          expect(sampled).toEqual(all.map(({ name }) => `${name} heard for ${name}`))
-
-          const [first, ...others] = all
-          yield* first?.call("bump") ?? Effect.dieMessage("no client")
-          yield* first?.until(() => first.notifications.length === 1) ?? Effect.void
-          // Whoever else had been told would know by the time that a stream opened later has brought its own.
-          yield* each((client) => client.call("log", { text: client.name }))
-          yield* each((client) =>
-            client.until(() => client.notifications.some(({ method }) => method === "notifications/message"))
-          )
-          expect(first?.notifications.map(({ method }) => method)).toEqual([
-            "notifications/tools/list_changed",
-            "notifications/message"
-          ])
-          expect(others.map(({ notifications }) => notifications)).toMatchObject(
-            others.map(({ name }) => [{ method: "notifications/message", params: { data: name } }])
-          )
-          expect(all.flatMap(({ errors }) => errors)).toEqual([])
-        })
-      )
-      expect(server.sessions()).toEqual([])
-      expect(server.counts).toMatchObject({ initialize: clients, delete: clients })
-      yield* server.until(() => server.counts.getStreams === 0 && server.counts.posts === 0)
-      expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
-      expect(server.errors).toEqual([])
-    })
-  )
-
-  it.scopedLive("go on undisturbed when half of them leave in the middle of everybody's calls", () =>
-    Effect.gen(function* () {
-      const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server)
-      const all = yield* everyone((index) => connect(proxy.url, index))
-      const calls = yield* Effect.forEach(all, (client) => Effect.fork(client.call("wait", { until: "go" })))
-      yield* server.until(() => server.pending().length === clients)
-      const leaving = all.filter((_, index) => index % 4 < 2)
-      yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
-      yield* server.until(() => server.sessions().length === clients / 2)
-      expect(server.pending()).toHaveLength(clients / 2)
-      yield* server.release("go")
-      const staying = calls.filter((_, index) => index % 4 >= 2)
-      expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
-      expect(yield* proxy.health).toMatchObject({ sessions: clients / 2 })
-      yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
-    })
-  )
-
+describe("a client", () => {
   it.scopedLive("cannot use an id that the upstream issued", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
