@@ -1,0 +1,297 @@
+import { describe, expect, it, layer } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { type Child, spawnNode } from "../fixtures/Child.js"
+import { type CliEnded, entry } from "../fixtures/Cli.js"
+import { connectStdio2, officialStdioClients, type StdioCommand } from "../fixtures/Clients.js"
+import { makeLegacyServer } from "../fixtures/LegacyServer.js"
+import { makeModernServer } from "../fixtures/ModernServer.js"
+import { makePlainServer } from "../fixtures/PlainServer.js"
+import { isThere } from "../fixtures/processes.js"
+import { startProxy, type Upstream, upstreamArgs } from "../fixtures/Proxy.js"
+import { callTool, initialized, initializeRequest, request } from "../fixtures/RawClient.js"
+import { ERROR, INVALID, NOT_JSON } from "../fixtures/RpcError.js"
+import { makeStdioServer } from "../fixtures/StdioServer.js"
+import type { ToolServer } from "../fixtures/ToolServer.js"
+
+// A client that only starts commands, such as one on a desktop, and what it starts: `shadowcat forward stdio`.
+
+const args = (upstream: Upstream) => [entry, "forward", "stdio", ...upstreamArgs(upstream)]
+
+/** What a client starts. */
+const command = (upstream: Upstream): StdioCommand => ({ command: process.execPath, args: args(upstream) })
+
+interface Way {
+  readonly name: string
+  readonly make: Effect.Effect<ToolServer, never, Scope.Scope>
+  /** What stands between. */
+  readonly before: (server: ToolServer) => Effect.Effect<Upstream, CliEnded, Scope.Scope>
+}
+
+const ways: ReadonlyArray<Way> = [
+  { name: "to a URL", make: makeLegacyServer(), before: Effect.succeed },
+  { name: "to a command", make: makeStdioServer, before: Effect.succeed },
+  { name: "to a command behind forward http", make: makeStdioServer, before: (server) => startProxy(server) }
+]
+
+class Rig extends Context.Tag("test/Rig")<
+  Rig,
+  { readonly server: ToolServer; readonly command: StdioCommand }
+>() {}
+
+for (const { before, make, name } of ways) {
+  const rig = Layer.scoped(
+    Rig,
+    Effect.gen(function* () {
+      const server = yield* make
+      return { server, command: command(yield* before(server)) }
+    })
+  )
+
+  layer(rig, { excludeTestServices: true })(`forward stdio ${name}`, (it) => {
+    for (const [line, connect] of officialStdioClients) {
+      it.scoped(`lets client ${line} call, and answers what the server asks it`, () =>
+        Effect.gen(function* () {
+          const { command, server } = yield* Rig
+          const client = yield* connect(command, {
+            sample: (prompt) => `sampled ${prompt}`,
+            elicit: (message) => ({ answer: `elicited ${message}` }),
+            roots: ["file:///a"]
+          })
+          expect(yield* client.call("echo", { text: "hé\u2028" })).toBe("hé\u2028")
+          expect(yield* client.call("sample", { prompt: "p" })).toBe("sampled p")
+          expect(JSON.parse(yield* client.call("elicit", { message: "m" }))).toEqual({
+            action: "accept",
+            content: { answer: "elicited m" }
+          })
+          expect(yield* client.call("roots")).toBe(`["file:///a"]`)
+          const until = `progress of ${name} ${line}`
+          const seen: Array<number> = []
+          const onProgress = (p: { readonly progress: number }) => {
+            if (seen.push(p.progress) === 20) Effect.runFork(server.release(until))
+          }
+          yield* client.call("progress", { steps: 20, until }, { onProgress })
+          expect(seen).toEqual(Array.from({ length: 20 }, (_, index) => index + 1))
+          const prompt = yield* Effect.promise(() =>
+            client.client.getPrompt({ name: "question", arguments: { about: "x" } })
+          )
+          expect(prompt.messages).toMatchObject([{ content: { text: "What is x?" } }])
+          expect((yield* Effect.flip(client.call("no-such-tool"))).message).toContain("no-such-tool")
+          expect(client.errors).toEqual([])
+        })
+      )
+
+      it.scoped(`tells client ${line} of changes that belong to no call`, () =>
+        Effect.gen(function* () {
+          const { command, server } = yield* Rig
+          const client = yield* connect(command)
+          if ("url" in server) yield* server.until(() => server.counts.getStreams === 1)
+          yield* client.call("bump")
+          yield* client.until(() => client.notifications.length === 1)
+          expect(client.notifications).toMatchObject([{ method: "notifications/tools/list_changed" }])
+        })
+      )
+
+      it.scoped(`lets client ${line} cancel a call while it and others run`, () =>
+        Effect.gen(function* () {
+          const { command, server } = yield* Rig
+          const before = server.cancellations.length
+          const until = `${name} ${line}`
+          const client = yield* connect(command)
+          const staying = yield* Effect.fork(client.call("wait", { until }))
+          yield* server.until(() => server.pending().length === 1)
+          const leaving = yield* Effect.fork(client.call("hang"))
+          yield* server.until(() => server.pending().length === 2)
+          yield* Fiber.interrupt(leaving)
+          yield* server.until(() => server.cancellations.length === before + 1)
+          expect(server.cancellations[before]).toMatchObject({ name: "hang", by: "notification" })
+          expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+          yield* server.release(until)
+          expect(yield* Fiber.join(staying)).toBe(`released ${until}`)
+        })
+      )
+
+      it.scoped(`ends the server's session when client ${line} closes its side`, () =>
+        Effect.gen(function* () {
+          const { command, server } = yield* Rig
+          const client = yield* connect(command)
+          expect(server.sessions()).toHaveLength(1)
+          const pid = client.pid()
+          const before = performance.now()
+          yield* client.close
+          // The client waits two seconds before it signals: the process has ended by itself.
+          expect(performance.now() - before).toBeLessThan(2_000)
+          expect(pid !== undefined && isThere(pid)).toBe(false)
+          yield* server.until(() => server.sessions().length === 0)
+        })
+      )
+    }
+
+    it.scoped("answers the calls in flight before it ends, and exits 0", () =>
+      Effect.gen(function* () {
+        const { server } = yield* Rig
+        const { command } = yield* Rig
+        const proxy = yield* spawnNode(command.args[0] ?? "", command.args.slice(1))
+        yield* say(proxy, initializeRequest({ id: "i" }), initialized, callTool(1, "wait", { until: name }))
+        yield* server.until(() => server.pending().length === 1)
+        yield* proxy.closeStdin
+        yield* server.release(name)
+        expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
+        expect(heard(proxy)).toMatchObject([
+          { id: "i" },
+          { id: 1, result: { content: [{ text: `released ${name}` }] } }
+        ])
+        yield* server.until(() => server.sessions().length === 0)
+        if ("url" in server) expect(server.counts.delete).toBe(server.counts.initialize)
+      })
+    )
+  })
+}
+
+/** Writes messages as lines; a string goes as it is. */
+const say = (proxy: Child, ...messages: ReadonlyArray<object | string>) =>
+  proxy.write(messages.map((m) => `${typeof m === "string" ? m : JSON.stringify(m)}\n`).join(""))
+
+const heard = (proxy: Child): ReadonlyArray<unknown> =>
+  proxy.stdout().map((line): unknown => JSON.parse(line))
+
+const start = (upstream: Upstream) => {
+  const [script = "", ...rest] = args(upstream)
+  return spawnNode(script, rest)
+}
+
+describe("forward stdio", () => {
+  it.scopedLive("says what is wrong with a line, and goes on", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer()
+      const proxy = yield* start(server)
+      yield* say(proxy, "garbage", "{}", "", "[]", request(1, "ping"))
+      yield* proxy.until(() => proxy.stdout().length === 4)
+      expect(heard(proxy)).toMatchObject([
+        { id: null, error: { code: NOT_JSON } },
+        { id: null, error: { code: INVALID } },
+        { id: null, error: { code: INVALID } },
+        { id: 1, error: { code: INVALID, message: expect.stringContaining("initialize") } }
+      ])
+      expect(server.requests).toEqual([])
+      yield* say(proxy, initializeRequest(), initialized, `\t{"id":2,"jsonrpc":"2.0","method":"ping"}\r`)
+      yield* proxy.until(() => proxy.stdout().length === 6)
+      expect(heard(proxy).slice(4)).toMatchObject([{ id: 0 }, { id: 2, result: {} }])
+    })
+  )
+
+  it.scopedLive("sends in order, and repeats the session and the revision in each request", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer()
+      const proxy = yield* start(server)
+      const numbers = Array.from({ length: 20 }, (_, index) => index + 1)
+      yield* say(
+        proxy,
+        initializeRequest(),
+        initialized,
+        ...numbers.map((id) => request(id, "test/numbered"))
+      )
+      yield* proxy.until(() => proxy.stdout().length === 21)
+      yield* proxy.closeStdin
+      expect(yield* proxy.exit).toMatchObject({ code: 0 })
+      const [first, second, ...others] = server.requests
+      expect([first, second]).toMatchObject([
+        { method: "POST", body: JSON.stringify(initializeRequest()) },
+        { method: "POST", body: JSON.stringify(initialized) }
+      ])
+      expect(first?.headers).not.toHaveProperty("mcp-session-id")
+      const named = { "mcp-session-id": "up-1", "mcp-protocol-version": "2025-11-25" }
+      expect([second, ...others]).toMatchObject(Array.from({ length: 23 }, () => ({ headers: named })))
+      expect(
+        others.filter(({ method }) => method === "POST").map(({ body }): unknown => JSON.parse(body))
+      ).toMatchObject(numbers.map((id) => ({ id })))
+      expect(others.map(({ method }) => method)).toContain("GET")
+      expect(others.at(-1)?.method).toBe("DELETE")
+    })
+  )
+
+  it.scopedLive("tells of an upstream that wants to know who asks, and of one that is not there", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer({
+        initialize: ({ answer }) => answer(401, { "www-authenticate": "Bearer" }, "who are you?")
+      })
+      const refused = yield* start(server)
+      yield* say(refused, initializeRequest({ id: "a" }))
+      yield* refused.until(() => refused.stdout().length === 1)
+      expect(heard(refused)).toMatchObject([
+        { id: "a", error: { code: ERROR, message: expect.stringContaining("401") } }
+      ])
+      for (const [upstream, why] of [
+        [{ url: "http://127.0.0.1:1/mcp" }, "cannot be reached"],
+        [{ command: ["/no/such/command"] }, "no such command"],
+        [{ command: ["sh", "-c", "echo broken >&2; exit 3"] }, "exited with code 3: broken"]
+      ] as const) {
+        const proxy = yield* start(upstream)
+        yield* say(proxy, initializeRequest({ id: "b" }))
+        yield* proxy.until(() => proxy.stdout().length === 1)
+        expect(heard(proxy)).toMatchObject([
+          { id: "b", error: { code: ERROR, message: expect.stringContaining(why) } }
+        ])
+      }
+    })
+  )
+
+  it.scopedLive("tells the calls in flight when the upstream goes, and exits 1", () =>
+    Effect.gen(function* () {
+      const server = yield* makeStdioServer
+      const proxy = yield* start(server)
+      yield* say(proxy, initializeRequest(), initialized, callTool("c", "hang"))
+      yield* server.until(() => server.pending().length === 1)
+      const [pid] = server.pids()
+      if (pid !== undefined) process.kill(pid, "SIGKILL")
+      expect(yield* proxy.exit).toEqual({ code: 1, signal: null })
+      expect(heard(proxy)[1]).toMatchObject({
+        id: "c",
+        error: { code: ERROR, message: expect.stringContaining("SIGKILL") }
+      })
+    })
+  )
+
+  for (const era of ["auto", "modern"] as const) {
+    it.scopedLive(`relays a client of 2026-07-28 (${era}) to a server of that revision`, () =>
+      Effect.gen(function* () {
+        const server = yield* makeModernServer()
+        const client = yield* connectStdio2(command(server), { era })
+        expect(client.protocolVersion()).toBe("2026-07-28")
+        expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+        const seen: Array<number> = []
+        const onProgress = (p: { readonly progress: number }) => {
+          if (seen.push(p.progress) === 5) Effect.runFork(server.release("go"))
+        }
+        yield* client.call("progress", { steps: 5, until: "go" }, { onProgress })
+        expect(seen).toEqual([1, 2, 3, 4, 5])
+        const hanging = yield* Effect.fork(client.call("hang"))
+        yield* server.until(() => server.pending().length === 1)
+        yield* Fiber.interrupt(hanging)
+        yield* server.until(() => server.cancellations.length === 1)
+        const subscription = yield* Effect.promise(() => client.client.listen({ toolsListChanged: true }))
+        yield* server.bump
+        yield* client.until(() => client.notifications.length === 1)
+        yield* Effect.promise(() => subscription.close())
+        expect(yield* client.call("echo", { text: "still" })).toBe("still")
+        expect(server.requests.some(({ headers }) => "mcp-session-id" in headers)).toBe(false)
+        expect(client.errors).toEqual([])
+      })
+    )
+  }
+
+  for (const { before, make, name } of ways) {
+    it.scopedLive(`leads a client that would rather speak 2026-07-28 to a session ${name}`, () =>
+      Effect.gen(function* () {
+        const server = yield* make
+        const client = yield* connectStdio2(command(yield* before(server)), { era: "auto" })
+        expect(client.protocolVersion()).toBe("2025-11-25")
+        expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+        expect(server.sessions()).toHaveLength(1)
+      })
+    )
+  }
+})
