@@ -202,6 +202,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.pending = this.pending.filter((pending) => pending !== id)
     if (this.pending.length > 0) return
     this.isCancelled = true
+    this.stopWaiting()
     this.deadline.set(CANCELLED_GRACE)
   }
 
@@ -213,6 +214,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   /** Gives up the upstream's answer and tells the client why. */
   cut(error: ProxyError): void {
     if (this.isOver) return
+    if (this.isCancelled) return this.endUnanswered()
     this.abort?.()
     if (this.method === "GET" && this.status > 0) this.finish("answered")
     else this.fail(error)
@@ -239,7 +241,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.isAwaited = true
   }
 
-  /** A shutdown need not wait for this: the client has its response, or has gone. */
+  /** A shutdown need not wait for this: the client has its response, wants none, or has gone. */
   private stopWaiting(): void {
     if (!this.isAwaited) return
     this.isAwaited = false

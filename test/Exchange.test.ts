@@ -425,6 +425,16 @@ describe("a cancelled call", () => {
     })
   )
 
+  it("is not waited for by a shutdown, which ends it as its grace would", () => {
+    const started = new Started(post(call(1)))
+    started.exchange.cancel(1)
+    expect(started.owner.flight.underWay).toBe(0)
+    started.exchange.cut(new ShuttingDown())
+    expect(started.answer).toMatchObject({ status: 200, text: "", ending: "end", violations: [] })
+    expect(started.upstream.isAborted).toBe(true)
+    expect(started.owner.flight).toMatchObject({ underWay: 0, least: 0 })
+  })
+
   it.effect("of another id is another's affair", () =>
     Effect.gen(function* () {
       const started = new Started(post(call(1)))

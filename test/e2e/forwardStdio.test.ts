@@ -120,10 +120,7 @@ for (const { before, make, name } of ways) {
           const client = yield* connect(command)
           expect(server.sessions()).toHaveLength(1)
           const pid = client.pid()
-          const before = performance.now()
           yield* client.close
-          // The client waits two seconds before it signals: the process has ended by itself.
-          expect(performance.now() - before).toBeLessThan(2_000)
           expect(pid !== undefined && isThere(pid)).toBe(false)
           yield* server.until(() => server.sessions().length === 0)
         })
@@ -132,8 +129,7 @@ for (const { before, make, name } of ways) {
 
     it.scoped("answers the calls in flight before it ends, and exits 0", () =>
       Effect.gen(function* () {
-        const { server } = yield* Rig
-        const { command } = yield* Rig
+        const { command, server } = yield* Rig
         const proxy = yield* spawnNode(command.args[0] ?? "", command.args.slice(1))
         yield* say(proxy, initializeRequest({ id: "i" }), initialized, callTool(1, "wait", { until: name }))
         yield* server.until(() => server.pending().length === 1)
