@@ -213,12 +213,11 @@ const headerValue = (text: string): string =>
     ? text
     : `=?base64?${Buffer.from(text).toString("base64")}?=`
 
-/** The revision that a request of 2026-07-28 or later names. */
+/** The revision that a request of 2026-07-28 or later names: a mark in its body beats a legacy header. */
 export const namedRevision = (version: string | undefined, body: Body | undefined): string | undefined =>
-  version ??
   body?.messages.map(({ params }) =>
     isVersioned(params) ? params._meta[PROTOCOL_VERSION_META] : undefined
-  )[0]
+  )[0] ?? version
 
 const isVersioned = Schema.is(
   Schema.Struct({ _meta: Schema.Struct({ [PROTOCOL_VERSION_META]: Schema.String }) })
