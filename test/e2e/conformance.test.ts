@@ -1,6 +1,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { fileURLToPath } from "node:url"
+import { bundle } from "../fixtures/bundle.js"
 import { differences, having } from "../fixtures/conformance/differences.js"
+import { overStdio } from "../fixtures/conformance/overStdio.js"
 import { makeProxies } from "../fixtures/conformance/proxies.js"
 import {
   makeClient,
@@ -9,11 +12,14 @@ import {
   testClient,
   testServer
 } from "../fixtures/conformance/suite.js"
+import { makeFolder } from "../fixtures/folder.js"
 import { makeConformanceServer } from "../fixtures/ConformanceServer.js"
 import { startProxy } from "../fixtures/Proxy.js"
 
 /** A run takes some seconds of a core's time, and more where others use the cores. */
 const patience = 120_000
+
+const conformanceScript = fileURLToPath(new URL("../fixtures/stdio/conformance.ts", import.meta.url))
 
 interface Expected {
   readonly scenarios: number
@@ -52,6 +58,29 @@ describe("the official conformance suite", () => {
       patience
     )
   }
+
+  it.scopedLive(
+    "finds a server that is a command behind the proxy as it is over HTTP, but for what only HTTP has",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* makeConformanceServer
+        const folder = yield* makeFolder("conformance")
+        const script = yield* bundle(conformanceScript, folder)
+        const proxy = yield* startProxy({ command: [process.execPath, script] })
+        const [direct, proxied] = yield* Effect.all(
+          [testServer(server.url, "2025-11-25"), testServer(proxy.url, "2025-11-25")],
+          { concurrency: "unbounded" }
+        )
+        const failed = having(proxied, "FAILURE").filter((line) => !line.startsWith("tasks-"))
+        expect([...failed, ...having(proxied, "WARNING")].join("\n")).toBe("")
+        expect(having(proxied, "SUCCESS").length).toBeGreaterThanOrEqual(80)
+        const unforeseen = differences(direct, proxied).filter(
+          (line) => !overStdio.some(([known]) => line.startsWith(known))
+        )
+        expect(unforeseen.join("\n")).toBe("")
+      }),
+    patience
+  )
 
   for (const [revision, expected] of clients) {
     it.scopedLive(
