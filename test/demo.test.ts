@@ -90,6 +90,17 @@ describe.concurrent("scripts/demo", { timeout: 60_000 }, () => {
     })
   )
 
+  it.scopedLive("--stdio gives each client a child process, and shows that none is left", () =>
+    Effect.gen(function* () {
+      const demo = yield* startDemo(["--stdio", "--seconds", "1", "--clients", "6"])
+      expect({ code: yield* demo.exitCode, stderr: demo.stderr() }).toMatchObject({ code: 0 })
+      expect(demo.stdout()).toMatch(/^sessions +6 /m)
+      expect(demo.stdout()).toMatch(/^errors +0 /m)
+      expect(demo.stdout()).toMatch(/^children left +0 +of the 6 child processes/m)
+      expect(demo.stdout()).not.toContain("sessions left")
+    })
+  )
+
   it.scopedLive("ends at once on Ctrl-C, and leaves nothing", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--clients", "4"])
@@ -150,11 +161,13 @@ describe.concurrent("scripts/demo", { timeout: 60_000 }, () => {
 
 describe("the options", () => {
   it("have defaults, and bounds", () => {
-    expect(parseOptions([])).toEqual({ serve: false, clients: 100, seconds: 8 })
+    expect(parseOptions([])).toEqual({ serve: false, stdio: false, clients: 100, seconds: 8 })
+    expect(parseOptions(["--stdio"])).toMatchObject({ stdio: true, clients: 30 })
     expect(parseOptions(["--clients", "5", "--seconds=2"])).toMatchObject({ clients: 5, seconds: 2 })
     for (const args of [
       ["--clients", "0"],
       ["--clients", "501"],
+      ["--stdio", "--clients", "101"],
       ["--seconds", "a"],
       ["--seconds"],
       ["more"]
@@ -184,6 +197,10 @@ describe("the verdict", () => {
   it("is silent when all is as it should be", () => {
     expect(verdict(findings)).toBeUndefined()
     expect(table(findings)).not.toContain("memory")
+    const untold: Findings = { ...findings, upstream: { children: undefined } }
+    expect(verdict(untold)).toBeUndefined()
+    expect(table(untold)).not.toContain("left at")
+    expect(table(untold)).not.toContain("children")
   })
 
   const wrong: ReadonlyArray<readonly [changes: Partial<Findings>, line: string]> = [
@@ -194,7 +211,9 @@ describe("the verdict", () => {
     [{ proxy: { ending: undefined, ms: 10 } }, "the proxy's exit after SIGTERM: not in time"],
     [{ sockets: { left: 1, peak: 30 } }, "sockets left here: 1"],
     [{ upstream: { issued: 11, left: 0 } }, "the demo server issued 11 sessions for 10 clients"],
-    [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3"]
+    [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3"],
+    [{ upstream: { children: { atOnce: 9, left: 0 } } }, "there were 9 child processes for 10 clients"],
+    [{ upstream: { children: { atOnce: 10, left: 1 } } }, "child processes left: 1"]
   ]
   for (const [changes, line] of wrong) {
     it(line, () => expect(verdict({ ...findings, ...changes })).toBe(line))

@@ -23,7 +23,9 @@ const demo = Effect.gen(function* () {
   // Loaded by whom they are needed, for the clients take longer to load than all the rest.
   const { serve } = yield* Effect.promise(() => import("./serve.js"))
   // What serves until a signal comes has done all that it was asked for when one comes.
-  if (options.serve) return yield* Effect.onInterrupt(serve, () => Effect.sync(() => (interruptedCode = 0)))
+  if (options.serve) {
+    return yield* Effect.onInterrupt(serve(options), () => Effect.sync(() => (interruptedCode = 0)))
+  }
   const { run } = yield* Effect.promise(() => import("./run.js"))
   const findings = yield* run(options)
   process.stdout.write(`${table(findings)}\n`)

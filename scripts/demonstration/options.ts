@@ -2,20 +2,24 @@ import { parseArgs } from "node:util"
 
 export interface Options {
   readonly serve: boolean
+  /** The demo server is a command, and each client has a child process of its own. */
+  readonly stdio: boolean
   readonly clients: number
   /** How long the clients go on calling. */
   readonly seconds: number
 }
 
-const defaults = { clients: 100, seconds: 8 }
+/** A child of Node's takes half a second of a core to start. */
+const defaults = { clients: 100, clientsOverStdio: 30, seconds: 8 }
 
 export const usage = `usage: scripts/demo [options]
 
 Starts the official demo server and shadowcat before it, lets official clients of both lines (1.x and 2.x) call
 tools through it all at once, checks that each gets its own answers, and says what is left when all have ended.
 
-  --clients N   how many clients there are at once (1 to 500, default ${defaults.clients})
+  --clients N   how many clients there are at once (1 to 500, default ${defaults.clients}, with --stdio ${defaults.clientsOverStdio})
   --seconds N   how long they go on calling (1 to 600, default ${defaults.seconds})
+  --stdio       give each client a demo server of its own, a child process of the proxy (1 to 100 clients)
   --serve       only start the two servers, tell how to point the MCP Inspector at them, and stay up
   --help        print this`
 
@@ -35,14 +39,19 @@ export const parseOptions = (args: ReadonlyArray<string>): Options | undefined =
       clients: { type: "string" },
       seconds: { type: "string" },
       serve: { type: "boolean", default: false },
+      stdio: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false }
     }
   })
-  return values.help
+  const { help, stdio } = values
+  return help
     ? undefined
     : {
         serve: values.serve,
-        clients: wholeNumber("clients", values.clients, 500) ?? defaults.clients,
+        stdio,
+        clients:
+          wholeNumber("clients", values.clients, stdio ? 100 : 500) ??
+          (stdio ? defaults.clientsOverStdio : defaults.clients),
         seconds: wholeNumber("seconds", values.seconds, 600) ?? defaults.seconds
       }
 }

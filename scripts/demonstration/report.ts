@@ -17,7 +17,18 @@ export interface Findings {
   readonly memory: number | undefined
   readonly proxy: { readonly ending: Ending | undefined; readonly ms: number }
   readonly sockets: { readonly left: number; readonly peak: number }
-  readonly upstream: { readonly issued: number; readonly left: number }
+  readonly upstream: HttpFindings | StdioFindings
+}
+
+/** The sessions of one demo server. */
+export interface HttpFindings {
+  readonly issued: number
+  readonly left: number
+}
+
+/** The child processes, at once and at the end; undefined where the system does not tell. */
+export interface StdioFindings {
+  readonly children: { readonly atOnce: number; readonly left: number } | undefined
 }
 
 const count = (value: number): string => value.toLocaleString("en")
@@ -46,11 +57,7 @@ export const table = (found: Findings): string => {
       count(sockets.left),
       `TCP connections of the clients' process, ${sockets.peak} at the peak`
     ],
-    [
-      "sessions left",
-      count(upstream.left),
-      `at the demo server, asked for each of the ${upstream.issued} it issued`
-    ]
+    ...upstreamRows(upstream)
   ]
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
   return rows
@@ -58,6 +65,20 @@ export const table = (found: Findings): string => {
       ([title, value, note]) => `${title.padEnd(widths[0] ?? 0)}  ${value.padStart(widths[1] ?? 0)}  ${note}`
     )
     .join("\n")
+}
+
+const upstreamRows = (
+  upstream: Findings["upstream"]
+): ReadonlyArray<readonly [title: string, value: string, note: string]> => {
+  if ("issued" in upstream) {
+    const note = `at the demo server, asked for each of the ${upstream.issued} it issued`
+    return [["sessions left", count(upstream.left), note]]
+  }
+  const { children } = upstream
+  if (children === undefined) return []
+  return [
+    ["children left", count(children.left), `of the ${children.atOnce} child processes that there were`]
+  ]
 }
 
 const lines = (clients: number): string =>
@@ -75,11 +96,18 @@ export const verdict = (found: Findings): string | undefined => {
     sessions.atOnce !== clients && `the proxy had ${sessions.atOnce} sessions for ${clients} clients`,
     sessions.afterDeletes !== vanished &&
       `the proxy had ${sessions.afterDeletes} sessions after the DELETEs, not ${vanished}`,
-    upstream.issued !== clients &&
+    "issued" in upstream &&
+      upstream.issued !== clients &&
       `the demo server issued ${upstream.issued} sessions for ${clients} clients`,
+    "children" in upstream &&
+      (upstream.children?.atOnce ?? clients) !== clients &&
+      `there were ${upstream.children?.atOnce} child processes for ${clients} clients`,
     proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${ended(proxy.ending)}`,
     sockets.left > 0 && `sockets left here: ${sockets.left}`,
-    upstream.left > 0 && `sessions left at the demo server: ${upstream.left}`
+    "issued" in upstream && upstream.left > 0 && `sessions left at the demo server: ${upstream.left}`,
+    "children" in upstream &&
+      (upstream.children?.left ?? 0) > 0 &&
+      `child processes left: ${upstream.children?.left}`
   ].filter((line) => line !== false)
   return wrong.length === 0 ? undefined : wrong.join("; ")
 }

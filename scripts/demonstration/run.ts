@@ -6,6 +6,7 @@ import { DemoFailure } from "./failure.js"
 import { liveSessions } from "./health.js"
 import { knownSessions } from "./leftovers.js"
 import { load } from "./load.js"
+import { countMarked } from "./marked.js"
 import { peakMemory } from "./memory.js"
 import type { Options } from "./options.js"
 import { makeProgress, type Progress } from "./progress.js"
@@ -22,10 +23,14 @@ const vanishes = ({ number }: Client): boolean => number % vanishingEvery === va
 
 /** What all but the load may take: generous, for the machine may be busy, and within what the demo promises. */
 const secondsForTheRest = 18
+const secondsToStartChildren = 30
+
+/** How many clients connect at once where each has a child that has to start: a client does not wait for long. */
+const connectingOverStdio = 4
 
 /** Starts the servers, lets the clients call, ends everything, and tells what was found. */
 export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
-  const limit = options.seconds + secondsForTheRest
+  const limit = options.seconds + secondsForTheRest + (options.stdio ? secondsToStartChildren : 0)
   let doing = ""
   return Effect.gen(function* () {
     const line = yield* makeProgress
@@ -37,8 +42,8 @@ export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
       update: line.update
     }
     const sockets = yield* countSockets
-    progress.begin("starting the demo server and the proxy")
-    const servers = yield* startServers
+    progress.begin(options.stdio ? "starting the proxy" : "starting the demo server and the proxy")
+    const servers = yield* startServers(options.stdio)
     const used = yield* Effect.scoped(use(servers, options, progress)).pipe(
       Effect.raceFirst(servers.endedEarly)
     )
@@ -49,18 +54,14 @@ export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
     yield* soon(Effect.sync(() => sockets.open() === 0))
     const left = sockets.open()
 
-    progress.begin("asking the demo server for what is left")
-    const issued = [...servers.issued]
-    const known = yield* Effect.raceFirst(
-      knownSessions(servers.upstream.url, issued),
-      servers.upstream.endedEarly
-    )
+    progress.begin("looking for what is left")
+    const { children, ...found } = used
     return {
-      ...used,
+      ...found,
       memory,
       proxy,
       sockets: { left, peak: sockets.peak() },
-      upstream: { issued: issued.length, left: known }
+      upstream: yield* leftAt(servers.upstream, children)
     }
   }).pipe(
     Effect.scoped,
@@ -71,17 +72,38 @@ export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
   )
 }
 
-type Used = Omit<Findings, "memory" | "proxy" | "sockets" | "upstream">
+type Used = Omit<Findings, "memory" | "proxy" | "sockets" | "upstream"> & {
+  /** While all clients are connected. */
+  readonly children: number | undefined
+}
+
+const leftAt = (
+  upstream: Servers["upstream"],
+  children: number | undefined
+): Effect.Effect<Findings["upstream"], DemoFailure> =>
+  Effect.gen(function* () {
+    if ("server" in upstream) {
+      const issued = [...upstream.issued]
+      const { endedEarly, url } = upstream.server
+      return { issued: issued.length, left: yield* Effect.raceFirst(knownSessions(url, issued), endedEarly) }
+    }
+    const left = yield* countMarked(upstream.mark)
+    return {
+      children: children === undefined || left === undefined ? undefined : { atOnce: children, left }
+    }
+  })
 
 const use = (
-  { proxy }: Servers,
-  { clients: count, seconds }: Options,
+  { proxy, upstream }: Servers,
+  { clients: count, seconds, stdio }: Options,
   progress: Progress
 ): Effect.Effect<Used, DemoFailure, Scope.Scope> =>
   Effect.gen(function* () {
     progress.begin(`connecting ${count} clients`)
-    const clients = yield* atOnce(Array.from({ length: count }, (_, number) => connect(proxy.url, number)))
+    const connecting = Array.from({ length: count }, (_, number) => connect(proxy.url, number))
+    const clients = yield* atOnce(connecting, stdio ? connectingOverStdio : "unbounded")
     const sessions = yield* liveSessions(proxy.url)
+    const children = "mark" in upstream ? yield* countMarked(upstream.mark) : undefined
 
     const tally = new Tally()
     const started = performance.now()
@@ -108,6 +130,7 @@ const use = (
     yield* soon(Effect.map(liveSessions(proxy.url), (left) => left === vanished))
     return {
       clients: count,
+      children,
       sessions: { atOnce: sessions, afterDeletes: yield* liveSessions(proxy.url) },
       vanished,
       seconds,
@@ -119,8 +142,7 @@ const use = (
     }
   })
 
-const atOnce = <A, R>(effects: ReadonlyArray<Effect.Effect<A, ClientFailure, R>>) =>
-  Effect.mapError(
-    Effect.all(effects, { concurrency: "unbounded" }),
-    ({ message }) => new DemoFailure({ message })
-  )
+const atOnce = <A, R>(
+  effects: ReadonlyArray<Effect.Effect<A, ClientFailure, R>>,
+  concurrency: number | "unbounded" = "unbounded"
+) => Effect.mapError(Effect.all(effects, { concurrency }), ({ message }) => new DemoFailure({ message }))

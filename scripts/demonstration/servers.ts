@@ -1,18 +1,28 @@
-/** The two servers of the demo: the official demo server, and the proxy before it. */
+/** What the demo starts: the official demo server and the proxy before it, or a proxy that starts demo servers. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { createRequire } from "node:module"
 import { fileURLToPath } from "node:url"
 import { type Ending, type Server, startServer } from "./children.js"
 import type { DemoFailure } from "./failure.js"
+import { makeMark, type Mark } from "./marked.js"
 
 export interface Servers {
-  readonly upstream: Server
   readonly proxy: Server
-  /** The ids of all sessions that the upstream has issued so far, read off its log. */
-  readonly issued: ReadonlySet<string>
-  /** Fails as soon as one of the two ends by itself. */
+  readonly upstream: HttpUpstream | StdioUpstream
+  /** Fails as soon as a server ends by itself. */
   readonly endedEarly: Effect.Effect<never, DemoFailure>
+}
+
+export interface HttpUpstream {
+  readonly server: Server
+  /** The ids of all sessions that it has issued so far, read off its log. */
+  readonly issued: ReadonlySet<string>
+}
+
+export interface StdioUpstream {
+  /** What the child processes carry. */
+  readonly mark: Mark
 }
 
 const everything = createRequire(import.meta.url).resolve(
@@ -21,9 +31,31 @@ const everything = createRequire(import.meta.url).resolve(
 const loopback = fileURLToPath(new URL("loopback.js", import.meta.url))
 const shadowcat = fileURLToPath(new URL("../../dist/shadowcat.js", import.meta.url))
 
-export const startServers: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Effect.gen(function* () {
+export const startServers = (stdio: boolean): Effect.Effect<Servers, DemoFailure, Scope.Scope> =>
+  stdio ? startOverStdio : startOverHttp
+
+const startProxy = (upstream: ReadonlyArray<string>): Effect.Effect<Server, DemoFailure, Scope.Scope> =>
+  startServer({
+    name: "the proxy",
+    args: [shadowcat, ..."forward http --multi-session --port 0 --log-level warning".split(" "), ...upstream]
+  })
+
+const startOverStdio: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Effect.gen(function* () {
+  const mark = yield* makeMark
+  const proxy = yield* startProxy([
+    "--env",
+    `${mark.name}=${mark.value}`,
+    "--",
+    process.execPath,
+    everything,
+    "stdio"
+  ])
+  return { proxy, upstream: { mark }, endedEarly: proxy.endedEarly }
+})
+
+const startOverHttp: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Effect.gen(function* () {
   const issued = new Set<string>()
-  const upstream = yield* startServer({
+  const server = yield* startServer({
     name: "the demo server",
     args: ["--import", loopback, everything, "streamableHttp"],
     env: { PORT: "0" },
@@ -32,15 +64,12 @@ export const startServers: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Ef
       if (id !== undefined) issued.add(id)
     }
   })
-  const proxy = yield* startServer({
-    name: "the proxy",
-    args: [
-      shadowcat,
-      ..."forward http --multi-session --port 0 --log-level warning --url".split(" "),
-      upstream.url
-    ]
-  })
-  return { upstream, proxy, issued, endedEarly: Effect.raceFirst(upstream.endedEarly, proxy.endedEarly) }
+  const proxy = yield* startProxy(["--url", server.url])
+  return {
+    proxy,
+    upstream: { server, issued },
+    endedEarly: Effect.raceFirst(server.endedEarly, proxy.endedEarly)
+  }
 })
 
 export interface Stopped {
