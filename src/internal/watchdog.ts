@@ -127,14 +127,14 @@ export class Watchdog {
     shell.stdin.on("error", () => {})
     // Where there is no shell, children still end with their sessions, and by themselves when their input ends.
     shell.on("error", () => {})
-    shell.on("exit", () => this.replace())
+    shell.on("exit", (_code, signal) => this.replace(signal))
     shell.unref()
     return shell
   }
 
-  /** Something has killed it. */
-  private replace(): void {
-    if (this.isOver) return
+  /** Something has killed it; one that has ended by itself is no shell that another would be better than. */
+  private replace(signal: NodeJS.Signals | null): void {
+    if (this.isOver || signal === null) return
     this.shell = this.start()
     for (const group of this.marks.keys()) this.tell(`+ ${group}`)
   }
