@@ -90,6 +90,7 @@ const limits = {
   "max-per-client": [429, "This client has all the sessions that it may have"],
   "max-exchanges": [429, "Too many requests are in flight at once"],
   "max-stateless": [503, "All places for requests without a session are taken"],
+  "max-message": [503, "The upstream's command does not read what it is sent"],
   "max-children": [503, "All child processes of this proxy are in use"],
   "max-connections": [503, "This proxy has all the connections that it may have"],
   "max-buffered": [503, "This proxy holds all the request bytes that it may hold"],

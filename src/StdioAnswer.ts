@@ -10,7 +10,7 @@ import type { Flow } from "./Upstream.js"
 
 /** Where lines go. Flows are stopped while it takes no more. */
 export interface Output {
-  readonly write: (line: Buffer, flow: Flow | undefined) => void
+  readonly write: (line: Buffer, flow?: Flow) => void
 }
 
 export class StdioAnswer implements Answer {

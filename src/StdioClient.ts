@@ -145,7 +145,7 @@ export class StdioClient {
 
   private tell(error: ProxyError, ids: ReadonlyArray<RequestId | undefined>): void {
     for (const id of ids) {
-      this.services.output.write(Buffer.concat([Buffer.from(toJsonRpc(error, id)), END]), undefined)
+      this.services.output.write(Buffer.concat([Buffer.from(toJsonRpc(error, id)), END]))
     }
   }
 

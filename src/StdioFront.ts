@@ -58,7 +58,7 @@ export const make = (
     const sessions = yield* Sessions
     const { name } = yield* UpstreamPool
     const { input, maxBody, shutdownTimeout } = options
-    const output = new Lines(options.output)
+    const output = new Lines(options.output, input)
     const left = yield* Deferred.make<CloseReason, ProxyError>()
     const run = yield* FiberSet.makeRuntime<never>()
     yield* Effect.addFinalizer(() => output.flushed)
@@ -67,11 +67,15 @@ export const make = (
         const client = new StdioClient({ sessions, output, upstream: name, run, flow: input })
         const lines = new LineSplitter(maxBody)
         const leave = () => Deferred.unsafeDone(left, Effect.succeed<CloseReason>("deleted"))
-        const end = () => client.finish(leave)
+        const end = () => {
+          const rest = lines.rest()
+          if (rest !== undefined) client.receive(rest)
+          client.finish(leave)
+        }
         const read = (chunk: Buffer) => {
           if (lines.push(chunk, (line) => client.receive(line))) return
           const error = new BadRequest({ reason: "TooLarge" })
-          output.write(Buffer.from(`${toJsonRpc(error, undefined)}\n`), undefined)
+          output.write(Buffer.from(`${toJsonRpc(error, undefined)}\n`))
           Deferred.unsafeDone(left, Effect.fail(error))
         }
         input.on("data", read).on("end", end).on("error", end)
@@ -97,10 +101,14 @@ export const make = (
 class Lines implements Output {
   private readonly stopped = new Set<Flow>()
 
-  constructor(private readonly stream: Writable) {}
+  constructor(
+    private readonly stream: Writable,
+    /** What is stopped when a line comes from nobody else. */
+    private readonly input: Flow
+  ) {}
 
-  write(line: Buffer, flow: Flow | undefined): void {
-    if (this.stream.write(line) || flow === undefined) return
+  write(line: Buffer, flow = this.input): void {
+    if (this.stream.write(line)) return
     if (this.stopped.size === 0) this.stream.once("drain", () => this.resume())
     this.stopped.add(flow)
     flow.pause()

@@ -47,7 +47,7 @@ export interface Options {
   readonly startTimeout: Duration.DurationInput
   /** How long to wait for the end of a child after its input has ended, and again after SIGTERM. Default: 5 s. */
   readonly killTimeout: Duration.DurationInput
-  /** How many bytes a message of a child may have. Default: 16 MiB. */
+  /** How many bytes a message of a child may have, and how many may wait for it to read them. Default: 16 MiB. */
   readonly maxMessage: number
   /** Whether the standard error of children is logged at debug, is that of this process, or goes nowhere. Default: log. */
   readonly stderr: "log" | "inherit" | "ignore"
@@ -138,7 +138,7 @@ export class StdioUpstream implements Upstream {
         },
         this.watchdog
       ),
-      (error) => this.error("NotStarted", reasons[errorCode(error) ?? ""] ?? error.message)
+      ({ cause }) => this.error("NotStarted", reasons[errorCode(cause) ?? ""] ?? String(cause))
     )
   }
 
@@ -210,7 +210,7 @@ class StdioLease implements Lease {
     if (this.end !== undefined) return fail(sink, this.end)
     if (method === "GET") return this.conversation.listen(sink)
     if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("NotAsked"))
-    const wrong = this.wrongIn(body)
+    const wrong = this.wrongWith(body)
     if (wrong !== undefined) return refuse(sink, wrong, requestId(body))
     if (requestIds(body).length === 0) return this.pass(body, bytes, sink)
     const how = { accepted: accepted(first(headers, "accept")) }
@@ -239,10 +239,10 @@ class StdioLease implements Lease {
   /** Notifications and responses are accepted once the child's pipe has taken them. */
   private pass(body: Body, bytes: Uint8Array, sink: Sink): Abort {
     let isOver = false
-    this.write(body, bytes, () => {
+    this.write(body, bytes, (isTaken) => {
       if (isOver) return
-      if (this.end === undefined) answerAtOnce(sink, 202)
-      else sink.error(this.end)
+      if (isTaken) answerAtOnce(sink, 202)
+      else sink.error(this.end ?? this.upstream.error("Gone", "closed its standard input"))
     })
     return () => {
       isOver = true
@@ -250,7 +250,7 @@ class StdioLease implements Lease {
   }
 
   /** A batch becomes lines: not every server that speaks 2025-03-26 takes one. */
-  private write(body: Body, bytes: Uint8Array, done: () => void): void {
+  private write(body: Body, bytes: Uint8Array, done: (isTaken: boolean) => void): void {
     if (!body.isBatch) return this.child.write(bytes, done)
     const [last, ...others] = body.messages
       .toReversed()
@@ -266,7 +266,9 @@ class StdioLease implements Lease {
     }
   }
 
-  private wrongIn(body: Body): BadRequest | undefined {
+  private wrongWith(body: Body): BadRequest | LimitReached | undefined {
+    if (this.isUnread)
+      return new LimitReached({ limit: "max-message", bound: this.upstream.options.maxMessage })
     if (body.isBatch && !hasBatches(this.revision)) return new BadRequest({ reason: "NoBatches" })
     return this.conversation.isTaken(body) ? new BadRequest({ reason: "IdTaken" }) : undefined
   }
@@ -282,7 +284,13 @@ class StdioLease implements Lease {
     }
   }
 
+  /** Whether the child leaves unread what it is sent. */
+  private get isUnread(): boolean {
+    return this.child.unread > this.upstream.options.maxMessage
+  }
+
   private refuse(id: RequestId): void {
+    if (this.isUnread) return
     this.child.write(Buffer.from(toJsonRpc(this.upstream.error("NotAsked"), id)), () => {})
   }
 
@@ -300,7 +308,7 @@ const fail = (sink: Sink, error: UpstreamError): Abort => {
   return () => {}
 }
 
-const refuse = (sink: Sink, wrong: BadRequest, id: RequestId | undefined): Abort => {
+const refuse = (sink: Sink, wrong: BadRequest | LimitReached, id: RequestId | undefined): Abort => {
   answerAtOnce(sink, wrong.status, toJsonRpc(wrong, id))
   return () => {}
 }

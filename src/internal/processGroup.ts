@@ -1,5 +1,6 @@
 /** A command that runs in a process group of its own, all of which ends with the scope. */
 import { type ChildProcess, spawn } from "node:child_process"
+import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -27,11 +28,14 @@ const INTERVAL = Duration.millis(10)
 /** How often to look whether those who are left are zombies, which costs more. */
 const LOOK_INTERVAL = Duration.millis(250)
 
-/** Starts a command. Fails with the system's error when it cannot be started. */
+/** The command cannot be started, for what the system says. */
+export class NotStarted extends Data.TaggedError("NotStarted")<{ readonly cause: unknown }> {}
+
+/** Starts a command. */
 export const start = (
   options: Options,
   watchdog: Watchdog
-): Effect.Effect<ChildProcess, Error, Scope.Scope> =>
+): Effect.Effect<ChildProcess, NotStarted, Scope.Scope> =>
   Effect.acquireRelease(launch(options, watchdog), (child) =>
     Effect.andThen(stop(child, options.killTimeout), () => {
       if (child.pid !== undefined) watchdog.forget(child.pid)
@@ -39,12 +43,14 @@ export const start = (
     })
   )
 
-const launch = (options: Options, watchdog: Watchdog): Effect.Effect<ChildProcess, Error> =>
-  Effect.flatMap(Effect.try({ try: () => spawned(options, watchdog), catch: asError }), (child) =>
-    Effect.async((resume) => {
-      child.once("spawn", () => resume(Effect.succeed(child)))
-      child.on("error", (error) => resume(Effect.fail(error)))
-    })
+const launch = (options: Options, watchdog: Watchdog): Effect.Effect<ChildProcess, NotStarted> =>
+  Effect.flatMap(
+    Effect.try({ try: () => spawned(options, watchdog), catch: (cause) => new NotStarted({ cause }) }),
+    (child) =>
+      Effect.async((resume) => {
+        child.once("spawn", () => resume(Effect.succeed(child)))
+        child.on("error", (cause) => resume(new NotStarted({ cause })))
+      })
   )
 
 const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
@@ -59,8 +65,6 @@ const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
   if (child.pid !== undefined) watchdog.guard(child.pid, mark)
   return child
 }
-
-const asError = (cause: unknown): Error => (cause instanceof Error ? cause : new Error(String(cause)))
 
 /** The end of input, then SIGTERM, then SIGKILL (Lifecycle, "Shutdown"); the last two go to the whole group. */
 const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>

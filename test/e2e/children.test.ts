@@ -152,6 +152,25 @@ describe("a child that ends in the middle of a call", () => {
     )
   }
 
+  nasty("(its input is closed) ends its session when it is told something", (front) =>
+    Effect.gen(function* () {
+      const session = yield* open(front.url)
+      expectText(yield* tell(front.url, session, "close stdin"), 1, "close stdin")
+      const message = /closed its standard input/
+      expectError(yield* tell(front.url, session, "hello", 2), { status: 502, code: ERROR, id: 2, message })
+      yield* front.untilHealth(({ sessions }) => sessions === 1)
+      yield* expectGone(front, session)
+    })
+  )
+
+  nasty("has its last words heard, whatever they end with", (front) =>
+    Effect.gen(function* () {
+      const session = yield* open(front.url)
+      expectText(yield* tell(front.url, session, "end without a newline"), 1, "end without a newline")
+      yield* front.untilHealth(({ sessions }) => sessions === 1)
+    })
+  )
+
   nasty("tells all its calls, one of them on a stream", (front) =>
     Effect.gen(function* () {
       const session = yield* open(front.url)
@@ -281,6 +300,22 @@ describe("a child that floods", () => {
 })
 
 describe("a child that never reads", () => {
+  nasty(
+    "is sent no more than may wait for it, whatever its client cancels",
+    (front) =>
+      Effect.gen(function* () {
+        const session = yield* open(front.url, "never reads")
+        const call = callTool("large", "hello", { data: "x".repeat(300_000) })
+        const first = yield* Effect.fork(post(front.url, call, session.session))
+        yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes > 300_000)
+        const message = /does not read.*--max-message 100000/
+        expectError(yield* tell(front.url, session, "hello"), { status: 503, code: ERROR, id: 1, message })
+        expect((yield* del(front.url, session.session)).status).toBe(200)
+        yield* Fiber.await(first)
+      }),
+    { maxMessage: 100_000 }
+  )
+
   nasty("holds back its own client only", (front) =>
     Effect.gen(function* () {
       const session = yield* open(front.url, "never reads")

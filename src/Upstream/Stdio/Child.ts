@@ -30,11 +30,14 @@ export class Child {
     private readonly listener: Listener
   ) {
     const { stderr, stdin, stdout } = process
-    // Whoever closes its input is about to end, or will be told so when it does not answer.
-    stdin?.on("error", () => {})
+    stdin?.on("error", () => this.closes("closed its standard input"))
     const lines = new LineSplitter(maxMessage)
     stdout?.on("data", (chunk: Buffer) => this.read(lines, chunk))
-    stdout?.on("end", () => this.ended())
+    stdout?.on("end", () => {
+      const rest = lines.rest()
+      if (rest !== undefined) this.say(rest)
+      this.closes("closed its standard output")
+    })
     const complaints = new LineSplitter(MAX_COMPLAINT)
     stderr?.on("data", (chunk: Buffer) => {
       if (!complaints.push(chunk, (line) => this.complain(line))) this.complain(chunk.subarray(0, MAX_QUOTED))
@@ -47,11 +50,16 @@ export class Child {
     process.on("exit", () => setTimeout(() => this.exited(), LAST_WORDS).unref())
   }
 
-  /** Writes a message; `done` is called when the child's pipe has taken it, or will not. */
-  write(message: Uint8Array, done: () => void): void {
+  /** How many bytes wait for the child to read them. */
+  get unread(): number {
+    return this.process.stdin?.writableLength ?? 0
+  }
+
+  /** Writes a message; `done` is told whether the child's pipe has taken it. */
+  write(message: Uint8Array, done: (isTaken: boolean) => void): void {
     const { stdin } = this.process
-    if (stdin === null || !stdin.writable) return done()
-    stdin.write(Buffer.concat([asLine(message), END]), done)
+    if (stdin === null || !stdin.writable) return done(false)
+    stdin.write(Buffer.concat([asLine(message), END]), (error) => done(error == null))
   }
 
   pause(): void {
@@ -69,10 +77,12 @@ export class Child {
 
   private read(lines: LineSplitter, chunk: Buffer): void {
     if (this.isGone) return
-    const isRead = lines.push(chunk, (line) => {
-      if (!this.isGone && line.length > 0) this.listener.line(line)
-    })
+    const isRead = lines.push(chunk, (line) => this.say(line))
     if (!isRead) this.go(`sent a message of more than --max-message ${this.maxMessage} bytes`)
+  }
+
+  private say(line: Buffer): void {
+    if (!this.isGone && line.length > 0) this.listener.line(line)
   }
 
   private complain(line: Buffer): void {
@@ -82,13 +92,10 @@ export class Child {
     this.listener.complaint(text)
   }
 
-  /** A child without standard output can answer nothing, whether or not it has ended. */
-  private ended(): void {
+  /** A child that can be told nothing, or say nothing, is as good as ended. Most often it is the first sign of its end. */
+  private closes(what: string): void {
     const { exitCode, signalCode } = this.process
-    if (exitCode === null && signalCode === null) {
-      // Most often it is the first that is heard of its end.
-      setTimeout(() => this.go("closed its standard output"), LAST_WORDS).unref()
-    }
+    if (exitCode === null && signalCode === null) setTimeout(() => this.go(what), LAST_WORDS).unref()
   }
 
   private exited(): void {

@@ -2,8 +2,14 @@
  * Who is told what a child says. Its messages come in one line after the other, and only responses say what they
  * belong to; each goes to exactly one answer (Transports, "Multiple Connections").
  */
-import { type Body, type Message, progressToken, progressTokens, requestIds } from "../../Protocol.js"
-import type { RequestId } from "../../Protocol.js"
+import {
+  type Body,
+  type Message,
+  progressToken,
+  progressTokens,
+  type RequestId,
+  requestIds
+} from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
 import type { Abort, Sink } from "../../Upstream.js"
 import { type Asked, Reply } from "./Reply.js"
@@ -86,11 +92,13 @@ export class Conversation {
    */
   private addressee(message: Message): Reply | undefined {
     const token = progressToken(message)
-    const told = token === undefined ? undefined : this.tokens.get(token)
-    if (told?.isOpen === true) return told
+    const stream = Array.from(this.streams).at(-1)
+    if (token !== undefined) {
+      const reply = this.tokens.get(token)
+      return reply?.isOpen === true ? reply : stream
+    }
     const open = Array.from(this.replies).filter(({ isOpen }) => isOpen)
     if (open.length === 1 && this.replies.size === 1) return open[0]
-    const stream = Array.from(this.streams).at(-1)
     return stream ?? (message.id === undefined ? undefined : open[0])
   }
 

@@ -68,7 +68,8 @@ export class Reply implements Flow {
   /** Something else that the child says meanwhile. */
   tell(line: Buffer): void {
     this.stream()
-    this.sink.data(frame(line))
+    // Whoever was told the head may have given up at once.
+    if (!this.isOver) this.sink.data(frame(line))
   }
 
   /** There will be no more answers. */

@@ -20,7 +20,7 @@ export class Waiting {
   /** Keeps a message. At a bound the oldest notifications go; a request is refused, for the child waits for an answer. */
   add({ id }: Message, line: Buffer): void {
     const item: Item = { line, id: id ?? undefined }
-    while (!this.fits(item) && this.dropOldest());
+    while (line.length <= MAX_BYTES && !this.fits(item) && this.dropOldest());
     if (this.fits(item)) {
       this.items.push(item)
       this.bytes += line.length
