@@ -133,8 +133,10 @@ describe("a command that cannot be started", () => {
       Effect.gen(function* () {
         const watchdog = yield* Watchdog.make
         const before = yield* descriptors()
-        const error = yield* Effect.flip(start(watchdog, { census: new Census(), script: "", ...options }))
-        expect(error.message).toMatch(message)
+        const { cause } = yield* Effect.flip(
+          start(watchdog, { census: new Census(), script: "", ...options })
+        )
+        expect(String(cause)).toMatch(message)
         yield* eventually(descriptors(), ({ total }) => total === before.total)
       })
     )
