@@ -27,9 +27,10 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   /** Whom to tell when the client goes away. */
   onLeave: Leave | undefined
   private flow: Flow | undefined
-  private isFlushed = false
   private isPaused = false
+  /** The head waits for the body, or for the end of this tick, and in that time what comes of the body with it. */
   private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
+  private early: Array<Uint8Array> | undefined
   private reserved = 0
   private isHeld = false
   private isClosed = false
@@ -80,23 +81,32 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   head(status: number, headers: MutableHeaders, flow: Flow): void {
     this.flow = flow
-    if (!hasType(headers, EVENT_STREAM)) {
-      // It goes out with the body: if that never comes, there can still be an error in its place.
-      this.heldHead = { status, headers }
-      return
-    }
-    this.writeHead(status, headers)
-    // A stream may stay silent for long after its head.
-    process.nextTick(flushHead, this)
+    // It goes out with the body: if that never comes, there can still be an error in its place.
+    this.heldHead = { status, headers }
+    if (!hasType(headers, EVENT_STREAM)) return
+    // A stream may stay silent for long after its head; most are over in the same tick, and their length is known then.
+    this.early = []
+    process.nextTick(flush, this)
   }
 
-  flushHead(): void {
-    if (!this.isFlushed) this.response.flushHeaders()
+  /** The tick is over in which the head of a stream came. */
+  flush(): void {
+    if (this.early === undefined || this.response.destroyed) return
+    const chunks = this.early
+    this.early = undefined
+    this.releaseHead()
+    if (chunks.length === 0) this.response.flushHeaders()
+    for (const chunk of chunks) this.write(chunk)
   }
 
   data(chunk: Uint8Array): void {
-    this.releaseHead()
     this.terms.telemetry.sent(chunk.length)
+    if (this.early !== undefined) return void this.early.push(chunk)
+    this.releaseHead()
+    this.write(chunk)
+  }
+
+  private write(chunk: Uint8Array): void {
     if (this.response.write(chunk) || this.response.destroyed || this.isPaused) return
     this.isPaused = true
     this.flow?.pause()
@@ -105,16 +115,20 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 
   end(): void {
-    this.releaseHead()
-    this.response.end()
+    if (this.early === undefined) {
+      this.releaseHead()
+      this.response.end()
+    } else this.endAtOnce(this.early)
     if (this.response.writableLength > 0) this.expectRead()
   }
 
   error(error: ProxyError): void {
     if (this.response.writableEnded) return
     this.terms.telemetry.refused(errorLabel(error))
+    if (this.early !== undefined && this.early.length > 0) this.flush()
     if (this.response.headersSent) return this.expire()
     this.heldHead = undefined
+    this.early = undefined
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
   }
 
@@ -142,8 +156,17 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     this.endAfterRequest()
   }
 
+  /** The whole stream has come in the tick of its head. */
+  private endAtOnce(chunks: ReadonlyArray<Uint8Array>): void {
+    const [first] = chunks
+    const body = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks)
+    this.early = undefined
+    if (this.heldHead !== undefined) this.heldHead.headers["content-length"] = String(body.length)
+    this.releaseHead()
+    this.response.end(body)
+  }
+
   private releaseHead(): void {
-    this.isFlushed = true
     if (this.heldHead === undefined) return
     const { headers, status } = this.heldHead
     this.heldHead = undefined
@@ -199,7 +222,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 }
 
-const flushHead = (answer: HttpAnswer): void => answer.flushHead()
+const flush = (answer: HttpAnswer): void => answer.flush()
 
 const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),

@@ -1136,13 +1136,14 @@ describe("what comes back to the client", () => {
         yield* get(front.url, opened.session),
         yield* post(front.url, list, modern)
       ]
-      for (const { headers } of streams) {
+      for (const { headers, text } of streams) {
         expect(headers).toMatchObject({
           "content-type": "text/event-stream; charset=utf-8",
           "cache-control": "no-cache, no-transform",
           "x-accel-buffering": "no"
         })
-        expect(headers).not.toHaveProperty("content-length")
+        // Of a stream that is over at once, the length is that of what the proxy has made of it.
+        expect([undefined, String(text.length)]).toContain(headers["content-length"])
       }
       const { headers } = yield* post(front.url, request(8, "ping"), opened.session)
       expect(headers).not.toHaveProperty("x-accel-buffering")
