@@ -1,35 +1,19 @@
 /** One request of a client and its answer, on their way through the proxy. */
+import type { Answer } from "./Answer.js"
 import type { HeldAnswer } from "./Initialize.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
-import { first, type Headers, hasType, type MutableHeaders, streaming, toClient } from "./internal/headers.js"
+import { first, type Headers, hasType, streaming, toClient } from "./internal/headers.js"
 import * as Sse from "./internal/sse.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
 import type { Listener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
+import { type Awaiting, Intake } from "./Intake.js"
+import type { Delivery } from "./Delivery.js"
+import type { Broken } from "./Resumption.js"
+import type { Streams } from "./Streams.js"
 import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
-
-/** What an answer is written to. Besides what an upstream may say, it can be told any error of the proxy. */
-export interface Answer extends Omit<Sink, "head" | "error"> {
-  readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
-  /** Ends the answer. Before the head it becomes a JSON-RPC error; after it, the answer is cut off. */
-  readonly error: (error: ProxyError) => void
-  /** The last call, also when the client has gone: nothing of its request is held any more. */
-  readonly settled: () => void
-}
-
-/** An answer that nobody waits for. */
-export const discard: Answer = {
-  head: () => {},
-  data: () => {},
-  end: () => {},
-  error: () => {},
-  settled: () => {}
-}
-
-/** Tells an exchange that its client has gone: its connection is closed. */
-export type Leave = () => void
 
 /** Whoever an exchange is made for: a session, or the proxy itself for those without one. */
 export interface Owner {
@@ -42,6 +26,12 @@ export interface Owner {
   /** Counts the exchanges that a shutdown waits for. */
   readonly flight: Flight
   readonly telemetry: Listener
+  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  readonly keepAlive: number
+  /** Where streams are kept for clients that come back; `undefined` where they are passed on as they are. */
+  readonly resumable: Streams | undefined
+  /** Goes on with a stream that has broken at the upstream; tells whether it is complete then. */
+  readonly resume: (broken: Broken, done: (isComplete: boolean) => void) => Abort
   /** The upstream has failed; called before the client is told. */
   readonly failed: (exchange: Exchange, error: UpstreamError) => void
   /** The exchange is over; called once, last. */
@@ -51,7 +41,7 @@ export interface Owner {
 /** How long the upstream may still answer a request that the client has cancelled: most never do. */
 const CANCELLED_GRACE = 5_000
 
-export class Exchange implements Sink, Flow, Expirable, Bagged {
+export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   slot = OUTSIDE
   /** The status that the upstream answered; 0 before that. */
   status = 0
@@ -69,6 +59,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   private abort: Abort | undefined
   private flow: Flow | undefined
   private splitter: Sse.FrameSplitter | undefined
+  /** What reads a stream that the client can come back to, and what brings it to the client. */
+  private intake: Intake | undefined
+  private delivery: Delivery | undefined
   private isResumable = false
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
@@ -88,6 +81,11 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.label = methodLabel(request.body)
     this.pending = request.body === undefined ? [] : requestIds(request.body)
     this.deadline = owner.deadlines.of(this)
+  }
+
+  /** Whether it feeds standalone streams, which may be read or not. */
+  get feeds(): boolean {
+    return this.method === "GET" && this.delivery !== undefined
   }
 
   /** Whether the client waits for the response to one of its requests, or for what a stream may bring. */
@@ -131,14 +129,18 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   head(status: number, headers: Headers, flow: Flow): void {
     this.status = status
     this.flow = flow
-    if (isEventStream(headers)) this.splitter = new Sse.FrameSplitter()
-    else this.expectMore()
+    if (!isEventStream(headers)) this.expectMore()
+    else if (this.owner.resumable !== undefined && this.isAttended)
+      return this.track(this.owner.resumable, headers)
+    else this.splitter = new Sse.FrameSplitter()
     if (!this.isAttended) return
     const forClient = toClient(headers, this.owner.id)
     this.answer.head(status, this.splitter === undefined ? forClient : streaming(forClient), this)
+    if (this.splitter !== undefined) this.expectSilence()
   }
 
   data(chunk: Uint8Array): void {
+    if (this.intake !== undefined) return this.intake.data(chunk)
     if (this.splitter === undefined) {
       this.expectMore()
       if (this.isAttended) this.answer.data(chunk)
@@ -148,8 +150,23 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     if (frames === undefined || !this.isAttended) return
     // Without a session there is nothing to resume, whatever ids the events have.
     this.isResumable ||= this.owner.id !== undefined && Sse.hasEventId(frames)
-    this.noteResponses(frames, this.splitter)
+    // A frame that is too large to be held is not read; it may well be the response.
+    if (!this.splitter.isAtBorder) this.mayBeAnswered ||= this.pending.length > 0
+    else this.note(frames)
     this.answer.data(frames)
+    this.expectSilence()
+  }
+
+  /** Looks whether the frames answer one of the requests. */
+  note(frames: Buffer): void {
+    if (this.pending.length === 0 || !Sse.mayRespond(frames)) return
+    this.pending = unanswered(this.pending, frames)
+    if (this.pending.length === 0) this.stopWaiting()
+  }
+
+  /** The stream goes on, on another connection. */
+  follow(flow: Flow): void {
+    this.flow = flow
   }
 
   /** A client that does not read yet is no fault of the upstream's. */
@@ -160,13 +177,14 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
 
   resume(): void {
     if (this.flow === undefined || this.isOver) return
-    if (this.splitter === undefined) this.expectMore()
+    if (this.splitter === undefined && this.intake === undefined) this.expectMore()
     this.flow.resume()
   }
 
   end(): void {
+    if (this.intake !== undefined) return this.broken(this.intake, undefined)
     if (this.splitter !== undefined && this.pending.length > 0 && !this.isResumable) {
-      this.tellPending(new UpstreamError({ reason: "Closed", upstream: this.owner.upstream.name }))
+      this.tellPending(this.closed)
       return this.finish("failed")
     }
     this.finish(this.status < 400 ? "answered" : "rejected")
@@ -174,25 +192,29 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
 
   error(error: UpstreamError): void {
     this.owner.failed(this, error)
-    if (this.isResumable) this.finish("failed")
+    if (this.intake !== undefined) this.broken(this.intake, error)
+    else if (this.isResumable) this.finish("failed")
     else this.fail(error)
   }
 
   /**
-   * The client's connection is closed. A stream is given up, and so is an answer that the client can resume at
-   * the upstream; any other is read to its end, for a dropped connection is not a cancel (2025-03-26 to
-   * 2025-11-25, Transports). From 2026-07-28 on it is: without a session there is nothing to come back to.
+   * The client's connection is closed. A stream that is kept waits for the client to come back. Of the others a
+   * standalone one is given up, and so is an answer that the client can resume at the upstream; any other is read to
+   * its end, for a dropped connection is not a cancel (2025-03-26 to 2025-11-25, Transports). From 2026-07-28 on it is:
+   * without a session there is nothing to come back to.
    */
   leave(): void {
+    this.delivery?.leave(this.answer)
     if (this.isOver || !this.isAttended) return
-    if (this.isStream || this.isResumable || this.owner.id === undefined) {
+    if (this.intake === undefined && (this.isStream || this.isResumable || this.owner.id === undefined)) {
       this.abort?.()
       return this.settle("left")
     }
     this.isAttended = false
     this.stopWaiting()
+    if (this.isStream) return
     this.resume()
-    const hasDeadline = this.flow !== undefined && this.splitter === undefined
+    const hasDeadline = this.flow !== undefined && this.splitter === undefined && this.intake === undefined
     if (!this.isCancelled && !hasDeadline) this.deadline.set(this.owner.patience)
   }
 
@@ -208,6 +230,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
 
   expire(): void {
     if (this.isCancelled) this.endUnanswered()
+    else if (this.splitter !== undefined && this.isAttended) this.keepAlive(this.splitter)
+    else if (this.delivery?.isAttended === true) this.deadline.set(this.owner.patience)
     else this.cut(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
   }
 
@@ -225,14 +249,39 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     if (!this.isCancelled) this.deadline.set(BODY_STALL)
   }
 
-  private noteResponses(frames: Buffer, { isAtBorder }: Sse.FrameSplitter): void {
-    if (this.pending.length === 0) return
-    // A frame that is too large to be held is not read; it may well be the response.
-    if (!isAtBorder) this.mayBeAnswered = true
-    else if (Sse.mayRespond(frames)) {
-      this.pending = unanswered(this.pending, frames)
-      if (this.pending.length === 0) this.stopWaiting()
-    }
+  /** From now on what the upstream says goes into the log. */
+  private track(streams: Streams, headers: Headers): void {
+    const answers = this.method === "POST"
+    const delivery = answers ? streams.answering(this.pending, this) : streams.listening(this)
+    const target = answers ? () => delivery : () => streams.newest ?? delivery
+    this.delivery = delivery
+    this.intake = new Intake(this, answers, target, streams.log, this.owner.telemetry)
+    delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
+  }
+
+  /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
+  private broken(intake: Intake, error: UpstreamError | undefined): void {
+    if (intake.isComplete) return this.finish("answered")
+    if (!intake.isResumable) return this.fail(error ?? this.closed)
+    this.abort = this.owner.resume(intake, (isComplete) => {
+      if (this.isOver) return
+      if (isComplete || this.method === "GET") this.finish("answered")
+      else this.fail(error ?? this.closed)
+    })
+  }
+
+  private get closed(): UpstreamError {
+    return new UpstreamError({ reason: "Closed", upstream: this.owner.upstream.name })
+  }
+
+  /** A stream may be silent, but what stands between here and the client has to see that it is there. */
+  private expectSilence(): void {
+    if (!this.isCancelled) this.deadline.set(this.owner.keepAlive)
+  }
+
+  private keepAlive({ isAtBorder }: Sse.FrameSplitter): void {
+    if (isAtBorder) this.answer.data(Sse.KEEP_ALIVE)
+    this.expectSilence()
   }
 
   private enter(): void {
@@ -249,7 +298,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
   }
 
   private fail(error: ProxyError): void {
-    if (this.splitter !== undefined && this.splitter.isAtBorder) {
+    if (this.intake !== undefined || (this.splitter !== undefined && this.splitter.isAtBorder)) {
       this.tellPending(error)
       return this.finish("failed")
     }
@@ -259,12 +308,22 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
 
   /** Ends the waiting for each request that the stream has not answered. */
   private tellPending(error: ProxyError): void {
-    if (!this.isAttended || this.mayBeAnswered || this.splitter?.isAtBorder !== true) return
-    for (const id of this.pending) this.answer.data(Sse.frame(toJsonRpc(error, id)))
+    if (
+      this.intake === undefined &&
+      (!this.isAttended || this.mayBeAnswered || this.splitter?.isAtBorder !== true)
+    ) {
+      return
+    }
+    for (const id of this.pending) {
+      const told = Sse.frame(toJsonRpc(error, id))
+      if (this.delivery === undefined) this.answer.data(told)
+      else this.delivery.append(told, undefined)
+    }
   }
 
   private finish(outcome: Outcome): void {
-    if (this.isAttended) this.answer.end()
+    if (this.delivery === undefined && this.isAttended) this.answer.end()
+    else if (this.method === "POST") this.delivery?.end()
     this.settle(outcome)
   }
 
@@ -281,7 +340,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged {
     this.abort?.()
     if (this.status === 0 && this.isAttended) {
       this.answer.head(200, streaming({ "content-type": Sse.EVENT_STREAM }), this)
-    } else if (this.splitter === undefined) {
+    } else if (this.splitter === undefined && this.intake === undefined) {
       return this.fail(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
     }
     this.finish("cancelled")

@@ -1,6 +1,7 @@
 /** One upstream, for the clients of a trusted machine: every client session has an upstream session of its own. */
 import * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
+import * as EventTracker from "./EventTracker.js"
 import * as HttpFront from "./HttpFront.js"
 import type { ListenError } from "./ProxyError.js"
 import * as Sessions from "./Sessions.js"
@@ -9,7 +10,8 @@ import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
 /** The upstream, and what differs from the defaults. */
-export type HttpOptions = UpstreamPool.Options & Partial<HttpFront.Options> & Partial<Sessions.Options>
+export type HttpOptions = UpstreamPool.Options &
+  Partial<HttpFront.Options & Sessions.Options & EventTracker.Options>
 
 /** The upstream, and what differs from the defaults. */
 export type StdioOptions = UpstreamPool.Options &
@@ -17,7 +19,11 @@ export type StdioOptions = UpstreamPool.Options &
   Partial<Pick<Sessions.Options, "maxExchanges" | "maxStateless">>
 
 /** What every forward proxy provides beside its front. */
-export type Services = Sessions.Sessions | UpstreamPool.UpstreamPool | SessionStore.SessionStore
+export type Services =
+  | EventTracker.EventTracker
+  | Sessions.Sessions
+  | UpstreamPool.UpstreamPool
+  | SessionStore.SessionStore
 
 /**
  * A forward proxy for clients of Streamable HTTP. To put a service of your own in the place of one of these, compose
@@ -26,6 +32,7 @@ export type Services = Sessions.Sessions | UpstreamPool.UpstreamPool | SessionSt
 export const layerHttp = (options: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
   HttpFront.layer(options).pipe(
     Layer.provideMerge(Sessions.layer(options)),
+    Layer.provideMerge(EventTracker.layerMemory(options)),
     Layer.provideMerge(UpstreamPool.layer(options)),
     Layer.provideMerge(SessionStore.layerMemory)
   )
@@ -36,6 +43,7 @@ export const layerStdio = (options: StdioOptions): Layer.Layer<StdioFront.StdioF
     Layer.provideMerge(
       Sessions.layer({ ...options, multiSession: false, sessionTimeout: Duration.infinity })
     ),
+    Layer.provideMerge(EventTracker.layerMemory()),
     Layer.provideMerge(UpstreamPool.layer(options)),
     Layer.provideMerge(SessionStore.layerMemory)
   )

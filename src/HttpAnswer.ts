@@ -1,6 +1,6 @@
 /** Writes an answer to an HTTP client, no faster than the client reads. */
 import type { ServerResponse } from "node:http"
-import type { Answer, Leave } from "./Exchange.js"
+import type { Answer, Leave } from "./Answer.js"
 import type { Budget } from "./internal/budget.js"
 import type { Answerer, Bounds } from "./internal/body.js"
 import type { Deadline, Expirable } from "./internal/deadlines.js"

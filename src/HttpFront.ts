@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import { EventTracker } from "./EventTracker.js"
 import { HttpRouter } from "./HttpRouter.js"
 import { Budget } from "./internal/budget.js"
 import { Connections } from "./internal/connections.js"
@@ -75,6 +76,9 @@ export interface Health extends Size {
   readonly children?: number | undefined
   /** The bytes of request bodies that are held. */
   readonly bufferedBytes: number
+  /** The events of streams that are kept, and their bytes. */
+  readonly events: number
+  readonly eventBytes: number
   /** The bounds of these and of others; `maxPerClient` is absent where there is none. */
   readonly limits: {
     readonly maxSessions: number
@@ -85,8 +89,14 @@ export interface Health extends Size {
     readonly maxChildren?: number | undefined
     readonly maxBody: number
     readonly maxBuffered: number
+    readonly maxEvents: number
+    readonly maxEventBytes: number
+    readonly maxTotalEventBytes: number
   }
 }
+
+/** What a front needs. */
+type Services = Sessions | UpstreamPool | EventTracker
 
 /** How long the last answers may take to reach their clients, when everything else is closed. */
 const FLUSH_TIMEOUT = Duration.seconds(1)
@@ -103,10 +113,11 @@ const SLOWEST_REQUEST = 5
  */
 export const make = (
   options: Options
-): Effect.Effect<HttpFront["Type"], ListenError, Sessions | UpstreamPool | Scope.Scope> =>
+): Effect.Effect<HttpFront["Type"], ListenError, Services | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
     const { children } = yield* UpstreamPool
+    const tracker = yield* EventTracker
     const telemetry = yield* Telemetry
     const deadlines = yield* Deadlines.make
     const startedAt = process.hrtime.bigint()
@@ -120,6 +131,8 @@ export const make = (
       connections: connections.size,
       children: children?.size(),
       bufferedBytes: budget.used,
+      events: tracker.size().events,
+      eventBytes: tracker.size().bytes,
       limits: {
         maxSessions: sessions.options.multiSession ? sessions.options.maxSessions : 1,
         maxPerClient: sessions.options.maxPerClient,
@@ -128,7 +141,10 @@ export const make = (
         maxConnections: options.maxConnections,
         maxChildren: children?.bound,
         maxBody: options.maxBody,
-        maxBuffered: options.maxBuffered
+        maxBuffered: options.maxBuffered,
+        maxEvents: tracker.options.maxEvents,
+        maxEventBytes: tracker.options.maxEventBytes,
+        maxTotalEventBytes: tracker.options.maxTotalEventBytes
       }
     })
     const router = new HttpRouter({
@@ -197,13 +213,11 @@ const urlOf = ({ address, family, port }: AddressInfo, path: string): URL =>
   new URL(`http://${family === "IPv6" ? `[${address}]` : address}:${port}${path}`)
 
 /** A server of Streamable HTTP for the sessions there are. */
-export const layer = (
-  options?: Partial<Options>
-): Layer.Layer<HttpFront, ListenError, Sessions | UpstreamPool> =>
+export const layer = (options?: Partial<Options>): Layer.Layer<HttpFront, ListenError, Services> =>
   Layer.scoped(HttpFront, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<Options>>
-): Layer.Layer<HttpFront, ListenError | ConfigError, Sessions | UpstreamPool> =>
+): Layer.Layer<HttpFront, ListenError | ConfigError, Services> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

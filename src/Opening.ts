@@ -6,7 +6,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Admission } from "./Admission.js"
-import type { Answer, Leave } from "./Exchange.js"
+import type { Answer, Leave } from "./Answer.js"
 import { relay } from "./Initialize.js"
 import { hasType, streaming, toClient } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
@@ -156,7 +156,7 @@ const register = (
     scope,
     Effect.sync(() => {
       registry.delete(session.id)
-      session.cut(session.isDrained ? new ShuttingDown() : new SessionNotFound())
+      session.cut()
     })
   )
 }

@@ -25,6 +25,9 @@ export const legacyRevisions: ReadonlyArray<string> = ["2024-11-05", "2025-03-26
 export const hasBatches = (revision: string | undefined): boolean =>
   revision === "2024-11-05" || revision === "2025-03-26"
 
+/** Whether streams of a revision begin with an event that holds an id alone: older clients choke on it. */
+export const hasPriming = (revision: string): boolean => revision >= "2025-11-25"
+
 /** The id of a JSON-RPC request. Its type belongs to it: `1` and `"1"` are two ids. */
 export const RequestId = Schema.Union(Schema.String, Schema.Number)
 export type RequestId = typeof RequestId.Type

@@ -61,6 +61,13 @@ const badRequests = {
   ],
   WrongMethod: [405, Code.InvalidRequest, "MCP uses POST, GET and DELETE here", "GET, POST, DELETE"],
   PostAlone: [405, Code.InvalidRequest, "From MCP 2026-07-28 on, only POST is used here", "POST"],
+  UnknownEvent: [400, Code.InvalidRequest, "The Last-Event-ID header names no event of this session"],
+  StreamEnded: [
+    405,
+    Code.InvalidRequest,
+    "The stream has ended, and nothing of it is left to deliver",
+    "POST"
+  ],
   UnknownRevision: [400, Code.InvalidRequest, "The MCP-Protocol-Version header names no revision of MCP"],
   WrongPath: [404, Code.InvalidRequest, "There is no MCP endpoint at this path"],
   HostNotAllowed: [403, Code.InvalidRequest, "This Host is not allowed: add it with --allow-host"],
@@ -170,6 +177,15 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
   override get message() {
     const what = `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}`
     return this.detail === undefined ? what : `${what} (${this.detail})`
+  }
+}
+
+/** A client comes back for events that are no longer kept. */
+export class EventsLost extends Schema.TaggedError<EventsLost>()("EventsLost", {}) {
+  readonly status = 200
+  readonly code = Code.ServerError
+  override get message() {
+    return "What came on this stream meanwhile is no longer kept (--max-events, --max-event-bytes): send the request again if that is safe"
   }
 }
 

@@ -2,19 +2,26 @@
 import { createHash, randomBytes } from "node:crypto"
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import { type Answer, discard, Exchange, type Leave, type Owner } from "./Exchange.js"
+import { type Answer, discard, type Leave } from "./Answer.js"
+import { Exchange, type Owner } from "./Exchange.js"
+import type { Terms } from "./Delivery.js"
+import type { EventTracker } from "./EventTracker.js"
 import type { HeldAnswer } from "./Initialize.js"
 import { Bag } from "./internal/bag.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
-import type { Headers } from "./internal/headers.js"
-import { type Body, cancelled, cancelledRequest, type Message } from "./Protocol.js"
-import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
+import { first, type Headers } from "./internal/headers.js"
+import { type Body, cancelled, cancelledRequest, hasPriming, type Message } from "./Protocol.js"
+import { LimitReached, SessionNotFound, ShuttingDown, type UpstreamError } from "./ProxyError.js"
+import { type Broken, resume } from "./Resumption.js"
 import type { SessionStore } from "./SessionStore.js"
+import { Streams } from "./Streams.js"
 import type { Listener } from "./Telemetry.js"
-import type { Lease, Request } from "./Upstream.js"
+import type { Abort, Lease, Request } from "./Upstream.js"
 
 /**
  * Why a session ends: its client ended it, or had gone before it learned the id; whoever operates the proxy closed
@@ -41,6 +48,11 @@ export interface Shared {
   readonly telemetry: Listener
   /** Logs a failure of the upstream, in a session or without one. */
   readonly report: Report
+  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  readonly keepAlive: number
+  readonly tracker: EventTracker["Type"]
+  /** Runs what goes on beside the session's fiber; an interruption gives it up. */
+  readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   /** How many requests of one session may be in flight. */
   readonly maxExchanges: number
   /** How long a session may be idle, in milliseconds. */
@@ -68,7 +80,11 @@ export class Session implements Owner {
   /** Why the session ends, once it does; an interruption of its fiber gives no reason of its own. */
   reason: CloseReason | undefined
   readonly ended: Deferred.Deferred<CloseReason> = Deferred.unsafeMake(FiberId.none)
+  /** The streams that the client can come back to; `undefined` where they are passed on as they are. */
+  readonly resumable: Streams | undefined
   private readonly exchanges = new Bag<Exchange>()
+  /** What feeds the client's standalone streams, where these are kept. */
+  private feed: Exchange | undefined
 
   constructor(
     readonly id: string,
@@ -83,10 +99,8 @@ export class Session implements Owner {
     this.createdAt = shared.clock.unsafeCurrentTimeMillis()
     this.lastActiveAt = this.createdAt
     upstream.onLost(() => this.end("failed"))
-  }
-
-  get isDrained(): boolean {
-    return (this.reason ?? "drained") === "drained"
+    const log = shared.tracker.open(id)
+    if (log !== undefined) this.resumable = new Streams(log, this.terms, id)
   }
 
   get deadlines(): Deadlines {
@@ -105,17 +119,26 @@ export class Session implements Owner {
     return this.shared.telemetry
   }
 
+  get keepAlive(): number {
+    return this.shared.keepAlive
+  }
+
   /** How many exchanges are in flight, and how many of them are streams that the client holds open. */
   get load(): { readonly exchanges: number; readonly streams: number } {
-    return { exchanges: this.exchanges.size, streams: this.exchanges.count(({ isStream }) => isStream) }
+    return {
+      exchanges: this.exchanges.size,
+      streams: this.resumable?.attended ?? this.exchanges.count(({ isStream }) => isStream)
+    }
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */
   exchange(request: Request, answer: Answer): Leave {
+    if (request.method === "GET" && this.resumable !== undefined) {
+      return this.listen(request, answer, this.resumable)
+    }
     const exchange = new Exchange(this, request, answer)
-    if (this.isFull(exchange)) {
-      exchange.refuse(new LimitReached({ limit: "max-exchanges", bound: this.shared.maxExchanges }))
-    } else {
+    if (this.isFull(exchange.isRequest)) exchange.refuse(this.full)
+    else {
       this.exchanges.add(exchange)
       exchange.relay(request)
       if (request.body !== undefined) this.observe(request.body)
@@ -143,13 +166,22 @@ export class Session implements Owner {
   }
 
   /** Ends the exchanges in flight; each client is told why. */
-  cut(error: ProxyError): void {
-    for (const exchange of this.exchanges) exchange.cut(error)
+  cut(): void {
+    for (const exchange of this.exchanges) {
+      exchange.cut((this.reason ?? "drained") === "drained" ? new ShuttingDown() : new SessionNotFound())
+    }
+    this.resumable?.close()
+  }
+
+  /** Goes on with a stream that has broken at the upstream. */
+  resume(broken: Broken, done: (isComplete: boolean) => void): Abort {
+    const fiber = this.shared.fork(Effect.map(resume(this.upstream, broken, this.telemetry), done))
+    return () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
   /** Ends the session if it is idle: no exchange in flight, no stream open, nothing for the session's timeout. */
   expire(): void {
-    if (this.exchanges.size > 0) this.touch()
+    if (this.isBusy) this.touch()
     else if (this.shared.clock.unsafeCurrentTimeMillis() - this.lastActiveAt >= this.shared.sessionTimeout) {
       this.end("idle")
     }
@@ -165,7 +197,49 @@ export class Session implements Owner {
 
   settled(exchange: Exchange): void {
     this.exchanges.delete(exchange)
+    if (this.feed === exchange) {
+      this.feed = undefined
+      this.resumable?.dismiss()
+    }
     this.touch()
+  }
+
+  /** The GET of a client: it comes back to a stream, or opens one. */
+  private listen(request: Request, answer: Answer, streams: Streams): Leave {
+    const lastEventId = first(request.headers, "last-event-id")
+    if (this.isFull(true)) {
+      answer.error(this.full)
+      answer.settled()
+      return () => {}
+    }
+    if (lastEventId !== undefined) return streams.resume(lastEventId, answer)
+    if (this.feed !== undefined) return streams.join(answer, this.feed)
+    const exchange = new Exchange(this, request, answer)
+    this.feed = exchange
+    this.exchanges.add(exchange)
+    exchange.relay(request)
+    return () => exchange.leave()
+  }
+
+  /** Whether the client waits for something, or listens; what only feeds streams that nobody reads does not count. */
+  private get isBusy(): boolean {
+    return this.exchanges.count(({ feeds }) => !feeds) > 0 || this.resumable?.isAttended === true
+  }
+
+  private get full(): LimitReached {
+    return new LimitReached({ limit: "max-exchanges", bound: this.shared.maxExchanges })
+  }
+
+  private get terms(): Terms {
+    const { deadlines, keepAlive, telemetry, tracker } = this.shared
+    const { maxEventBytes, maxEvents, retry } = tracker.options
+    return {
+      deadlines,
+      telemetry,
+      keepAlive,
+      retry: hasPriming(this.protocolVersion) ? Duration.toMillis(retry) : undefined,
+      bounds: { events: maxEvents, bytes: maxEventBytes }
+    }
   }
 
   /** Sends a message of the proxy's own, whose answer is of no interest. */
@@ -187,9 +261,11 @@ export class Session implements Owner {
    * Responses and notifications have as much room again beside the requests: a call may wait for the client's
    * response to a request of the server, and must not keep it out.
    */
-  private isFull(exchange: Exchange): boolean {
+  private isFull(isRequest: boolean): boolean {
     const { maxExchanges } = this.shared
-    return this.exchanges.size >= (exchange.isRequest ? maxExchanges : 2 * maxExchanges)
+    return (
+      this.exchanges.size + (this.resumable?.attended ?? 0) >= (isRequest ? maxExchanges : 2 * maxExchanges)
+    )
   }
 
   private observe(body: Body): void {

@@ -15,7 +15,8 @@ import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Admission, type Options as Places } from "./Admission.js"
-import type { Answer, Leave } from "./Exchange.js"
+import { EventTracker } from "./EventTracker.js"
+import type { Answer, Leave } from "./Answer.js"
 import * as Deadlines from "./internal/deadlines.js"
 import { Flight } from "./internal/flight.js"
 import * as Opening from "./Opening.js"
@@ -45,6 +46,8 @@ export interface Options {
   readonly sessionTimeout: Duration.DurationInput
   /** How often idle sessions are looked for. Default: 60 s. */
   readonly cleanupInterval: Duration.DurationInput
+  /** How long a stream may be silent before a comment is sent. Default: 15 s. */
+  readonly keepAlive: Duration.DurationInput
 }
 
 export const defaults: Options = {
@@ -54,7 +57,8 @@ export const defaults: Options = {
   maxExchanges: 256,
   maxStateless: 1000,
   sessionTimeout: Duration.minutes(30),
-  cleanupInterval: Duration.seconds(60)
+  cleanupInterval: Duration.seconds(60),
+  keepAlive: Duration.seconds(15)
 }
 
 export interface Size {
@@ -116,7 +120,7 @@ const LEFT_PATIENCE = Duration.seconds(60)
 
 export const make = (
   options: Options
-): Effect.Effect<Sessions["Type"], never, SessionStore | UpstreamPool | Scope.Scope> =>
+): Effect.Effect<Sessions["Type"], never, EventTracker | SessionStore | UpstreamPool | Scope.Scope> =>
   Effect.gen(function* () {
     const pool = yield* UpstreamPool
     const store = yield* SessionStore
@@ -132,15 +136,20 @@ export const make = (
         id === undefined ? logged : Effect.annotateLogs(logged, "session", handleOf(id))
       )
     }
+    const keepAlive = Duration.toMillis(options.keepAlive)
     const stateless = new Stateless(
       pool.stateless,
       deadlines,
       flight,
       telemetry,
       report,
+      keepAlive,
       options.maxStateless
     )
     const shared: Shared = {
+      keepAlive,
+      tracker: yield* EventTracker,
+      fork: yield* FiberSet.makeRuntime<never>(),
       clock: yield* Effect.clock,
       deadlines,
       flight,
@@ -273,11 +282,11 @@ const places = ({ maxPerClient, maxSessions, multiSession }: Options): Places =>
 /** The sessions of one proxy, until the layer's scope closes; then all of them are closed. */
 export const layer = (
   options?: Partial<Options>
-): Layer.Layer<Sessions, never, SessionStore | UpstreamPool> =>
+): Layer.Layer<Sessions, never, EventTracker | SessionStore | UpstreamPool> =>
   Layer.scoped(Sessions, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<Options>>
-): Layer.Layer<Sessions, ConfigError, SessionStore | UpstreamPool> =>
+): Layer.Layer<Sessions, ConfigError, EventTracker | SessionStore | UpstreamPool> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

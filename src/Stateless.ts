@@ -1,17 +1,20 @@
 /** The exchanges that belong to no session: those of 2026-07-28 and later, each of which stands alone. */
-import { type Answer, Exchange, type Leave, type Owner } from "./Exchange.js"
+import { type Answer, type Leave } from "./Answer.js"
+import { Exchange, type Owner } from "./Exchange.js"
 import { Bag } from "./internal/bag.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
 import { LimitReached, type ProxyError, type UpstreamError } from "./ProxyError.js"
 import type { Report } from "./Session.js"
 import type { Listener } from "./Telemetry.js"
-import type { Request, Upstream } from "./Upstream.js"
+import type { Abort, Request, Upstream } from "./Upstream.js"
 
 export class Stateless implements Owner {
   readonly id = undefined
   /** Nothing is read for nobody: a client that leaves cancels. */
   readonly patience = 0
+  /** Without a session there is nothing to come back to. */
+  readonly resumable = undefined
   private readonly exchanges = new Bag<Exchange>()
 
   constructor(
@@ -20,6 +23,7 @@ export class Stateless implements Owner {
     readonly flight: Flight,
     readonly telemetry: Listener,
     private readonly report: Report,
+    readonly keepAlive: number,
     /** How many exchanges there may be at once. */
     private readonly bound: number
   ) {}
@@ -52,6 +56,10 @@ export class Stateless implements Owner {
   /** Nothing is to be cancelled: the connection is closed, and from 2026-07-28 on that is the cancel. */
   failed(_exchange: Exchange, error: UpstreamError): void {
     this.report(error, undefined)
+  }
+
+  resume(): Abort {
+    return () => {}
   }
 
   settled(exchange: Exchange): void {

@@ -1,6 +1,6 @@
 /** Writes what an upstream answers to a client that reads lines: each message is one. */
 import { createParser, type EventSourceParser } from "eventsource-parser"
-import type { Answer } from "./Exchange.js"
+import type { Answer } from "./Answer.js"
 import { hasType, type Headers } from "./internal/headers.js"
 import { asLine, END } from "./internal/lines.js"
 import { EVENT_STREAM } from "./internal/sse.js"

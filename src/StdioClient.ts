@@ -1,7 +1,7 @@
 /** The client on standard input and output: which of its messages go where, and in which order. */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { Leave } from "./Exchange.js"
+import type { Leave } from "./Answer.js"
 import type { Headers } from "./internal/headers.js"
 import { END } from "./internal/lines.js"
 import {

@@ -28,6 +28,14 @@ export interface Listener {
   readonly received: (bytes: number) => void
   /** Bytes of answers' bodies went to a client. */
   readonly sent: (bytes: number) => void
+  /** A client that came back got so many events of a stream that it had missed. */
+  readonly replayed: (events: number) => void
+  /** An event that the upstream sent twice was dropped. */
+  readonly repeated: () => void
+  /** An event was let go of at a bound, for newer ones. */
+  readonly evicted: () => void
+  /** The upstream's part of a stream that had broken goes on. */
+  readonly resumed: () => void
 }
 
 /** Hears nothing. */
@@ -37,5 +45,9 @@ export const silent: Listener = {
   refused: () => {},
   exchanged: () => {},
   received: () => {},
-  sent: () => {}
+  sent: () => {},
+  replayed: () => {},
+  repeated: () => {},
+  evicted: () => {},
+  resumed: () => {}
 }

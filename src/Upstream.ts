@@ -50,6 +50,11 @@ export interface Upstream {
 export interface Lease extends Upstream {
   /** Sends a message of the proxy's own within the session, as the client would send it. */
   readonly send: (message: Protocol.Message, sink: Sink) => Abort
+  /**
+   * Goes on with a stream that has broken, behind the event with this id; without one, opens the standalone stream
+   * anew (2025-11-25, Transports, "Resumability and Redelivery").
+   */
+  readonly resume: (lastEventId: string | undefined, sink: Sink) => Abort
   /** The id that the upstream gave its session, once `initialize` is answered; some give none. */
   readonly sessionId: () => string | undefined
   /** The revision that `initialize` settled; requests that the proxy makes of itself name it. */

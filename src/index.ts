@@ -2,6 +2,7 @@
  * The public API, one namespace a module. The admin API and its metrics are apart, as `shadowcat/Admin` and
  * `shadowcat/Prometheus`: they load what an application may never need.
  */
+export * as EventTracker from "./EventTracker.js"
 export * as ForwardProxy from "./ForwardProxy.js"
 export * as HttpFront from "./HttpFront.js"
 export * as Protocol from "./Protocol.js"

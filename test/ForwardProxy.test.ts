@@ -10,6 +10,7 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Scope from "effect/Scope"
 import * as ForwardProxy from "../src/ForwardProxy.js"
+import * as EventTracker from "../src/EventTracker.js"
 import * as HttpFront from "../src/HttpFront.js"
 import { ListenError, SessionExists } from "../src/ProxyError.js"
 import * as Sessions from "../src/Sessions.js"
@@ -27,6 +28,7 @@ const composed = (upstream: { readonly url: string }, store: SessionStore.Sessio
   HttpFront.layer({ port: 0, shutdownTimeout: 0 }).pipe(
     Layer.provideMerge(Sessions.layer()),
     Layer.provideMerge(UpstreamPool.layerHttp({ url: new URL(upstream.url) })),
+    Layer.provide(EventTracker.layerMemory()),
     Layer.provide(Layer.succeed(SessionStore.SessionStore, store))
   )
 
@@ -192,6 +194,7 @@ describe("a forward proxy as a layer", () => {
       }).pipe(
         Layer.provideMerge(Sessions.layerConfig({ maxSessions: Config.integer("SESSIONS") })),
         Layer.provideMerge(UpstreamPool.layerHttpConfig({ url })),
+        Layer.provide(EventTracker.layerMemory()),
         Layer.provide(SessionStore.layerMemory)
       )
       const configured = (values: Readonly<Record<string, string>>) =>

@@ -12,7 +12,15 @@ import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { createServer } from "node:http"
-import { HttpFront, ProxyError, Sessions, SessionStore, type Upstream, UpstreamPool } from "../src/index.js"
+import {
+  EventTracker,
+  HttpFront,
+  ProxyError,
+  Sessions,
+  SessionStore,
+  type Upstream,
+  UpstreamPool
+} from "../src/index.js"
 import { officialClients } from "./fixtures/Clients.js"
 import { get } from "./fixtures/RawClient.js"
 
@@ -84,6 +92,11 @@ class Within implements Upstream.Lease {
   send(): Upstream.Abort {
     return () => {}
   }
+  resume(_lastEventId: string | undefined, sink: Upstream.Sink) {
+    sink.head(405, {}, flow)
+    sink.end()
+    return () => {}
+  }
   sessionId() {
     return undefined
   }
@@ -121,6 +134,7 @@ describe("an application of its own", () => {
       const application = api.pipe(
         Layer.provideMerge(HttpFront.layer({ port: 0, shutdownTimeout: 0 })),
         Layer.provideMerge(Sessions.layer({ maxSessions: 3 })),
+        Layer.provide(EventTracker.layerMemory()),
         Layer.provide(upstream),
         Layer.provide(Layer.succeed(SessionStore.SessionStore, makeTable(table)))
       )

@@ -57,6 +57,19 @@ export const register = (
     limits.maxBuffered,
     () => health().bufferedBytes
   )
+  gauge("events", "Events of streams that are kept", () => health().events)
+  gauge(
+    "session_events_limit",
+    "The bound of the events that are kept of one session",
+    () => limits.maxEvents
+  )
+  gauge("session_event_bytes_limit", "The bound of their bytes", () => limits.maxEventBytes)
+  bounded(
+    "event_bytes",
+    "Bytes of events that are kept",
+    limits.maxTotalEventBytes,
+    () => health().eventBytes
+  )
   gauge("body_bytes_limit", "The bound of one request's body", () => limits.maxBody)
   gauge("streams", "Streams that clients hold open", () => health().streams)
   gauge("uptime_seconds", "How long the proxy has been running", () => health().uptimeSeconds)

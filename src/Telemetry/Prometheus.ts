@@ -54,6 +54,26 @@ const listener = (registry: Registry): Listener => {
     help: "Bytes of answers' bodies to clients",
     registers
   })
+  const replayed = new Counter({
+    name: "shadowcat_events_replayed_total",
+    help: "Events that clients had missed and got when they came back",
+    registers
+  })
+  const repeated = new Counter({
+    name: "shadowcat_events_repeated_total",
+    help: "Events that an upstream sent twice and that were dropped",
+    registers
+  })
+  const evicted = new Counter({
+    name: "shadowcat_events_evicted_total",
+    help: "Events that were let go of at a bound, for newer ones",
+    registers
+  })
+  const resumed = new Counter({
+    name: "shadowcat_upstream_resumes_total",
+    help: "Streams that had broken at the upstream and go on",
+    registers
+  })
   return {
     sessionOpened: () => opened.inc(),
     sessionClosed: (reason) => closed.inc({ reason }),
@@ -63,7 +83,11 @@ const listener = (registry: Registry): Listener => {
       duration.observe({ method }, millis / 1000)
     },
     received: (bytes) => received.inc(bytes),
-    sent: (bytes) => sent.inc(bytes)
+    sent: (bytes) => sent.inc(bytes),
+    replayed: (events) => replayed.inc(events),
+    repeated: () => repeated.inc(),
+    evicted: () => evicted.inc(),
+    resumed: () => resumed.inc()
   }
 }
 

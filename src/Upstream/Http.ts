@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { buildConnector, Client, type Dispatcher, Pool } from "undici"
 import { first, type Headers, type MutableHeaders, toUpstream } from "../internal/headers.js"
+import { EVENT_STREAM } from "../internal/sse.js"
 import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
 import { errorCode, UpstreamError } from "../ProxyError.js"
 import type { Abort, Flow, Lease, Request, Sink, Upstream } from "../Upstream.js"
@@ -162,6 +163,11 @@ class HttpLease implements Lease {
   send(message: Message, sink: Sink): Abort {
     const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" }
     return this.upstream.request("POST", this.own(headers), Buffer.from(JSON.stringify(message)), sink)
+  }
+
+  resume(lastEventId: string | undefined, sink: Sink): Abort {
+    const cursor = lastEventId === undefined ? {} : { "last-event-id": lastEventId }
+    return this.upstream.request("GET", this.own({ accept: EVENT_STREAM, ...cursor }), undefined, sink)
   }
 
   end(): Effect.Effect<void> {

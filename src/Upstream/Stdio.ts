@@ -231,6 +231,11 @@ class StdioLease implements Lease {
     )
   }
 
+  /** A child's output breaks only with the child. */
+  resume(_lastEventId: string | undefined, sink: Sink): Abort {
+    return fail(sink, this.upstream.error("NotAsked"))
+  }
+
   /** The scope closes: what the child still says concerns nobody. */
   leave(): void {
     this.child.leave()

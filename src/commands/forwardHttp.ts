@@ -84,6 +84,31 @@ const options = {
     value: "size",
     read: values.size
   }),
+  maxEvents: withDefault("max-events", "1000", {
+    description: "How many events of streams are kept for a session to come back to, 0 for none",
+    value: "count",
+    read: values.integer(0, 1_000_000)
+  }),
+  maxEventBytes: withDefault("max-event-bytes", "1MiB", {
+    description: "How much of them is kept for one session",
+    value: "size",
+    read: values.size
+  }),
+  maxTotalEventBytes: withDefault("max-total-event-bytes", "256MiB", {
+    description: "How much of them is kept for all sessions",
+    value: "size",
+    read: values.size
+  }),
+  retry: withDefault("retry", "3s", {
+    description: "How long clients wait before they come back to a stream that has broken",
+    value: "duration",
+    read: values.duration
+  }),
+  keepAlive: withDefault("keep-alive", "15s", {
+    description: "How long a stream may be silent before a comment is sent",
+    value: "duration",
+    read: values.positiveDuration
+  }),
   sessionTimeout: withDefault("session-timeout", "30m", {
     description: "How long a session may be idle before it is closed",
     value: "duration",

@@ -24,6 +24,9 @@ export class FrameSplitter {
   private lastButOne: number | undefined
   private isWhole = true
 
+  /** `bound` is how many bytes of an unfinished frame are held; beyond, it is passed on in pieces. */
+  constructor(private readonly bound = MAX_HELD) {}
+
   /** The complete frames that this chunk brings, if any. What follows them is held for the next one. */
   push(chunk: Uint8Array): Buffer | undefined {
     const border = this.lastBorder(chunk)
@@ -44,7 +47,7 @@ export class FrameSplitter {
   }
 
   private hold(chunk: Uint8Array): Buffer | undefined {
-    if (this.heldBytes + chunk.length <= MAX_HELD) {
+    if (this.heldBytes + chunk.length <= this.bound) {
       this.held.push(chunk)
       this.heldBytes += chunk.length
       return undefined
@@ -128,3 +131,6 @@ export const frame = (json: string | Buffer): Buffer =>
 
 const OPENING = Buffer.from("event: message\ndata: ")
 const BORDER = Buffer.from("\n\n")
+
+/** A comment, which says nothing but that the stream is still there. */
+export const KEEP_ALIVE = Buffer.from(": keep-alive\n\n")

@@ -1,0 +1,214 @@
+/**
+ * Brings a stream from its log to whoever reads it at the moment, no faster than it is read. The upstream is read on
+ * meanwhile, whether or not there is a reader.
+ */
+import type { Logged } from "./EventTracker/Ledger.js"
+import type { StreamLog } from "./EventTracker/StreamLog.js"
+import type { Answer } from "./Answer.js"
+import { type Bagged, OUTSIDE } from "./internal/bag.js"
+import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
+import type { MutableHeaders } from "./internal/headers.js"
+import { frame, KEEP_ALIVE } from "./internal/sse.js"
+import { EventsLost, toJsonRpc } from "./ProxyError.js"
+import type { Listener } from "./Telemetry.js"
+import type { Flow } from "./Upstream.js"
+
+/** What the deliveries of a session have in common. */
+export interface Terms {
+  readonly deadlines: Deadlines
+  readonly telemetry: Listener
+  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  readonly keepAlive: number
+  /** How long clients wait before they come back, in milliseconds; `undefined` for those that must not be told. */
+  readonly retry: number | undefined
+  /** How many events are kept of a session, and how many bytes of them: half of that makes the upstream wait. */
+  readonly bounds: { readonly events: number; readonly bytes: number }
+}
+
+export class Delivery implements Flow, Expirable, Bagged {
+  slot = OUTSIDE
+  private reader: Answer | undefined
+  /** The number of the last event that the reader was told. */
+  private position = 0
+  /** How many bytes of events the reader has not been told. */
+  private behind = 0
+  private isPaused = false
+  private isUpstreamPaused = false
+  private isLost = false
+  /** The reader that was told everything, to the end. */
+  private finishedBy: Answer | undefined
+  private readonly deadline: Deadline
+
+  constructor(
+    readonly log: StreamLog,
+    private readonly terms: Terms,
+    /** Stops and restarts the upstream. */
+    private readonly upstream: Flow,
+    /** Called when the stream has ended and nobody reads it: what there is to deliver is in the log. */
+    private readonly rests: (delivery: Delivery) => void
+  ) {
+    this.deadline = terms.deadlines.of(this)
+  }
+
+  get isAttended(): boolean {
+    return this.reader !== undefined
+  }
+
+  /** Begins, with a first reader. */
+  begin(reader: Answer, status: number, headers: MutableHeaders): void {
+    this.reader = reader
+    reader.head(status, headers, this)
+    // With an id the client can come back even before the first event (2025-11-25); older ones choke on it.
+    const { retry } = this.terms
+    if (retry !== undefined) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
+    else this.deadline.set(this.terms.keepAlive)
+  }
+
+  /** Goes on from a place with a reader that has come back; one that is still there is let go of. */
+  comeBack(reader: Answer, headers: MutableHeaders, position: number): void {
+    this.dismiss()
+    this.reader = reader
+    this.position = position
+    reader.head(200, headers, this)
+    this.deadline.set(this.terms.keepAlive)
+    if (this.log.misses(position)) return this.tellLost()
+    this.terms.telemetry.replayed(this.log.last - position)
+    this.pump()
+  }
+
+  /** The upstream has said something. */
+  append(event: Buffer, upstreamId: string | undefined): void {
+    if (this.isLost) return
+    // What is about to be let go of goes out to a reader that is there, however slow it is: the upstream waits already.
+    const isUrgent = this.isPaused && this.isAtBound(event.length)
+    if (isUrgent) this.flush()
+    const logged = this.log.append(event, upstreamId)
+    if (this.reader === undefined) return
+    if (isUrgent || !this.isPaused) return this.pass(logged)
+    this.behind += logged.frame.length
+    if (this.log.misses(this.position)) this.dismiss()
+    else if (this.isTooFarBehind) this.pauseUpstream()
+  }
+
+  /** An event could not be kept, nor passed on: nobody can be told what it was. */
+  lose(): void {
+    if (this.reader !== undefined) this.tellLost()
+  }
+
+  /** Nothing more is to come. */
+  end(): void {
+    this.log.end()
+    if (this.reader === undefined) this.rests(this)
+    else if (!this.isPaused) this.finish()
+  }
+
+  /** A reader has gone, perhaps after it was told all: it may not have got it. */
+  leave(reader: Answer): void {
+    if (this.finishedBy === reader) this.log.undelivered()
+    if (this.reader === reader) this.letGo()
+  }
+
+  /** Ends the reader's answer; it may come back. */
+  dismiss(): void {
+    const { reader } = this
+    this.letGo()
+    reader?.end()
+  }
+
+  /** The reader takes no more for now. */
+  pause(): void {
+    this.isPaused = true
+    this.deadline.clear()
+  }
+
+  resume(): void {
+    this.isPaused = false
+    this.pump()
+  }
+
+  expire(): void {
+    this.write(KEEP_ALIVE)
+  }
+
+  /** Reads on from the log, until the reader takes no more. */
+  private pump(): void {
+    for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
+      this.pass(next)
+      if (this.isPaused) return
+    }
+    if (this.log.misses(this.position)) return this.dismiss()
+    this.behind = 0
+    this.resumeUpstream()
+    if (this.log.hasEnded) this.finish()
+  }
+
+  private flush(): void {
+    for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
+      this.pass(next)
+    }
+    this.behind = 0
+  }
+
+  private pass(event: Logged): void {
+    this.position = event.sequence
+    this.write(event.frame)
+  }
+
+  private write(bytes: Buffer): void {
+    this.deadline.set(this.terms.keepAlive)
+    this.reader?.data(bytes)
+  }
+
+  /** What was let go of cannot be told any more; for a standalone stream what is left is still worth having. */
+  private tellLost(): void {
+    const { requests } = this.log
+    if (requests.length === 0) {
+      this.position = this.log.beforeOldest
+      return this.pump()
+    }
+    for (const id of requests) this.write(frame(toJsonRpc(new EventsLost(), id)))
+    this.isLost = true
+    this.log.forget()
+    this.dismiss()
+  }
+
+  private finish(): void {
+    this.finishedBy = this.reader
+    this.log.delivered()
+    this.dismiss()
+  }
+
+  private get isTooFarBehind(): boolean {
+    const { bytes, events } = this.terms.bounds
+    return this.log.last - this.position >= events / 2 || this.behind >= bytes / 2
+  }
+
+  private isAtBound(length: number): boolean {
+    const { bytes, events } = this.terms.bounds
+    return this.log.last - this.position + 1 >= events || this.behind + length + ID_LENGTH > bytes
+  }
+
+  private letGo(): void {
+    this.reader = undefined
+    this.isPaused = false
+    this.behind = 0
+    this.deadline.clear()
+    this.resumeUpstream()
+    if (this.log.hasEnded) this.rests(this)
+  }
+
+  private pauseUpstream(): void {
+    if (this.isUpstreamPaused) return
+    this.isUpstreamPaused = true
+    this.upstream.pause()
+  }
+
+  private resumeUpstream(): void {
+    if (!this.isUpstreamPaused) return
+    this.isUpstreamPaused = false
+    this.upstream.resume()
+  }
+}
+
+/** More than the line of an event's id is long, in bytes. */
+const ID_LENGTH = 64

@@ -1,0 +1,79 @@
+/** The events of streams, kept for clients that lost their connection. */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { type Bounds, Ledger, type Sums } from "./EventTracker/Ledger.js"
+import { MemoryLog, type SessionLog } from "./EventTracker/SessionLog.js"
+import { Telemetry } from "./Telemetry.js"
+
+export interface Options extends Bounds {
+  /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */
+  readonly retention: Duration.DurationInput
+  /**
+   * How long clients of 2025-11-25 and later are told to wait before they come back. Default: 3 s. With less, the
+   * official clients give up, after two attempts, on an outage of a second and a half.
+   */
+  readonly retry: Duration.DurationInput
+}
+
+export const defaults: Options = {
+  maxEvents: 1_000,
+  maxEventBytes: 1024 * 1024,
+  maxTotalEventBytes: 256 * 1024 * 1024,
+  retention: Duration.seconds(60),
+  retry: Duration.seconds(3)
+}
+
+/**
+ * Keeps the events of streams, in order, under ids of the proxy's own (2025-11-25, Transports, "Resumability and
+ * Redelivery"). All of it is synchronous, for every event passes here; durable layers write behind.
+ */
+export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
+  EventTracker,
+  {
+    readonly options: Options
+
+    /**
+     * The log of a new session, until it is closed; `undefined` where nothing is kept (`maxEvents` 0), and streams
+     * are relayed as they are.
+     */
+    readonly open: (session: string) => SessionLog | undefined
+
+    /** How much is kept at present. */
+    readonly size: () => Sums
+  }
+>() {}
+
+/** How often to look for streams whose time is over. */
+const INTERVAL = Duration.seconds(1)
+
+/** A tracker in this process's memory. */
+export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const clock = yield* Effect.clock
+    const ledger = new Ledger(options, clock, Duration.toMillis(options.retention), yield* Telemetry)
+    yield* Effect.sync(() => ledger.sweep()).pipe(
+      Effect.schedule(Schedule.spaced(INTERVAL)),
+      Effect.forkScoped
+    )
+    return EventTracker.of({
+      options,
+      open: () => (options.maxEvents === 0 ? undefined : new MemoryLog(ledger)),
+      size: () => ledger.sums
+    })
+  })
+
+/** Events end with the process. */
+export const layerMemory = (options?: Partial<Options>): Layer.Layer<EventTracker> =>
+  Layer.scoped(EventTracker, makeMemory({ ...defaults, ...options }))
+
+/** The same, with its options read from a `Config`. */
+export const layerMemoryConfig = (
+  options: Config.Config.Wrap<Partial<Options>>
+): Layer.Layer<EventTracker, ConfigError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerMemory))

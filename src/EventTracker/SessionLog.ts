@@ -1,0 +1,83 @@
+/** The streams of one session, and what names a place in them. */
+import { randomBytes } from "node:crypto"
+import type { RequestId } from "../Protocol.js"
+import { Account, type Ledger } from "./Ledger.js"
+import { type Owner, StreamLog } from "./StreamLog.js"
+
+/** A place in a stream that a client has read up to. */
+export interface Place {
+  /** `undefined` for a stream that has ended and of which nothing is left to deliver. */
+  readonly stream: StreamLog | undefined
+  readonly sequence: number
+}
+
+export interface SessionLog {
+  /** Begins the log of a stream that answers these requests, or of a standalone one. */
+  readonly stream: (requests: ReadonlyArray<RequestId>) => StreamLog
+  /** The place that an event id names; `undefined` for one that was never issued in this session. */
+  readonly find: (eventId: string) => Place | undefined
+  /** Notes an id of the upstream's. False when it is one of the last thousand already: the event is a repetition. */
+  readonly isNew: (upstreamId: string) => boolean
+  /** The upstream has begun a new session, with ids of its own. */
+  readonly renew: () => void
+  /** The session has ended: nothing of it is kept. */
+  readonly close: () => void
+}
+
+/** Over how many ids of the upstream's repetitions are seen. */
+const WINDOW = 1_000
+
+export class MemoryLog implements SessionLog, Owner {
+  readonly account = new Account()
+  /**
+   * What begins every id of this session: nobody can guess another's, and since it is drawn anew whenever a log is
+   * opened, no id is issued twice, not even after a restart.
+   */
+  private readonly epoch = randomBytes(9).toString("base64url")
+  private readonly streams = new Map<number, StreamLog>()
+  private count = 0
+  private seen = new Set<string>()
+
+  constructor(readonly ledger: Ledger) {}
+
+  stream(requests: ReadonlyArray<RequestId>): StreamLog {
+    const stream = new StreamLog(++this.count, requests, this)
+    this.streams.set(stream.number, stream)
+    return stream
+  }
+
+  find(eventId: string): Place | undefined {
+    const [, epoch, number = "", place = ""] = pattern.exec(eventId) ?? []
+    if (epoch !== this.epoch) return undefined
+    const sequence = parseInt(place, 36)
+    const stream = this.streams.get(parseInt(number, 36))
+    if (stream === undefined) return parseInt(number, 36) <= this.count ? { stream, sequence } : undefined
+    return sequence <= stream.last ? { stream, sequence } : undefined
+  }
+
+  idOf(stream: number, sequence: number): string {
+    return `${this.epoch}.${stream.toString(36)}.${sequence.toString(36)}`
+  }
+
+  isNew(upstreamId: string): boolean {
+    if (this.seen.has(upstreamId)) return false
+    this.seen.add(upstreamId)
+    const [oldest] = this.seen
+    if (this.seen.size > WINDOW && oldest !== undefined) this.seen.delete(oldest)
+    return true
+  }
+
+  renew(): void {
+    this.seen = new Set()
+  }
+
+  forget(stream: StreamLog): void {
+    this.streams.delete(stream.number)
+  }
+
+  close(): void {
+    for (const stream of this.streams.values()) stream.forget()
+  }
+}
+
+const pattern = /^([\w-]{12})\.([1-9a-z][0-9a-z]*)\.(0|[1-9a-z][0-9a-z]*)$/

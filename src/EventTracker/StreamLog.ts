@@ -1,0 +1,129 @@
+/** The events of one stream, in order. */
+import { withId } from "../internal/events.js"
+import type { RequestId } from "../Protocol.js"
+import type { Account, Ledger, Logged, Retirement } from "./Ledger.js"
+
+/** What a stream's log needs of its session's. */
+export interface Owner {
+  readonly ledger: Ledger
+  readonly account: Account
+  /** The id of the event with this number in this stream. */
+  readonly idOf: (stream: number, sequence: number) => string
+  /** The stream holds nothing more, and nobody misses any of it. */
+  readonly forget: (stream: StreamLog) => void
+}
+
+export class StreamLog {
+  private readonly events: Array<Logged> = []
+  /** How many events at the beginning of the array are no longer kept. */
+  private gone = 0
+  /** The sequence number of the newest event; the first has 1, for 0 stands before it. */
+  private newest = 0
+  private isEnded = false
+  private retirement: Retirement | undefined
+
+  constructor(
+    readonly number: number,
+    /** The requests that the stream answers; none for a standalone one. */
+    readonly requests: ReadonlyArray<RequestId>,
+    private readonly owner: Owner
+  ) {}
+
+  /** The sequence number of the newest event. */
+  get last(): number {
+    return this.newest
+  }
+
+  get hasEnded(): boolean {
+    return this.isEnded
+  }
+
+  /** The id of a place in the stream: that of the event there, or 0 for its beginning. */
+  idAt(sequence: number): string {
+    return this.owner.idOf(this.number, sequence)
+  }
+
+  /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
+  append(frame: Buffer, upstreamId: string | undefined): Logged {
+    const sequence = ++this.newest
+    const { account, ledger } = this.owner
+    const event: Logged = {
+      stream: this,
+      sequence,
+      frame: withId(this.idAt(sequence), frame),
+      upstreamId,
+      isKept: true
+    }
+    if (ledger.keep(event, account)) this.events.push(event)
+    else {
+      this.clear()
+      event.isKept = false
+    }
+    return event
+  }
+
+  /** The event behind a place; `undefined` when there is none, or it is no longer kept. */
+  after(sequence: number): Logged | undefined {
+    const first = this.events[this.gone]
+    return first === undefined || sequence + 1 < first.sequence
+      ? undefined
+      : this.events[this.gone + sequence + 1 - first.sequence]
+  }
+
+  /** The place before everything that is still kept. */
+  get beforeOldest(): number {
+    return (this.events[this.gone]?.sequence ?? this.newest + 1) - 1
+  }
+
+  /** Whether an event behind a place is no longer kept. */
+  misses(sequence: number): boolean {
+    return sequence < this.newest && this.after(sequence) === undefined
+  }
+
+  /** Nothing more is to come. */
+  end(): void {
+    this.isEnded = true
+  }
+
+  /** Its end has reached a client that was there. */
+  delivered(): void {
+    this.retirement ??= this.owner.ledger.retire(this)
+  }
+
+  /** That client turns out to have gone before. */
+  undelivered(): void {
+    if (this.retirement === undefined) return
+    this.owner.ledger.cancel(this.retirement)
+    this.retirement = undefined
+  }
+
+  /** Nobody will ask for it any more. */
+  forget(): void {
+    this.undelivered()
+    this.clear()
+    this.owner.forget(this)
+  }
+
+  /** Lets go of the oldest event. */
+  evict(): void {
+    const oldest = this.events[this.gone]
+    if (oldest === undefined) return
+    this.owner.ledger.drop(oldest, this.owner.account)
+    this.gone++
+    if (this.gone === this.events.length || this.gone >= TRIMMED) {
+      this.events.splice(0, this.gone)
+      this.gone = 0
+    }
+    if (this.events.length === 0 && this.retirement !== undefined) this.forget()
+  }
+
+  /** Lets go of all events. */
+  clear(): void {
+    for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
+    this.events.length = 0
+    this.gone = 0
+  }
+}
+
+/** So many events that are gone are cut off at once. */
+const TRIMMED = 64

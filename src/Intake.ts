@@ -1,0 +1,86 @@
+/** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
+import type { Delivery } from "./Delivery.js"
+import type { SessionLog } from "./EventTracker/SessionLog.js"
+import { type Reader, readEvents } from "./internal/events.js"
+import { FrameSplitter, messages } from "./internal/sse.js"
+import type { RequestId } from "./Protocol.js"
+import type { Broken } from "./Resumption.js"
+import type { Listener } from "./Telemetry.js"
+import type { Flow } from "./Upstream.js"
+
+/** Whom the stream is read for. */
+export interface Awaiting {
+  /** The requests whose responses are still awaited. */
+  readonly requests: ReadonlyArray<RequestId>
+  /** Looks whether the frame answers one of the requests. */
+  readonly note: (frame: Buffer) => void
+  /** The stream goes on, on another connection. */
+  readonly follow: (flow: Flow) => void
+}
+
+/** How large one event may be, in bytes: it is held until it is whole. */
+const MAX_EVENT = 16 * 1024 * 1024
+
+export class Intake implements Broken, Reader {
+  lastEventId: string | undefined
+  retryAfter: number | undefined
+  private splitter = new FrameSplitter(MAX_EVENT)
+  private isResumed = false
+
+  constructor(
+    private readonly awaiting: Awaiting,
+    /** Whether it answers requests, rather than being a standalone stream. */
+    private readonly answers: boolean,
+    /** Where the next event goes. */
+    private readonly target: () => Delivery,
+    private readonly log: SessionLog,
+    private readonly telemetry: Listener
+  ) {}
+
+  get isComplete(): boolean {
+    return this.answers && this.awaiting.requests.length === 0
+  }
+
+  /** Whether it can go on after it has broken. */
+  get isResumable(): boolean {
+    return !this.answers || this.lastEventId !== undefined
+  }
+
+  restarted(flow: Flow): void {
+    this.splitter = new FrameSplitter(MAX_EVENT)
+    this.isResumed = true
+    this.awaiting.follow(flow)
+  }
+
+  data(chunk: Uint8Array): void {
+    const frames = this.splitter.push(chunk)
+    if (frames === undefined) return
+    if (this.splitter.isAtBorder) readEvents(frames, this)
+    else this.target().lose()
+  }
+
+  event(frame: Buffer, id: string | undefined, isEmpty: boolean): void {
+    if (id !== undefined) {
+      this.lastEventId = id
+      if (!this.log.isNew(id)) return this.telemetry.repeated()
+    }
+    if (isEmpty || (this.isResumed && this.answers && !this.belongs(frame))) return
+    this.awaiting.note(frame)
+    this.target().append(frame, id)
+  }
+
+  retry(millis: number): void {
+    this.retryAfter = millis
+  }
+
+  /** Some servers repeat what was on other streams, and their own marks. */
+  private belongs(frame: Buffer): boolean {
+    const found = messages(frame)
+    return (
+      found.length > 0 &&
+      found.every(
+        ({ id, method }) => method !== undefined || this.awaiting.requests.some((request) => request === id)
+      )
+    )
+  }
+}

@@ -1,0 +1,86 @@
+/** Goes on with a stream that has broken at the upstream, as often as it breaks. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import { hasType, type Headers } from "./internal/headers.js"
+import { EVENT_STREAM } from "./internal/sse.js"
+import type { Listener } from "./Telemetry.js"
+import type { Abort, Flow, Lease } from "./Upstream.js"
+
+/** A stream of the upstream's, as far as it has come. */
+export interface Broken {
+  /** The id of the last event; a standalone stream goes on without one too. */
+  readonly lastEventId: string | undefined
+  /** How long the upstream wants to be left alone, in milliseconds. */
+  readonly retryAfter: number | undefined
+  /** Whether nothing more is awaited. */
+  readonly isComplete: boolean
+  /** It goes on: what comes now begins with a whole frame. */
+  readonly restarted: (flow: Flow) => void
+  readonly data: (chunk: Uint8Array) => void
+}
+
+/** What became of one attempt: nothing more is awaited, it broke again, or the upstream will not go on. */
+type Attempt = "complete" | "progress" | "none" | "refused"
+
+const FIRST_DELAY = 200
+const LONGEST_DELAY = 30_000
+
+/** How many attempts in a row may bring nothing. */
+const MAX_ATTEMPTS = 10
+
+/** Succeeds with whether the stream is complete; else nobody can say how it would have gone on. */
+export const resume = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<boolean> => {
+  const after = (failures: number): Effect.Effect<boolean> =>
+    Effect.gen(function* () {
+      yield* Effect.sleep(yield* delay(failures, broken.retryAfter))
+      const attempt = yield* once(lease, broken, telemetry)
+      if (attempt === "complete" || attempt === "refused") return attempt === "complete"
+      if (attempt === "progress") return yield* after(0)
+      return failures + 1 < MAX_ATTEMPTS ? yield* after(failures + 1) : false
+    })
+  return after(0)
+}
+
+/** Exponential, with full jitter, behind what the upstream asks for. */
+const delay = (failures: number, retryAfter = 0): Effect.Effect<Duration.Duration> =>
+  Effect.map(Random.next, (random) =>
+    Duration.millis(retryAfter + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
+  )
+
+const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
+  Effect.async<Attempt>((done) => {
+    let state: "asked" | "open" | "refused" = "asked"
+    let hasProgressed = false
+    let abort: Abort = () => {}
+    const finish = (attempt: Attempt) => {
+      abort()
+      done(Effect.succeed(attempt))
+    }
+    const ended = () => {
+      if (broken.isComplete) finish("complete")
+      else finish(state === "refused" ? "refused" : hasProgressed ? "progress" : "none")
+    }
+    abort = lease.resume(broken.lastEventId, {
+      head: (status: number, headers: Headers, flow: Flow) => {
+        // It takes a server a while to see that a stream has broken: until then another of the kind is one too many.
+        if (status === 409 || status >= 500) return
+        if (status !== 200 || !hasType(headers, EVENT_STREAM)) {
+          state = "refused"
+          return
+        }
+        state = "open"
+        telemetry.resumed()
+        broken.restarted(flow)
+      },
+      data: (chunk) => {
+        if (state !== "open") return
+        hasProgressed = true
+        broken.data(chunk)
+        if (broken.isComplete) finish("complete")
+      },
+      end: ended,
+      error: ended
+    })
+    return Effect.sync(() => abort())
+  })

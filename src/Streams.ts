@@ -1,0 +1,114 @@
+/** The streams of a session that its client can come back to. */
+import type { Answer, Leave } from "./Answer.js"
+import { Delivery, type Terms } from "./Delivery.js"
+import type { SessionLog } from "./EventTracker/SessionLog.js"
+import type { StreamLog } from "./EventTracker/StreamLog.js"
+import { Bag } from "./internal/bag.js"
+import { type MutableHeaders, streaming } from "./internal/headers.js"
+import { EVENT_STREAM } from "./internal/sse.js"
+import { type RequestId, SESSION_ID } from "./Protocol.js"
+import { BadRequest } from "./ProxyError.js"
+import type { Flow } from "./Upstream.js"
+
+/** How many standalone streams are kept whose clients have gone. */
+const MAX_LEFT = 4
+
+export class Streams {
+  /** The streams that answer requests and still go on, or are being read. */
+  private readonly answers = new Bag<Delivery>()
+  /** The client's standalone streams, oldest first. */
+  private readonly standalone = new Set<Delivery>()
+
+  constructor(
+    readonly log: SessionLog,
+    private readonly terms: Terms,
+    /** The session's id, as every answer names it. */
+    private readonly id: string
+  ) {}
+
+  /** How many clients read a standalone stream. */
+  get attended(): number {
+    return Array.from(this.standalone).filter(({ isAttended }) => isAttended).length
+  }
+
+  /** Whether anybody reads any of them. */
+  get isAttended(): boolean {
+    return this.attended > 0 || this.answers.count(({ isAttended }) => isAttended) > 0
+  }
+
+  /** The stream that answers these requests. */
+  answering(requests: ReadonlyArray<RequestId>, upstream: Flow): Delivery {
+    const delivery = this.delivery(this.log.stream(requests), upstream)
+    this.answers.add(delivery)
+    return delivery
+  }
+
+  /** A standalone stream of the client's. Of those that it has left, only the latest can be come back to. */
+  listening(upstream: Flow): Delivery {
+    const left = Array.from(this.standalone).filter(({ isAttended }) => !isAttended)
+    for (const old of left.slice(0, -MAX_LEFT)) {
+      this.standalone.delete(old)
+      old.log.forget()
+    }
+    const delivery = this.delivery(this.log.stream([]), upstream)
+    this.standalone.add(delivery)
+    return delivery
+  }
+
+  /** Where a message goes that answers nothing: to the newest standalone stream that is read, else to the newest. */
+  get newest(): Delivery | undefined {
+    const all = Array.from(this.standalone)
+    return all.findLast(({ isAttended }) => isAttended) ?? all.at(-1)
+  }
+
+  /** A client comes back to the stream that an event id names. */
+  resume(eventId: string, answer: Answer): Leave {
+    const place = this.log.find(eventId)
+    if (place === undefined) return refuse(answer, "UnknownEvent")
+    const { sequence, stream } = place
+    if (stream === undefined || (stream.hasEnded && sequence === stream.last))
+      return refuse(answer, "StreamEnded")
+    const delivery =
+      [...this.answers, ...this.standalone].find(({ log }) => log === stream) ?? this.delivery(stream, still)
+    if (!this.standalone.has(delivery)) this.answers.add(delivery)
+    answer.settled()
+    delivery.comeBack(answer, this.head, sequence)
+    return () => delivery.leave(answer)
+  }
+
+  /** The head of a stream that the proxy itself begins. */
+  get head(): MutableHeaders {
+    return streaming({ "content-type": EVENT_STREAM, [SESSION_ID]: this.id })
+  }
+
+  /** A standalone stream beside those that the upstream feeds already. */
+  join(answer: Answer, upstream: Flow): Leave {
+    const delivery = this.listening(upstream)
+    answer.settled()
+    delivery.begin(answer, 200, this.head)
+    return () => delivery.leave(answer)
+  }
+
+  /** The upstream feeds the standalone streams no more: their readers may come back, and find out why. */
+  dismiss(): void {
+    for (const delivery of this.standalone) delivery.dismiss()
+  }
+
+  /** Ends everything: nobody can come back. */
+  close(): void {
+    for (const delivery of [...this.answers, ...this.standalone]) delivery.dismiss()
+    this.log.close()
+  }
+
+  private delivery(log: StreamLog, upstream: Flow): Delivery {
+    return new Delivery(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
+  }
+}
+
+const refuse = (answer: Answer, reason: "UnknownEvent" | "StreamEnded"): Leave => {
+  answer.error(new BadRequest({ reason }))
+  answer.settled()
+  return () => {}
+}
+
+const still: Flow = { pause: () => {}, resume: () => {} }

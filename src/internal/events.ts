@@ -1,0 +1,81 @@
+/** The events in the frames of a stream of server-sent events, apart from what belongs to one connection. */
+import { createParser } from "eventsource-parser"
+import { asBuffer } from "./bytes.js"
+
+const LF = 0x0a
+const CR = 0x0d
+const COLON = 0x3a
+
+/** Hears what is in the frames. */
+export interface Reader {
+  /**
+   * An event: its frame without `id` and `retry`, and the id if it has one. An empty one holds no message, only its id
+   * (2025-11-25, Transports, "Sending Messages to the Server").
+   */
+  readonly event: (frame: Buffer, id: string | undefined, isEmpty: boolean) => void
+  /** How long to wait before connecting again, in milliseconds. */
+  readonly retry: (millis: number) => void
+}
+
+/** Reads whole frames. Those with nothing but `event` and `data` fields, which most are, are told apart unread. */
+export const readEvents = (frames: Buffer, reader: Reader): void => {
+  if (!isPlain(frames)) return parse(frames, reader)
+  for (let start = 0; start < frames.length;) {
+    const border = frames.indexOf(BORDER, start)
+    const end = border < 0 ? frames.length : border + BORDER.length
+    const frame = frames.subarray(start, end)
+    if (isField(frame, 0, DATA) || frame.includes(DATA_LINE)) reader.event(frame, undefined, isEmpty(frame))
+    start = end
+  }
+}
+
+const BORDER = Buffer.from("\n\n")
+const DATA_LINE = Buffer.from("\ndata:")
+
+/** No frame of a message is as short as that of one without. */
+const isEmpty = (frame: Buffer): boolean =>
+  frame.length < 32 && /^(event:.*\n)?data:? ?\n\n$/.test(frame.toString())
+
+/** Whether all lines are `data` and `event` fields, or empty, and end with LF. */
+const isPlain = (frames: Buffer): boolean => {
+  if (frames.includes(CR)) return false
+  for (let start = 0; start < frames.length; start = frames.indexOf(LF, start) + 1) {
+    const isBorder = frames[start] === LF && start > 0
+    if (!isBorder && !isField(frames, start, DATA) && !isField(frames, start, EVENT)) return false
+  }
+  return true
+}
+
+/** Whether a field stands here: its name, seen at its first four characters, and the colon behind it. */
+const isField = (frames: Buffer, start: number, { colon, name }: typeof DATA): boolean =>
+  start + colon < frames.length && frames.readUInt32BE(start) === name && frames[start + colon] === COLON
+
+const DATA = { name: Buffer.from("data").readUInt32BE(), colon: 4 }
+const EVENT = { name: Buffer.from("even").readUInt32BE(), colon: 5 }
+
+const parse = (frames: Buffer, reader: Reader): void => {
+  const parser = createParser({
+    onEvent: ({ data, event, id }) => reader.event(frameOf(data, event), id, data === ""),
+    onRetry: reader.retry
+  })
+  // Decoding drops a byte order mark, which may stand at the beginning of a stream.
+  parser.feed(decoder.decode(frames))
+  // A CR at the end is held back, for it could be half of a CRLF.
+  parser.feed("\n")
+}
+
+const decoder = new TextDecoder()
+
+const frameOf = (data: string, event: string | undefined): Buffer => {
+  const type = event === undefined ? "" : `event: ${event}\n`
+  return Buffer.from(`${type}data: ${data.replaceAll("\n", "\ndata: ")}\n\n`)
+}
+
+/** A frame with an id in front of it. */
+export const withId = (id: string, frame: Uint8Array): Buffer => {
+  const line = `id: ${id}\n`
+  const bytes = Buffer.allocUnsafe(line.length + frame.length)
+  bytes.write(line, 0, "latin1")
+  bytes.set(asBuffer(frame), line.length)
+  return bytes
+}

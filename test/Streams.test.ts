@@ -1,0 +1,412 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import { createParser } from "eventsource-parser"
+import { vi } from "vitest"
+import type { Leave } from "../src/Answer.js"
+import type { Delivery } from "../src/Delivery.js"
+import { EventTracker, layerMemory, type Options } from "../src/EventTracker.js"
+import * as Deadlines from "../src/internal/deadlines.js"
+import type { Message } from "../src/Protocol.js"
+import { Streams } from "../src/Streams.js"
+import { silent } from "../src/Telemetry.js"
+import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
+
+const KEEP_ALIVE = 15_000
+
+/** The streams of one session, with a log of their own. */
+const make = (options: Partial<Options> = {}, retry?: number) =>
+  Effect.gen(function* () {
+    const tracker = yield* EventTracker
+    const log = tracker.open("a")
+    if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
+    const { maxEventBytes, maxEvents } = tracker.options
+    const terms = {
+      deadlines: yield* Deadlines.make,
+      telemetry: silent,
+      keepAlive: KEEP_ALIVE,
+      retry,
+      bounds: { events: maxEvents, bytes: maxEventBytes }
+    }
+    return {
+      streams: new Streams(log, terms, "the-id"),
+      tracker,
+      upstream: { pause: vi.fn(), resume: vi.fn() }
+    }
+  }).pipe(Effect.provide(layerMemory(options)))
+
+/** A client of one stream, which reads what its connections bring and remembers the last id. */
+class Client {
+  readonly texts: Array<string> = []
+  readonly ids: Array<string> = []
+  readonly errors: Array<Message> = []
+  answer = new RecordedAnswer()
+  leave: Leave = () => {}
+  private read = 0
+
+  constructor(private readonly streams: Streams) {}
+
+  open(delivery: Delivery): void {
+    delivery.begin(this.answer, 200, { "content-type": "text/event-stream" })
+    this.leave = () => delivery.leave(this.answer)
+  }
+
+  /** Takes in what has come; what comes later on a connection that is cut is lost. */
+  take(): void {
+    const parser = createParser({
+      onEvent: ({ data, id }) => {
+        if (id !== undefined) this.ids.push(id)
+        if (data.startsWith("{")) this.errors.push(JSON.parse(data))
+        else if (data !== "") this.texts.push(data)
+      }
+    })
+    parser.feed(this.answer.text.slice(this.read))
+    this.read = this.answer.text.length
+  }
+
+  cut(): void {
+    this.answer.goes()
+    this.leave()
+  }
+
+  comeBack(id: string | undefined = this.ids.at(-1)): void {
+    this.answer = new RecordedAnswer()
+    this.read = 0
+    this.leave = this.streams.resume(id ?? "none", this.answer)
+  }
+}
+
+const event = (text: string) => Buffer.from(`data: ${text}\n\n`)
+
+describe("a stream", () => {
+  it.scoped("goes on for a client that comes back, with what it missed and what comes live", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const delivery = streams.answering([1], upstream)
+      const client = new Client(streams)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.take()
+      client.cut()
+      delivery.append(event("two"), undefined)
+      client.comeBack()
+      delivery.append(event("three"), undefined)
+      delivery.end()
+      client.take()
+      expect(client.texts).toEqual(["one", "two", "three"])
+      expect(client.answer).toMatchObject({
+        status: 200,
+        ending: "end",
+        violations: [],
+        headers: {
+          "mcp-session-id": "the-id",
+          "content-type": "text/event-stream",
+          "x-accel-buffering": "no"
+        }
+      })
+    })
+  )
+
+  it.scoped("begins with an id and the time to wait, for clients that know them", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({}, 3_000)
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      expect(client.answer.text).toMatch(/^id: \S+\nretry: 3000\ndata: \n\n$/)
+      client.take()
+      client.cut()
+      delivery.append(event("one"), undefined)
+      client.comeBack()
+      client.take()
+      expect(client.texts).toEqual(["one"])
+    })
+  )
+
+  it.scoped("that is over and delivered gets 405, one of no session 400, and never 404", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      delivery.end()
+      client.take()
+      client.comeBack()
+      expect(client.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
+      client.comeBack("AAAAAAAAAAAA.1.1")
+      expect(client.answer.failure).toMatchObject({ status: 400, reason: "UnknownEvent" })
+    })
+  )
+
+  it.scoped("gives the newest connection what comes, and ends the one before", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.take()
+      const before = client.answer
+      client.comeBack()
+      delivery.append(event("two"), undefined)
+      expect(before).toMatchObject({ ending: "end", violations: [] })
+      client.take()
+      expect(client.texts).toEqual(["one", "two"])
+    })
+  )
+
+  it.scoped("of which something is gone says so once, for each of its requests, and is over then", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 2 })
+      const client = new Client(streams)
+      const delivery = streams.answering([1, "b"], upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.take()
+      client.cut()
+      for (const text of ["two", "three", "four"]) delivery.append(event(text), undefined)
+      client.comeBack()
+      client.take()
+      expect(client.errors.map(({ id }) => id)).toEqual([1, "b"])
+      expect(client.texts).toEqual(["one"])
+      expect(client.answer).toMatchObject({ status: 200, ending: "end" })
+      client.comeBack()
+      expect(client.answer.failure).toMatchObject({ status: 405 })
+      delivery.append(event("five"), undefined)
+      delivery.end()
+    })
+  )
+
+  it.scoped("without requests goes on with what is left", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 2 })
+      const client = new Client(streams)
+      const delivery = streams.listening(upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.take()
+      client.cut()
+      for (const text of ["two", "three", "four"]) delivery.append(event(text), undefined)
+      client.comeBack()
+      delivery.append(event("five"), undefined)
+      client.take()
+      expect(client.texts).toEqual(["one", "three", "four", "five"])
+    })
+  )
+
+  it.scoped("sends a comment when it has been silent, and none to nobody", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.listening(upstream)
+      client.open(delivery)
+      delivery.expire()
+      expect(client.answer.text).toBe(": keep-alive\n\n")
+      client.cut()
+      delivery.expire()
+      expect(client.answer.text).toBe(": keep-alive\n\n")
+    })
+  )
+})
+
+describe("standalone streams", () => {
+  it.scoped("get a message each, the newest that is read", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const [older, newer] = [new Client(streams), new Client(streams)]
+      older.open(streams.listening(upstream))
+      newer.open(streams.listening(upstream))
+      streams.newest?.append(event("one"), undefined)
+      newer.take()
+      newer.cut()
+      streams.newest?.append(event("two"), undefined)
+      older.take()
+      older.cut()
+      streams.newest?.append(event("three"), undefined)
+      newer.comeBack()
+      newer.take()
+      expect(older.texts).toEqual(["two"])
+      expect(newer.texts).toEqual(["one", "three"])
+      expect(streams.attended).toBe(1)
+    })
+  )
+
+  it.scoped("that were left are forgotten but for the latest", () =>
+    Effect.gen(function* () {
+      const { streams, tracker, upstream } = yield* make()
+      for (let count = 0; count < 50; count++) {
+        const client = new Client(streams)
+        const delivery = streams.listening(upstream)
+        client.open(delivery)
+        delivery.append(event("x"), undefined)
+        client.cut()
+      }
+      expect(tracker.size().events).toBeLessThan(10)
+    })
+  )
+})
+
+describe("a slow reader", () => {
+  it.scoped("is told from the log as it reads, and lets the upstream wait before anything is lost", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 10 })
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      client.answer.flow?.pause()
+      for (let count = 1; count <= 4; count++) delivery.append(event(String(count)), undefined)
+      expect(upstream.pause).not.toHaveBeenCalled()
+      delivery.append(event("5"), undefined)
+      expect(upstream.pause).toHaveBeenCalledTimes(1)
+      expect(client.answer.text).toBe("")
+      client.answer.flow?.resume()
+      expect(upstream.resume).toHaveBeenCalledTimes(1)
+      delivery.end()
+      client.take()
+      expect(client.texts).toEqual(["1", "2", "3", "4", "5"])
+      expect(client.answer.ending).toBe("end")
+    })
+  )
+
+  it.scoped("loses nothing to what was on its way when the upstream was told to wait", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 10, maxEventBytes: 2_000 })
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      client.answer.flow?.pause()
+      const texts = Array.from({ length: 40 }, (_, index) => String(index))
+      for (const text of texts) delivery.append(event(text), undefined)
+      delivery.append(event("x".repeat(5_000)), undefined)
+      delivery.end()
+      client.answer.flow?.resume()
+      client.take()
+      expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
+    })
+  )
+
+  it.scoped("that goes lets the upstream go on", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 10 })
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      client.answer.flow?.pause()
+      for (let count = 1; count <= 6; count++) delivery.append(event(String(count)), undefined)
+      client.cut()
+      expect(upstream.resume).toHaveBeenCalledTimes(1)
+      client.comeBack(delivery.log.idAt(0))
+      client.take()
+      expect(client.texts).toEqual(["1", "2", "3", "4", "5", "6"])
+    })
+  )
+})
+
+describe("whatever comes, breaks and is let go of", () => {
+  const step = FastCheck.oneof(
+    {
+      weight: 6,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("append" as const),
+        stream: FastCheck.nat({ max: 2 })
+      })
+    },
+    {
+      weight: 2,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("cut" as const),
+        stream: FastCheck.nat({ max: 2 }),
+        taken: FastCheck.boolean()
+      })
+    },
+    {
+      weight: 3,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("back" as const),
+        stream: FastCheck.nat({ max: 2 })
+      })
+    },
+    {
+      weight: 2,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("pause" as const),
+        stream: FastCheck.nat({ max: 2 })
+      })
+    },
+    {
+      weight: 2,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("resume" as const),
+        stream: FastCheck.nat({ max: 2 })
+      })
+    },
+    {
+      weight: 1,
+      arbitrary: FastCheck.record({
+        type: FastCheck.constant("end" as const),
+        stream: FastCheck.nat({ max: 2 })
+      })
+    }
+  )
+
+  const property = (maxEvents: number, judge: (client: Client, sent: ReadonlyArray<string>) => void) =>
+    it.scoped.prop(
+      maxEvents > 100
+        ? "each event arrives once and in order"
+        : "none arrives twice, and what is missing is told",
+      [FastCheck.array(step, { maxLength: 80 })],
+      ([steps]) =>
+        Effect.gen(function* () {
+          const { streams, tracker, upstream } = yield* make({ maxEvents }, 3_000)
+          const lanes = [0, 1, 2].map((id) => {
+            const delivery = streams.answering([id], upstream)
+            const client = new Client(streams)
+            client.open(delivery)
+            return { delivery, client, sent: new Array<string>(), isThere: true, hasEnded: false }
+          })
+          for (const [index, { type, ...step }] of steps.entries()) {
+            const lane = lanes[step.stream]
+            if (lane === undefined) continue
+            if (type === "append" && !lane.hasEnded) {
+              lane.sent.push(`${step.stream}:${index}`)
+              lane.delivery.append(event(`${step.stream}:${index}`), undefined)
+            } else if (type === "cut" && lane.isThere && !lane.client.answer.isOver) {
+              if ("taken" in step && step.taken) lane.client.take()
+              lane.client.cut()
+              lane.isThere = false
+            } else if (type === "back" && !lane.isThere) {
+              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.delivery.log.idAt(0))
+              lane.isThere = true
+            } else if (type === "pause" && lane.isThere && !lane.client.answer.isOver)
+              lane.client.answer.flow?.pause()
+            else if (type === "resume" && lane.isThere && !lane.client.answer.isOver)
+              lane.client.answer.flow?.resume()
+            else if (type === "end" && !lane.hasEnded) {
+              lane.hasEnded = true
+              lane.delivery.end()
+            }
+          }
+          for (const lane of lanes) {
+            if (!lane.hasEnded) lane.delivery.end()
+            if (!lane.client.answer.isOver && lane.isThere) lane.client.answer.flow?.resume()
+            lane.client.take()
+            if (!lane.isThere || lane.client.answer.ending === "end") {
+              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.delivery.log.idAt(0))
+              lane.client.take()
+            }
+            judge(lane.client, lane.sent)
+            expect(lane.client.answer.violations).toEqual([])
+          }
+          streams.close()
+          expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
+        })
+    )
+
+  property(1_000, ({ texts }, sent) => expect(texts).toEqual(sent))
+  property(5, ({ answer, errors, texts }, sent) => {
+    expect(sent.filter((text) => texts.includes(text))).toEqual(texts)
+    if (texts.length < sent.length)
+      expect(errors.length + (answer.failure === undefined ? 0 : 1)).toBeGreaterThan(0)
+  })
+})

@@ -1,0 +1,117 @@
+import { describe, expect, it } from "@effect/vitest"
+import { createParser } from "eventsource-parser"
+import * as FastCheck from "effect/FastCheck"
+import { readEvents, withId } from "../../src/internal/events.js"
+import { FrameSplitter } from "../../src/internal/sse.js"
+
+interface Event {
+  readonly id: string | undefined
+  readonly event: string | undefined
+  readonly data: string
+}
+
+/** What the official clients read out of a stream. */
+const oracle = (
+  stream: string
+): { readonly events: ReadonlyArray<Event>; readonly retries: ReadonlyArray<number> } => {
+  const events: Array<Event> = []
+  const retries: Array<number> = []
+  const parser = createParser({
+    onEvent: ({ data, event, id }) => events.push({ id, event, data }),
+    onRetry: (millis) => retries.push(millis)
+  })
+  parser.feed(stream.replace(/^\uFEFF/, ""))
+  parser.feed("\n")
+  return { events, retries }
+}
+
+/** The same by way of the proxy: the frames that it makes are read by the oracle, and the ids put back. */
+const read = (chunks: ReadonlyArray<Buffer>) => {
+  const events: Array<Event> = []
+  const retries: Array<number> = []
+  const empty: Array<boolean> = []
+  const splitter = new FrameSplitter()
+  for (const chunk of chunks) {
+    const frames = splitter.push(chunk)
+    if (frames === undefined) continue
+    readEvents(frames, {
+      event: (frame, id, isEmpty) => {
+        const made = oracle(frame.toString()).events
+        expect(made).toHaveLength(1)
+        events.push(...made.map((event) => ({ ...event, id })))
+        empty.push(isEmpty)
+      },
+      retry: (millis) => retries.push(millis)
+    })
+  }
+  return { events, retries, empty }
+}
+
+const cut = (bytes: Buffer, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> => {
+  const chunks: Array<Buffer> = []
+  let start = 0
+  for (const length of lengths) {
+    chunks.push(bytes.subarray(start, start + length))
+    start += length
+  }
+  return [...chunks, bytes.subarray(start)]
+}
+
+const field = FastCheck.oneof(
+  FastCheck.constantFrom(
+    "data: x",
+    "data:",
+    "data",
+    "data:  two spaces",
+    'data: {"jsonrpc":"2.0","method":"é✓"}',
+    "event: message",
+    "event:",
+    "id: 7",
+    "id:",
+    "id: a\0b",
+    "retry: 3000",
+    "retry: soon",
+    ": comment",
+    ":",
+    "unknown: field",
+    "dataset: no"
+  ),
+  FastCheck.string({ maxLength: 8 }).map((text) => text.replaceAll(/[\r\n]/g, "é"))
+)
+const end = FastCheck.constantFrom("\n", "\n", "\r\n", "\r")
+const stream = FastCheck.tuple(
+  FastCheck.constantFrom("", "", "\uFEFF"),
+  FastCheck.array(FastCheck.tuple(FastCheck.oneof(field, FastCheck.constant("")), end), { maxLength: 24 })
+).map(([mark, lines]) => mark + lines.flat().join(""))
+const lengths = FastCheck.array(FastCheck.integer({ min: 1, max: 12 }), { maxLength: 60 })
+
+describe("the events of a stream", () => {
+  it.prop(
+    "are those that the official clients read, wherever the bytes are cut",
+    [stream, lengths],
+    ([stream, lengths]) => {
+      // Only what ends with an empty line is an event for certain.
+      const whole = `${stream}\n\n`
+      const { empty, events, retries } = read(cut(Buffer.from(whole), lengths))
+      const expected = oracle(whole)
+      expect(events).toEqual(expected.events)
+      expect(retries).toEqual(expected.retries)
+      expect(empty).toEqual(expected.events.map(({ data }) => data === ""))
+    },
+    { fastCheck: { numRuns: 2_000 } }
+  )
+
+  it("are not copied when there is nothing but data", () => {
+    const frames = Buffer.from("event: message\ndata: 1\n\ndata: 2\n\n")
+    const found: Array<Buffer> = []
+    readEvents(frames, { event: (frame) => found.push(frame), retry: () => {} })
+    expect(found.map(String)).toEqual(["event: message\ndata: 1\n\n", "data: 2\n\n"])
+    expect(found.every(({ buffer }) => buffer === frames.buffer)).toBe(true)
+  })
+
+  it("get another id", () => {
+    expect(oracle(withId("a.1.2", Buffer.from("event: message\ndata: x\n\n")).toString()).events).toEqual([
+      { id: "a.1.2", event: "message", data: "x" }
+    ])
+  })
+})
