@@ -56,7 +56,7 @@ const EVENT = { name: Buffer.from("even").readUInt32BE(), colon: 5 }
 const parse = (frames: Buffer, reader: Reader): void => {
   const parser = createParser({
     onEvent: ({ data, event, id }) => reader.event(frameOf(data, event), id, data === ""),
-    onRetry: reader.retry
+    onRetry: (millis) => reader.retry(millis)
   })
   // Decoding drops a byte order mark, which may stand at the beginning of a stream.
   parser.feed(decoder.decode(frames))

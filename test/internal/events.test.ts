@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
-import { readEvents, withId } from "../../src/internal/events.js"
+import { type Reader, readEvents, withId } from "../../src/internal/events.js"
 import { FrameSplitter } from "../../src/internal/sse.js"
 
 interface Event {
@@ -107,6 +107,21 @@ describe("the events of a stream", () => {
     readEvents(frames, { event: (frame) => found.push(frame), retry: () => {} })
     expect(found.map(String)).toEqual(["event: message\ndata: 1\n\n", "data: 2\n\n"])
     expect(found.every(({ buffer }) => buffer === frames.buffer)).toBe(true)
+  })
+
+  it("and the time to wait are told to a reader that remembers them", () => {
+    class Remembering implements Reader {
+      readonly heard: Array<unknown> = []
+      event(_frame: Buffer, id: string | undefined) {
+        this.heard.push(id)
+      }
+      retry(millis: number) {
+        this.heard.push(millis)
+      }
+    }
+    const reader = new Remembering()
+    readEvents(Buffer.from("retry: 3000\nid: a\ndata: 1\n\n"), reader)
+    expect(reader.heard).toEqual([3000, "a"])
   })
 
   it("get another id", () => {
