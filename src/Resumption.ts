@@ -52,8 +52,10 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
   Effect.async<Attempt>((done) => {
     let state: "asked" | "open" | "refused" = "asked"
     let hasProgressed = false
+    let isFinished = false
     let abort: Abort = () => {}
     const finish = (attempt: Attempt) => {
+      isFinished = true
       abort()
       done(Effect.succeed(attempt))
     }
@@ -82,5 +84,6 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
       end: ended,
       error: ended
     })
+    if (isFinished) abort()
     return Effect.sync(() => abort())
   })
