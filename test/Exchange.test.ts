@@ -5,22 +5,31 @@ import { Exchange } from "../src/Exchange.js"
 import type { RequestId } from "../src/Protocol.js"
 import { SessionNotFound, ShuttingDown } from "../src/ProxyError.js"
 import type { Request } from "../src/Upstream.js"
-import { CountingOwner } from "./fixtures/CountingOwner.js"
+import { CountingOwner, type Resumption } from "./fixtures/CountingOwner.js"
 import { CountingPool } from "./fixtures/CountingPool.js"
 import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 import { call, get, modernCall, notification, post, response } from "./fixtures/requests.js"
-import { acts, type ScriptedExchange } from "./fixtures/ScriptedExchange.js"
+import { acts, FOREIGN, type ScriptedExchange } from "./fixtures/ScriptedExchange.js"
+
+/** Whom an exchange is made for: a session that keeps streams or does not, or nobody in particular. */
+type Kind = "session" | "tracked" | "stateless"
 
 /** An exchange that has been started, and everyone whom it deals with. */
 class Started {
   readonly pool = new CountingPool()
   readonly owner: CountingOwner
   readonly answer = new RecordedAnswer()
+  /** The answer, and those that went on with it. */
+  readonly reading = [this.answer]
   readonly exchange: Exchange
   readonly upstream: ScriptedExchange
 
-  constructor(request: Request, isStateless = false) {
-    this.owner = new CountingOwner(this.pool, isStateless ? undefined : "the-proxy's-id")
+  constructor(request: Request, kind: Kind = "session") {
+    this.owner = new CountingOwner(
+      this.pool,
+      kind === "stateless" ? undefined : "the-proxy's-id",
+      kind === "tracked"
+    )
     this.exchange = new Exchange(this.owner, request, this.answer)
     this.exchange.start((sink) => this.pool.exchange(request, sink))
     const [upstream] = this.pool.exchanges
@@ -34,6 +43,33 @@ class Started {
     this.exchange.leave()
   }
 
+  /** The ids of the events that the client got, on whichever connection. */
+  get eventIds(): ReadonlyArray<string> {
+    return this.reading.flatMap((answer) => answer.eventIds())
+  }
+
+  /** The client comes back to its stream with the last event id that it saw. */
+  comeBack(): Back {
+    const lastEventId = this.eventIds.at(-1) ?? "none"
+    const answer = new RecordedAnswer("the answer that goes on")
+    this.reading.push(answer)
+    const leave = this.owner.resumable?.resume(lastEventId, answer)
+    return {
+      answer,
+      leave: () => {
+        answer.goes()
+        leave?.()
+      }
+    }
+  }
+
+  /** What asks at the upstream how the stream goes on. */
+  get resumption(): Resumption {
+    const [resumption] = this.owner.resumptions
+    if (resumption === undefined) throw new Error("nothing asks the upstream to go on")
+    return resumption
+  }
+
   pass(seconds: number): Effect.Effect<void> {
     return Effect.andThen(this.owner.clock.advance(`${seconds} seconds`), () => this.owner.deadlines.sweep())
   }
@@ -41,6 +77,12 @@ class Started {
   get isOver(): boolean {
     return this.owner.settlements.length > 0
   }
+}
+
+/** A client that has come back. */
+interface Back {
+  readonly answer: RecordedAnswer
+  readonly leave: () => void
 }
 
 const event = (json: unknown) => `event: message\ndata: ${JSON.stringify(json)}\n\n`
@@ -293,7 +335,7 @@ describe("a client that goes away", () => {
 
   it.each([
     ["the stream of a session", () => new Started(get)],
-    ["a request without a session", () => new Started(post(modernCall(1)), true)],
+    ["a request without a session", () => new Started(post(modernCall(1)), "stateless")],
     ["a subscription", () => new Started(post(modernCall(1, "subscriptions/listen")))]
   ])("gives up %s", (_, start) => {
     const started = start()
@@ -457,6 +499,177 @@ describe("a cancelled call", () => {
   )
 })
 
+describe("a stream that is kept", () => {
+  const numbered = (id: string, json: unknown) => `id: ${id}\ndata: ${JSON.stringify(json)}\n\n`
+  const progress = notification("notifications/progress")
+  const flow = { pause: () => {}, resume: () => {} }
+
+  it("has ids of the proxy's own, whether or not the upstream gives any", () => {
+    const { answer, upstream } = new Started(post(call(1)), "tracked")
+    upstream.head(200, "text/event-stream")
+    upstream.data(numbered("theirs", progress))
+    upstream.data(`retry: 1\n${event(response(1))}`)
+    upstream.finish()
+    expect(answer.headers).toMatchObject({
+      "mcp-session-id": "the-proxy's-id",
+      "cache-control": "no-cache, no-transform"
+    })
+    expect(new Set(answer.eventIds()).size).toBe(2)
+    expect(answer.text).not.toMatch(/theirs|retry/)
+    expect(answer.messages()).toEqual([progress, response(1)])
+    expect(answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it("is passed on as it is where it is compressed", () => {
+    const { answer, exchange } = new Started(post(call(1)), "tracked")
+    exchange.head(200, { "content-type": "text/event-stream", "content-encoding": "gzip" }, flow)
+    exchange.data(Buffer.from("half"))
+    expect(answer.text).toBe("half")
+  })
+
+  it("goes on while its client is away, and for it when it comes back", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event")
+    started.leave()
+    expect(started.upstream.isAborted).toBe(false)
+    started.upstream.act("event with id")
+    const { answer } = started.comeBack()
+    started.upstream.act("response")
+    started.upstream.finish()
+    expect(started.answer.messages().length).toBe(1)
+    expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1, result: {} }])
+    expect(answer).toMatchObject({ status: 200, ending: "end", violations: [] })
+    expect(started.isOver).toBe(true)
+  })
+
+  it("keeps a response that came meanwhile", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event")
+    started.leave()
+    started.upstream.act("response")
+    started.upstream.finish()
+    expect(started.isOver).toBe(true)
+    expect(started.comeBack().answer).toMatchObject({ ending: "end", violations: [] })
+    expect(started.reading.at(-1)?.responsesTo(1)).toBe(1)
+  })
+
+  it("is not aborted where it is the stream of a session", () => {
+    const started = new Started(get, "tracked")
+    started.upstream.act("event")
+    started.leave()
+    started.upstream.act("event")
+    expect(started.upstream.isAborted).toBe(false)
+    expect(started.comeBack().answer.messages().length).toBe(1)
+  })
+
+  it("that has no head yet is aborted where it is the stream of a session", () => {
+    const started = new Started(get, "tracked")
+    started.leave()
+    expect(started.upstream.isAborted).toBe(true)
+    expect(started.isOver).toBe(true)
+  })
+
+  it.each(["finish", "fail"] as const)("without ids is never gone on with (%s)", (how) => {
+    const started = new Started(post([call(1), call(2)]), "tracked")
+    started.upstream.act("event")
+    started.upstream.data(event(response(1)))
+    if (how === "finish") started.upstream.finish()
+    else started.upstream.fail("Closed")
+    expect(started.owner.resumptions.size).toBe(0)
+    expect(started.answer.messages().slice(1)).toMatchObject([{ id: 1 }, { id: 2, error: { code: -32000 } }])
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+    expect(started.owner.outcomes).toEqual(["failed"])
+  })
+
+  it.each(["finish", "fail"] as const)("with ids is gone on with, unseen by its client (%s)", (how) => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.head(200, "text/event-stream")
+    started.upstream.data(numbered("a", progress))
+    started.upstream.data(numbered("b", progress) + "data: half")
+    if (how === "finish") started.upstream.finish()
+    else started.upstream.fail("Closed")
+    const { broken, done } = started.resumption
+    expect(broken).toMatchObject({ lastEventId: "b", isComplete: false })
+    expect(started.answer.isOver).toBe(false)
+    broken.restarted(flow)
+    broken.data(Buffer.from(numbered("b", progress)))
+    broken.data(Buffer.from(numbered("c", response(1))))
+    expect(broken.isComplete).toBe(true)
+    done(true)
+    expect(started.answer.messages()).toEqual([progress, progress, response(1)])
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+    expect(started.owner.outcomes).toEqual(["answered"])
+  })
+
+  it("that cannot be gone on with ends with an error for each request that waits", () => {
+    const started = new Started(post([call(1), call(2)]), "tracked")
+    started.upstream.head(200, "text/event-stream")
+    started.upstream.data(numbered("a", response(2)))
+    started.upstream.fail("Closed")
+    started.resumption.done(false)
+    expect(started.answer.messages()).toMatchObject([
+      { id: 2, result: {} },
+      { id: 1, error: { code: -32000 } }
+    ])
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it("of a session just ends when it cannot be gone on with", () => {
+    const started = new Started(get, "tracked")
+    started.upstream.act("event")
+    started.upstream.finish()
+    expect(started.resumption.broken.lastEventId).toBeUndefined()
+    started.resumption.done(false)
+    expect(started.answer.messages().length).toBe(1)
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it("that goes on may hold what belongs to others, which is dropped", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event with id")
+    started.upstream.fail("Closed")
+    const { broken, done } = started.resumption
+    broken.restarted(flow)
+    broken.data(Buffer.from(numbered("b", response(FOREIGN)) + "id: c\ndata: {}\n\n"))
+    broken.data(Buffer.from(numbered("d", call(FOREIGN, "sampling/createMessage"))))
+    broken.data(Buffer.from(numbered("e", response(1))))
+    done(true)
+    expect(started.answer.messages().slice(1)).toEqual([call(FOREIGN, "sampling/createMessage"), response(1)])
+  })
+
+  it("whose client has what it waits for is not gone on with", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event with id")
+    started.upstream.act("last words")
+    expect(started.owner.resumptions.size).toBe(0)
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+  })
+
+  it.effect("whose call is cancelled is not gone on with for longer than any other", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event with id")
+      started.upstream.fail("Closed")
+      started.exchange.cancel(1)
+      yield* started.pass(5)
+      expect(started.owner.resumptions.size).toBe(0)
+      expect(started.answer.messages().length).toBe(1)
+      expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+      expect(started.owner.outcomes).toEqual(["cancelled"])
+    })
+  )
+
+  it("is cut off while it is gone on with, and says why", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event with id")
+    started.upstream.fail("Closed")
+    started.exchange.cut(new SessionNotFound())
+    expect(started.owner.resumptions.size).toBe(0)
+    expect(started.answer.messages().at(-1)).toMatchObject({ id: 1, error: { code: -32001 } })
+    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+  })
+})
+
 describe("whatever happens to an exchange", () => {
   const request = FastCheck.constantFrom<Request>(
     post(call(1)),
@@ -484,6 +697,18 @@ describe("whatever happens to an exchange", () => {
       )
     },
     { weight: 1, arbitrary: FastCheck.constant(now((started) => started.leave())) },
+    { weight: 1, arbitrary: FastCheck.constant(now((started) => void started.comeBack())) },
+    {
+      weight: 1,
+      arbitrary: FastCheck.constantFrom(event(response(1)), event(call(1)), undefined).map((said) =>
+        now(({ owner }) => {
+          const [resumption] = owner.resumptions
+          if (said === undefined) return resumption?.done(resumption.broken.isComplete)
+          resumption?.broken.restarted({ pause: () => {}, resume: () => {} })
+          resumption?.broken.data(Buffer.from(said))
+        })
+      )
+    },
     { weight: 1, arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.pause())) },
     {
       weight: 1,
@@ -501,10 +726,14 @@ describe("whatever happens to an exchange", () => {
 
   it.effect.prop(
     "it settles once, gives everything back, and tells its client one ending",
-    [request, FastCheck.boolean(), FastCheck.array(step, { maxLength: 12 })],
-    ([request, isStateless, steps]) =>
+    [
+      request,
+      FastCheck.constantFrom<Kind>("session", "tracked", "stateless"),
+      FastCheck.array(step, { maxLength: 12 })
+    ],
+    ([request, kind, steps]) =>
       Effect.gen(function* () {
-        const started = new Started(request, isStateless)
+        const started = new Started(request, kind)
         const { answer, exchange, owner, upstream } = started
         for (const step of steps) {
           // Of an exchange that is over nobody is told anything any more.
@@ -512,12 +741,16 @@ describe("whatever happens to an exchange", () => {
           yield* step(started)
         }
         exchange.cut(new ShuttingDown())
+        owner.resumable?.close()
         expect(owner.settlements).toEqual([exchange])
+        expect(owner.resumptions.size).toBe(0)
+        expect(owner.ledger?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
         expect(owner.deadlines.size).toBe(0)
         expect(owner.flight).toMatchObject({ underWay: 0, least: 0 })
         expect(upstream.isOver).toBe(true)
-        expect(answer.violations).toEqual([])
+        expect(started.reading.flatMap(({ violations }) => violations)).toEqual([])
         expect(answer.isOver || answer.hasLeft).toBe(true)
+        if (kind === "tracked") expect(new Set(started.eventIds).size).toBe(started.eventIds.length)
         for (const id of [1, "1", 2]) expect(answer.responsesTo(id)).toBeLessThanOrEqual(1)
       }),
     { fastCheck: { numRuns: 300 } }
