@@ -14,7 +14,7 @@ import type { Flow } from "./Upstream.js"
 const MAX_LEFT = 4
 
 export class Streams {
-  /** The streams that answer requests and still go on, or are being read. */
+  /** The streams that answer requests and still go on, and those that have ended and are being read. */
   private readonly answers = new Bag<Delivery>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<Delivery>()
@@ -89,9 +89,13 @@ export class Streams {
     return () => delivery.leave(answer)
   }
 
-  /** The upstream feeds the standalone streams no more: their readers may come back, and find out why. */
+  /** The upstream feeds the standalone streams no more: they end, and who comes back is told so. */
   dismiss(): void {
-    for (const delivery of this.standalone) delivery.dismiss()
+    for (const delivery of this.standalone) {
+      this.standalone.delete(delivery)
+      this.answers.add(delivery)
+      delivery.end()
+    }
   }
 
   /** Ends everything: nobody can come back. */

@@ -571,6 +571,98 @@ describe("calls that get no answer", () => {
   )
 })
 
+describe("streams that are kept", () => {
+  it.scoped(
+    "go on at the upstream, and their exchange there ends with the response, however soon it comes",
+    () =>
+      Effect.gen(function* () {
+        const proxied = yield* makeProxied({}, {})
+        const { session } = yield* proxied.open()
+        const { answer, exchange } = proxied.ask(session, call(1))
+        exchange.act("break")
+        proxied.pool.onExchange = (resumed) => resumed.act("response with id")
+        yield* proxied.clock.advance("1 second")
+        expect(answer.responsesTo(1)).toBe(1)
+        expect(answer).toMatchObject({ ending: "end", violations: [] })
+        expect(proxied.pool.exchanges.length).toBe(3)
+        expect(proxied.pool.open).toEqual([])
+        expect(session.load.exchanges).toBe(0)
+      })
+  )
+
+  it.scoped("are asked for again where another of the kind is in the way, or the upstream is not well", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call(1))
+      exchange.act("break")
+      const asked: Array<unknown> = []
+      const acts = ["conflict", "server error", "break", "response with id"] as const
+      proxied.pool.onExchange = (resumed) => {
+        resumed.act(acts[asked.length] ?? "fail")
+        asked.push(resumed.request.headers["last-event-id"])
+      }
+      yield* proxied.clock.advance("5 seconds")
+      expect(asked).toEqual(["1.1", "1.1", "1.1", "1.2"])
+      expect(answer.messages().map(({ id }) => id)).toEqual([undefined, undefined, 1])
+      expect(answer).toMatchObject({ ending: "end", violations: [] })
+    })
+  )
+
+  it.scoped("that the upstream will not go on with end with an error", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call(1))
+      exchange.act("break")
+      proxied.pool.onExchange = (resumed) => resumed.act("not found")
+      yield* proxied.clock.advance("1 second")
+      expect(answer.messages().at(-1)).toMatchObject({ id: 1, error: { code: -32000 } })
+      expect(answer).toMatchObject({ ending: "end", violations: [] })
+      expect(proxied.pool.exchanges.length).toBe(3)
+    })
+  )
+
+  it.scoped("and stand alone end with what feeds them: who comes back is not left in silence", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session)
+      exchange.act("open stream")
+      const second = proxied.ask(session)
+      exchange.act("event")
+      exchange.act("end")
+      proxied.pool.onExchange = (resumed) => resumed.act("not found")
+      yield* proxied.clock.advance("1 second")
+      for (const { ending, violations } of [answer, second.answer])
+        expect({ ending, violations }).toEqual({ ending: "end", violations: [] })
+      expect(second.answer.messages().length).toBe(1)
+      const back = proxied.comeBack(session, second.answer.eventIds().at(-1))
+      expect(back.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
+      const { exchange: anew } = proxied.ask(session)
+      expect(anew.request.method).toBe("GET")
+    })
+  )
+
+  it.scoped("and stand alone keep what they have when what feeds them is over", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange, leave } = proxied.ask(session)
+      exchange.act("event")
+      answer.goes()
+      leave()
+      exchange.act("event")
+      exchange.act("end")
+      proxied.pool.onExchange = (resumed) => resumed.act("not found")
+      yield* proxied.clock.advance("1 second")
+      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      expect(back.answer.messages().length).toBe(1)
+      expect(back.answer).toMatchObject({ status: 200, ending: "end", violations: [] })
+    })
+  )
+})
+
 describe("shutting down", () => {
   it.scoped("waits for calls, but not for streams nor for clients that have gone", () =>
     Effect.gen(function* () {
