@@ -35,6 +35,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   private isPaused = false
   private isUpstreamPaused = false
   private isLost = false
+  /** Since when nobody has read it, if nobody does, in milliseconds since 1970. */
+  private leftAt = 0
   /** The reader that was told everything, to the end. */
   private finishedBy: Answer | undefined
   private readonly deadline: Deadline
@@ -52,6 +54,11 @@ export class Delivery implements Flow, Expirable, Bagged {
 
   get isAttended(): boolean {
     return this.reader !== undefined
+  }
+
+  /** How long nobody has read it, in milliseconds. */
+  get absence(): number {
+    return this.reader === undefined ? this.now - this.leftAt : 0
   }
 
   /** Begins, with a first reader. */
@@ -188,7 +195,12 @@ export class Delivery implements Flow, Expirable, Bagged {
     return this.log.last - this.position + 1 >= events || this.behind + length + ID_LENGTH > bytes
   }
 
+  private get now(): number {
+    return this.terms.deadlines.clock.unsafeCurrentTimeMillis()
+  }
+
   private letGo(): void {
+    if (this.reader !== undefined) this.leftAt = this.now
     this.reader = undefined
     this.isPaused = false
     this.behind = 0

@@ -63,6 +63,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private intake: Intake | undefined
   private delivery: Delivery | undefined
   private isResumable = false
+  private isPaused = false
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
   /** What it is counted under. */
@@ -167,15 +168,18 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   /** The stream goes on, on another connection. */
   follow(flow: Flow): void {
     this.flow = flow
+    if (this.isPaused) flow.pause()
   }
 
   /** A client that does not read yet is no fault of the upstream's. */
   pause(): void {
-    if (!this.isCancelled) this.deadline.clear()
+    this.isPaused = true
+    if (!this.isCancelled && this.intake === undefined) this.deadline.clear()
     this.flow?.pause()
   }
 
   resume(): void {
+    this.isPaused = false
     if (this.flow === undefined || this.isOver) return
     if (this.splitter === undefined && this.intake === undefined) this.expectMore()
     this.flow.resume()
@@ -214,7 +218,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.stopWaiting()
     if (this.isStream) return
     this.resume()
-    const hasDeadline = this.flow !== undefined && this.splitter === undefined && this.intake === undefined
+    const hasDeadline = this.flow !== undefined && this.splitter === undefined
     if (!this.isCancelled && !hasDeadline) this.deadline.set(this.owner.patience)
   }
 
@@ -231,7 +235,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   expire(): void {
     if (this.isCancelled) this.endUnanswered()
     else if (this.splitter !== undefined && this.isAttended) this.keepAlive(this.splitter)
-    else if (this.delivery?.isAttended === true) this.deadline.set(this.owner.patience)
+    else if (this.delivery !== undefined && this.delivery.absence < this.owner.patience)
+      this.deadline.set(this.owner.patience - this.delivery.absence)
     else this.cut(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
   }
 
@@ -256,6 +261,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     const target = answers ? () => delivery : () => streams.newest ?? delivery
     this.delivery = delivery
     this.intake = new Intake(this, answers, target, streams.log, this.owner.telemetry)
+    // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
+    if (!this.isStream && !this.isCancelled) this.deadline.set(this.owner.patience)
     delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
   }
 

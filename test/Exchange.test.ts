@@ -569,6 +569,55 @@ describe("a stream that is kept", () => {
     expect(started.isOver).toBe(true)
   })
 
+  it.effect.each([
+    { does: "left once", go: (started: Started) => started.leave() },
+    {
+      does: "come back and left again",
+      go: (started: Started) => {
+        started.leave()
+        started.comeBack().leave()
+      }
+    },
+    {
+      does: "come back before it was missed, and left then",
+      go: (started: Started) => started.comeBack().leave()
+    },
+    {
+      does: "come back, read slowly and left",
+      go: (started: Started) => {
+        const { answer, leave } = started.comeBack()
+        answer.flow?.pause()
+        for (let count = 0; count < 600; count++) started.upstream.act("event")
+        expect(started.upstream.isPaused).toBe(true)
+        leave()
+        expect(started.upstream.isPaused).toBe(false)
+      }
+    }
+  ])("waits for a client that has $does as long as a session may be idle", ({ go }) =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event")
+      yield* started.pass(1_000)
+      go(started)
+      yield* started.pass(1_799)
+      expect(started.isOver).toBe(false)
+      yield* started.pass(1)
+      expect(started.isOver).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+    })
+  )
+
+  it.effect("waits for the upstream as long as its client is there", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event")
+      started.leave()
+      started.comeBack()
+      for (let hours = 0; hours < 5; hours++) yield* started.pass(3_600)
+      expect(started.isOver).toBe(false)
+    })
+  )
+
   it.each(["finish", "fail"] as const)("without ids is never gone on with (%s)", (how) => {
     const started = new Started(post([call(1), call(2)]), "tracked")
     started.upstream.act("event")
@@ -635,6 +684,23 @@ describe("a stream that is kept", () => {
     broken.data(Buffer.from(numbered("e", response(1))))
     done(true)
     expect(started.answer.messages().slice(1)).toEqual([call(FOREIGN, "sampling/createMessage"), response(1)])
+  })
+
+  it("holds back the upstream for a slow client on the next connection too", () => {
+    const started = new Started(post(call(1)), "tracked")
+    started.upstream.act("event with id")
+    started.answer.flow?.pause()
+    for (let count = 0; count < 600; count++) started.upstream.act("event")
+    expect(started.upstream.isPaused).toBe(true)
+    started.upstream.fail("Closed")
+    const calls: Array<string> = []
+    started.resumption.broken.restarted({
+      pause: () => calls.push("pause"),
+      resume: () => calls.push("resume")
+    })
+    expect(calls).toEqual(["pause"])
+    started.answer.flow?.resume()
+    expect(calls).toEqual(["pause", "resume"])
   })
 
   it("whose client has what it waits for is not gone on with", () => {
