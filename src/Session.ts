@@ -126,7 +126,7 @@ export class Session implements Owner {
   /** How many exchanges are in flight, and how many of them are streams that the client holds open. */
   get load(): { readonly exchanges: number; readonly streams: number } {
     return {
-      exchanges: this.exchanges.size,
+      exchanges: this.inFlight,
       streams: this.resumable?.attended ?? this.exchanges.count(({ isStream }) => isStream)
     }
   }
@@ -221,6 +221,12 @@ export class Session implements Owner {
     return () => exchange.leave()
   }
 
+  /** Once the client has standalone streams, they count, and what feeds them does not. */
+  private get inFlight(): number {
+    const feeding = this.feed === undefined || this.feed.status === 0 ? 0 : 1
+    return this.exchanges.size - feeding + (this.resumable?.attended ?? 0)
+  }
+
   /** Whether the client waits for something, or listens; what only feeds streams that nobody reads does not count. */
   private get isBusy(): boolean {
     return this.exchanges.count(({ feeds }) => !feeds) > 0 || this.resumable?.isAttended === true
@@ -263,9 +269,7 @@ export class Session implements Owner {
    */
   private isFull(isRequest: boolean): boolean {
     const { maxExchanges } = this.shared
-    return (
-      this.exchanges.size + (this.resumable?.attended ?? 0) >= (isRequest ? maxExchanges : 2 * maxExchanges)
-    )
+    return this.inFlight >= (isRequest ? maxExchanges : 2 * maxExchanges)
   }
 
   private observe(body: Body): void {

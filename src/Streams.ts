@@ -28,7 +28,9 @@ export class Streams {
 
   /** How many clients read a standalone stream. */
   get attended(): number {
-    return Array.from(this.standalone).filter(({ isAttended }) => isAttended).length
+    let count = 0
+    for (const { isAttended } of this.standalone) if (isAttended) count++
+    return count
   }
 
   /** Whether anybody reads any of them. */

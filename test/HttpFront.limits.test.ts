@@ -315,7 +315,10 @@ describe("--max-exchanges", () => {
     })
   )
 
-  it.scopedLive("counts an open stream, until its client drops it", () =>
+  it.scopedLive.each([
+    { streams: "kept", maxEvents: 1_000 },
+    { streams: "passed on as they are", maxEvents: 0 }
+  ])("counts an open stream, until its client drops it, where streams are $streams", ({ maxEvents }) =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
         GET: ({ response }) => {
@@ -323,12 +326,15 @@ describe("--max-exchanges", () => {
           response.flushHeaders()
         }
       })
-      const front = yield* startFront(server, { maxExchanges: 1 })
+      const front = yield* startFront(server, { maxExchanges: 2, maxEvents })
       const { session } = yield* initialize(front.url)
-      const listening = yield* stream(front.url, { headers: session })
+      const first = yield* stream(front.url, { headers: session })
+      expect((yield* post(front.url, list, session)).status).toBe(200)
+      const second = yield* stream(front.url, { headers: session })
+      expect([first.status, second.status]).toEqual([200, 200])
       expect((yield* post(front.url, list, session)).status).toBe(429)
-      yield* listening.drop
-      yield* server.closed(1)
+      yield* second.drop
+      yield* front.untilHealth(({ streams }) => streams === 1)
       expect((yield* post(front.url, list, session)).status).toBe(200)
     })
   )
