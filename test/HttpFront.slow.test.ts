@@ -271,7 +271,7 @@ describe.concurrent("a client that does not read its answer", () => {
     it.scopedLive(`is hung up on, and the upstream too: ${name}`, () =>
       Effect.gen(function* () {
         const source = new Source(frames)
-        const all = yield* setting({ GET: streaming(source), endless: streaming(source) })
+        const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, { maxEvents: 0 })
         const { front, opened, server } = all
         yield* askAndIgnore(front, bytes(opened.session))
         const dropped = yield* undisturbed(all, server.closed(1))
@@ -279,6 +279,36 @@ describe.concurrent("a client that does not read its answer", () => {
         expect(source.written).toBeLessThan(inBuffers)
         yield* front.untilHealth((health) => health.connections === 1 && health.stateless === 0)
         expect((yield* post(front.url, list, opened.session)).status).toBe(200)
+      })
+    )
+  }
+
+  for (const [name, bytes, frames] of [
+    ["an endless stream of its own", (session: Session) => requestBytes("GET", session), events("")],
+    [
+      "an endless answer that could be resumed",
+      (session: Session) => requestBytes("POST", session, request(1, "endless")),
+      events("")
+    ]
+  ] as const) {
+    it.scopedLive(`is hung up on, and what is kept is read on without it, within its bound: ${name}`, () =>
+      Effect.gen(function* () {
+        const source = new Source(frames)
+        const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, patient)
+        const { front, opened, server } = all
+        yield* askAndIgnore(front, bytes(opened.session))
+        yield* undisturbed(
+          all,
+          server.until(() => source.written > 2 * inBuffers, patience)
+        )
+        expect(source.stalledAt).toBeLessThan(inBuffers)
+        yield* front.untilHealth(
+          ({ connections, eventBytes, limits }) =>
+            connections === 1 && eventBytes > 0 && eventBytes <= limits.maxEventBytes
+        )
+        yield* del(front.url, opened.session)
+        expect((yield* server.closed(1)).end).toBe("dropped")
+        yield* front.untilHealth(({ eventBytes, events }) => eventBytes === 0 && events === 0)
       })
     )
   }
@@ -316,13 +346,16 @@ describe.concurrent("a client that does not read its answer", () => {
     Effect.gen(function* () {
       // More than the system's buffers take, and then silence.
       const first = new Source(events(""), 24 * MiB)
-      const all = yield* setting({
-        GET: ({ response }) => {
-          response.writeHead(200, { "content-type": "text/event-stream" })
-          response.end = () => response
-          first.pour(response)
-        }
-      })
+      const all = yield* setting(
+        {
+          GET: ({ response }) => {
+            response.writeHead(200, { "content-type": "text/event-stream" })
+            response.end = () => response
+            first.pour(response)
+          }
+        },
+        { maxEvents: 0 }
+      )
       const { front, opened, server } = all
       yield* askAndIgnore(front, requestBytes("GET", opened.session))
       expect((yield* undisturbed(all, server.closed(1))).end).toBe("dropped")

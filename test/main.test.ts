@@ -517,7 +517,10 @@ const limits = {
   "max-stateless": "14",
   "max-connections": "15",
   "max-body": "16KiB",
-  "max-buffered": "17MB"
+  "max-buffered": "17MB",
+  "max-events": "18",
+  "max-event-bytes": "19KB",
+  "max-total-event-bytes": "20MB"
 }
 
 const environment = (values: Readonly<Record<string, string>>) =>
@@ -575,7 +578,10 @@ describe.concurrent("every option can be set in the environment, and the command
               maxStateless: 14,
               maxConnections: 15,
               maxBody: 16_384,
-              maxBuffered: 17_000_000
+              maxBuffered: 17_000_000,
+              maxEvents: 18,
+              maxEventBytes: 19_000,
+              maxTotalEventBytes: 20_000_000
             },
             hosts: hosts.slice(0, 2),
             origins: origins.slice(0, 2)
@@ -594,6 +600,9 @@ describe.concurrent("every option can be set in the environment, and the command
           "max-connections": "25",
           "max-body": "26",
           "max-buffered": "27KB",
+          "max-events": "28",
+          "max-event-bytes": "29KB",
+          "max-total-event-bytes": "30MB",
           url: other.url,
           host: "127.0.0.1",
           port: String(otherPort),
@@ -616,7 +625,10 @@ describe.concurrent("every option can be set in the environment, and the command
           maxStateless: 24,
           maxConnections: 25,
           maxBody: 26,
-          maxBuffered: 27_000
+          maxBuffered: 27_000,
+          maxEvents: 28,
+          maxEventBytes: 29_000,
+          maxTotalEventBytes: 30_000_000
         },
         hosts: hosts.slice(2),
         origins: origins.slice(2)
