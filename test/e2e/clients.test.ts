@@ -62,14 +62,70 @@ describe("mcp-remote", () => {
   )
 })
 
+/** Streams are passed on as they are. */
+const untracked = ["--multi-session", "--max-events", "0"]
+
 describe("a client that drops its GET stream", () => {
+  for (const options of [{ eventStore: false }, { eventStore: true }]) {
+    const ids = options.eventStore ? "with" : "without"
+    it.scopedLive(`leaves the upstream's as it is, and goes on where it was, ${ids} event ids there`, () =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer(options)
+        const proxy = yield* startProxy(server)
+        const { session } = yield* initialize(proxy.url)
+        yield* post(proxy.url, initialized, session)
+        let last: string | undefined
+        for (let round = 1; round <= 3; round++) {
+          const listening = yield* stream(proxy.url, { headers: { ...session, "last-event-id": last } })
+          expect(listening.status).toBe(200)
+          yield* server.until(() => server.counts.getStreams === 1)
+          yield* post(proxy.url, callTool(2 * round, "bump"), session)
+          // What came live, behind what came while nobody was there.
+          const expected = round === 1 ? 1 : 2
+          yield* listening.until(() => listening.messages().length === expected)
+          last = listening.events.at(-1)?.id
+          yield* listening.drop
+          yield* proxy.untilHealth(({ streams }) => streams === 0)
+          yield* post(proxy.url, callTool(2 * round + 1, "bump"), session)
+          expect(listening.messages()).toHaveLength(expected)
+          expect(server.counts.getStreams).toBe(1)
+        }
+        expect(server.sessions()).toHaveLength(1)
+      })
+    )
+  }
+
+  it.scopedLive(
+    "may have several, though the server has one for a session: the newest gets each message",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer()
+        const proxy = yield* startProxy(server)
+        const { session } = yield* initialize(proxy.url)
+        yield* post(proxy.url, initialized, session)
+        const older = yield* stream(proxy.url, { headers: session })
+        const newer = yield* stream(proxy.url, { headers: session })
+        expect([older.status, newer.status]).toEqual([200, 200])
+        yield* post(proxy.url, callTool(1, "bump"), session)
+        yield* newer.until(() => newer.messages().length === 1)
+        yield* newer.drop
+        yield* proxy.untilHealth(({ streams }) => streams === 1)
+        yield* post(proxy.url, callTool(2, "bump"), session)
+        yield* older.until(() => older.messages().length === 1)
+        expect(newer.messages()).toHaveLength(1)
+        expect(server.counts.getStreams).toBe(1)
+      })
+  )
+})
+
+describe("a client that drops its GET stream where none is kept", () => {
   for (const options of [{ eventStore: false }, { eventStore: true }]) {
     it.scopedLive(
       `frees the upstream's, and opens a new one, ${options.eventStore ? "with" : "without"} event ids`,
       () =>
         Effect.gen(function* () {
           const server = yield* makeLegacyServer(options)
-          const proxy = yield* startProxy(server)
+          const proxy = yield* startProxy(server, untracked)
           const { session } = yield* initialize(proxy.url)
           yield* post(proxy.url, initialized, session)
           for (let round = 1; round <= 3; round++) {
@@ -91,7 +147,7 @@ describe("a client that drops its GET stream", () => {
   it.scopedLive("reads on behind the last event that it has seen, if events have ids", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true })
-      const proxy = yield* startProxy(server)
+      const proxy = yield* startProxy(server, untracked)
       const { session } = yield* initialize(proxy.url)
       yield* post(proxy.url, initialized, session)
       const listening = yield* stream(proxy.url, { headers: session })
@@ -125,27 +181,55 @@ const stalled = (bytes: () => number) =>
   })
 
 describe("a client that drops a call", () => {
-  it.scopedLive("with event ids is given up upstream, where it resumes the call", () =>
-    Effect.gen(function* () {
-      const server = yield* makeLegacyServer({ eventStore: true })
-      const proxy = yield* startProxy(server)
-      const { session } = yield* initialize(proxy.url)
-      yield* post(proxy.url, initialized, session)
-      const body = callTool(1, "wait", { until: "go" })
-      const call = yield* stream(proxy.url, { method: "POST", headers: session, body })
-      const { id } = yield* call.event(0)
-      yield* server.until(() => server.pending().length === 1)
-      yield* call.drop
-      yield* server.until(() => server.counts.posts === 0)
-      expect(server.requests.find((sent) => sent.body.includes(`"wait"`))).toMatchObject({ end: "dropped" })
-      // A dropped connection is not a cancel.
-      expect(server.pending()).toHaveLength(1)
-      yield* server.release("go")
-      const resumed = yield* stream(proxy.url, { headers: { ...session, "last-event-id": id } })
-      yield* resumed.until(() => resumed.messages().length === 1)
-      expect(resumed.messages()).toMatchObject([{ id: 1, result: { content: [{ text: "released go" }] } }])
-      expect(server.cancellations).toEqual([])
-    })
+  for (const options of [{ eventStore: false }, { eventStore: true }]) {
+    const ids = options.eventStore ? "with" : "without"
+    it.scopedLive(`has it finished upstream, and gets the answer at its return, ${ids} event ids there`, () =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer(options)
+        const proxy = yield* startProxy(server)
+        const { session } = yield* initialize(proxy.url)
+        yield* post(proxy.url, initialized, session)
+        const body = callTool(1, "wait", { until: "go" })
+        const call = yield* stream(proxy.url, { method: "POST", headers: session, body })
+        const { id } = yield* call.event(0)
+        yield* server.until(() => server.pending().length === 1)
+        yield* call.drop
+        yield* proxy.untilHealth(({ connections }) => connections === 1)
+        yield* server.release("go")
+        yield* server.until(() => server.counts.posts === 0)
+        const upstream = server.requests.find((sent) => sent.body.includes(`"wait"`))
+        expect(upstream).toMatchObject({ status: 200, end: "answered" })
+        const resumed = yield* stream(proxy.url, { headers: { ...session, "last-event-id": id } })
+        expect(yield* resumed.end).toBe("ended")
+        expect(resumed.messages()).toMatchObject([{ id: 1, result: { content: [{ text: "released go" }] } }])
+        expect(server.cancellations).toEqual([])
+      })
+    )
+  }
+
+  it.scopedLive(
+    "with event ids is given up upstream, where it resumes the call, if no streams are kept",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer({ eventStore: true })
+        const proxy = yield* startProxy(server, untracked)
+        const { session } = yield* initialize(proxy.url)
+        yield* post(proxy.url, initialized, session)
+        const body = callTool(1, "wait", { until: "go" })
+        const call = yield* stream(proxy.url, { method: "POST", headers: session, body })
+        const { id } = yield* call.event(0)
+        yield* server.until(() => server.pending().length === 1)
+        yield* call.drop
+        yield* server.until(() => server.counts.posts === 0)
+        expect(server.requests.find((sent) => sent.body.includes(`"wait"`))).toMatchObject({ end: "dropped" })
+        // A dropped connection is not a cancel.
+        expect(server.pending()).toHaveLength(1)
+        yield* server.release("go")
+        const resumed = yield* stream(proxy.url, { headers: { ...session, "last-event-id": id } })
+        yield* resumed.until(() => resumed.messages().length === 1)
+        expect(resumed.messages()).toMatchObject([{ id: 1, result: { content: [{ text: "released go" }] } }])
+        expect(server.cancellations).toEqual([])
+      })
   )
 
   for (const options of [{ json: false }, { json: true }]) {
@@ -187,7 +271,7 @@ describe("a client that drops a call", () => {
         yield* server.until(() => server.pending().length === 1)
         yield* client.close
         yield* Fiber.join(call)
-        yield* server.until(() => server.counts.getStreams === 0)
+        yield* proxy.untilHealth(({ streams }) => streams === 0)
         yield* server.release("go")
         yield* server.until(() => server.counts.posts === 0)
         const upstream = server.requests.find((sent) => sent.body.includes(`"wait"`))

@@ -29,7 +29,7 @@ const script: Script = {
     openStream(response)
     const before = eventOf(
       { jsonrpc: "2.0", method: "notifications/x" },
-      params["ids"] === true ? "e1" : undefined
+      params["ids"] === true ? `before ${String(params["how"])}` : undefined
     )
     if (params["how"] === "destroy") response.write(before, () => response.destroy())
     else response.end(before)
@@ -69,14 +69,31 @@ layer(
     })
   )
 
-  it.scoped("breaks off a stream with event ids leaves it to the client to resume", () =>
+  it.scoped("breaks off a stream with event ids, and does not go on with it, leaves no call unanswered", () =>
     Effect.gen(function* () {
       const { proxy, session } = yield* Rig
       for (const how of ["destroy", "end"]) {
         const body = request("b", "test/events", { how, ids: true })
         const broken = yield* stream(proxy.url, { method: "POST", headers: session, body })
         expect(yield* broken.end).toBe("ended")
-        expect(broken.events).toMatchObject([{ id: "e1" }])
+        expect(broken.messages()).toMatchObject([
+          { method: "notifications/x" },
+          { id: "b", error: { code: -32000, message: expect.stringContaining("closed the connection") } }
+        ])
+      }
+    })
+  )
+
+  it.scoped("breaks off a stream with event ids leaves it to the client to resume, if none is kept", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer(script)
+      const proxy = yield* startProxy(server, ["--multi-session", "--max-events", "0"])
+      const { session } = yield* initialize(proxy.url)
+      for (const how of ["destroy", "end"]) {
+        const body = request("b", "test/events", { how, ids: true })
+        const broken = yield* stream(proxy.url, { method: "POST", headers: session, body })
+        expect(yield* broken.end).toBe("ended")
+        expect(broken.events).toMatchObject([{ id: `before ${how}` }])
       }
     })
   )
