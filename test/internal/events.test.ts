@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
-import { type Reader, readEvents, withId } from "../../src/internal/events.js"
+import { readEvents, withId } from "../../src/internal/events.js"
 import { FrameSplitter } from "../../src/internal/sse.js"
 
 interface Event {
@@ -109,19 +109,19 @@ describe("the events of a stream", () => {
     expect(found.every(({ buffer }) => buffer === frames.buffer)).toBe(true)
   })
 
-  it("and the time to wait are told to a reader that remembers them", () => {
-    class Remembering implements Reader {
-      readonly heard: Array<unknown> = []
-      event(_frame: Buffer, id: string | undefined) {
-        this.heard.push(id)
+  it("are told to a reader that remembers, with the time to wait", () => {
+    class Remembering {
+      readonly told: Array<unknown> = []
+      event(frame: Buffer, id: string | undefined) {
+        this.told.push(frame.toString(), id)
       }
       retry(millis: number) {
-        this.heard.push(millis)
+        this.told.push(millis)
       }
     }
     const reader = new Remembering()
-    readEvents(Buffer.from("retry: 3000\nid: a\ndata: 1\n\n"), reader)
-    expect(reader.heard).toEqual([3000, "a"])
+    readEvents(Buffer.from("id: 7\nretry: 50\ndata: x\n\n"), reader)
+    expect(reader.told).toEqual([50, "data: x\n\n", "7"])
   })
 
   it("get another id", () => {
