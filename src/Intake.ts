@@ -60,11 +60,13 @@ export class Intake implements Broken, Reader {
   }
 
   event(frame: Buffer, id: string | undefined, isEmpty: boolean): void {
+    // What belongs to another stream is new there, and no place in this one.
+    if (!isEmpty && this.isResumed && !this.belongs(frame)) return
     if (id !== undefined) {
       this.lastEventId = id
       if (!this.log.isNew(id)) return this.telemetry.repeated()
     }
-    if (isEmpty || (this.isResumed && this.answers && !this.belongs(frame))) return
+    if (isEmpty) return
     this.awaiting.note(frame)
     this.target().append(frame, id)
   }

@@ -1,0 +1,88 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { EventTracker, layerMemory } from "../src/EventTracker.js"
+import { type Awaiting, Intake } from "../src/Intake.js"
+import * as Deadlines from "../src/internal/deadlines.js"
+import type { RequestId } from "../src/Protocol.js"
+import { Streams } from "../src/Streams.js"
+import { silent } from "../src/Telemetry.js"
+import type { Flow } from "../src/Upstream.js"
+import { eventOf, toolResult } from "./fixtures/events.js"
+import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
+
+const still: Flow = { pause: () => {}, resume: () => {} }
+
+/** One session of the upstream's, whose streams are read into one log. */
+const make = Effect.gen(function* () {
+  const tracker = yield* EventTracker
+  const log = tracker.open("a")
+  if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
+  const terms = {
+    deadlines: yield* Deadlines.make,
+    telemetry: silent,
+    keepAlive: 15_000,
+    retry: undefined,
+    bounds: { events: 1_000, bytes: 1_000_000 }
+  }
+  const streams = new Streams(log, terms, "the-id")
+  /** Reads a stream that answers these requests, or a standalone one. */
+  const read = (...requests: ReadonlyArray<RequestId>) => {
+    const answers = requests.length > 0
+    const delivery = answers ? streams.answering(requests, still) : streams.listening(still)
+    const answer = new RecordedAnswer()
+    delivery.begin(answer, 200, { "content-type": "text/event-stream" })
+    const awaiting: Awaiting = { requests, note: () => {}, follow: () => {} }
+    return { answer, intake: new Intake(awaiting, answers, () => delivery, log, silent) }
+  }
+  return read
+}).pipe(Effect.provide(layerMemory()))
+
+const notification = (text: string) => ({ jsonrpc: "2.0", method: "notifications/message", params: { text } })
+
+describe("a stream that is resumed", () => {
+  it.scoped("takes nothing from another one to which the upstream repeats the same", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const [one, two] = [read(1), read(2)]
+      one.intake.data(Buffer.from(eventOf(notification("one"), "e1")))
+      two.intake.data(Buffer.from(eventOf(notification("two"), "e2")))
+      const all = [toolResult(1, "one"), toolResult(2, "two")].map((message, index) =>
+        eventOf(message, `e${index + 3}`)
+      )
+      for (const { intake } of [two, one]) {
+        intake.restarted(still)
+        intake.data(Buffer.from(all.join("")))
+      }
+      expect(one.answer.messages()).toMatchObject([{ params: { text: "one" } }, { id: 1 }])
+      expect(two.answer.messages()).toMatchObject([{ params: { text: "two" } }, { id: 2 }])
+    })
+  )
+
+  it.scoped("goes on behind an event of its own, whatever of others came in between", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { intake } = read(1)
+      intake.data(Buffer.from("id: e1\ndata: \n\n"))
+      intake.restarted(still)
+      intake.data(Buffer.from(eventOf(notification("own"), "e2") + eventOf(toolResult(2, "two"), "e3")))
+      intake.data(Buffer.from("id: e4\ndata: {}\n\n"))
+      expect(intake.lastEventId).toBe("e2")
+      intake.data(Buffer.from("id: e5\ndata: \n\n"))
+      expect(intake.lastEventId).toBe("e5")
+    })
+  )
+
+  it.scoped("that answers nothing brings no responses", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const listening = read()
+      const call = read(1)
+      listening.intake.restarted(still)
+      call.intake.restarted(still)
+      const repeated = `id: e1\ndata: {}\n\n${eventOf(toolResult(1, "one"), "e2")}${eventOf(notification("x"), "e3")}`
+      for (const { intake } of [listening, call]) intake.data(Buffer.from(repeated))
+      expect(listening.answer.messages()).toMatchObject([{ params: { text: "x" } }])
+      expect(call.answer.messages()).toMatchObject([{ id: 1 }])
+    })
+  )
+})
