@@ -1,0 +1,244 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { Changes } from "../fixtures/Changes.js"
+import { type AnyConnection, officialClients } from "../fixtures/Clients.js"
+import { type Faults, makeFaults } from "../fixtures/Faults.js"
+import { eventually } from "../fixtures/eventually.js"
+import { type LegacyServer, makeLegacyServer } from "../fixtures/LegacyServer.js"
+import { type Proxy, startProxy, type Upstream } from "../fixtures/Proxy.js"
+import { callTool, post } from "../fixtures/RawClient.js"
+import { makeStdioServer } from "../fixtures/StdioServer.js"
+import type { ToolServer } from "../fixtures/ToolServer.js"
+
+// The official clients come back by themselves. Whatever breaks, on either side, they miss nothing.
+
+const cuts = 10
+const steps = 500
+
+/** A tenth of what the events of a call have in bytes, and less: so often it can be cut on the way. */
+const piece = 6_000
+
+const makeResumable = makeLegacyServer({ eventStore: true, retry: 50 })
+
+const servers: ReadonlyArray<readonly [string, Effect.Effect<ToolServer, never, Scope.Scope>]> = [
+  ["a server with an EventStore", makeResumable],
+  ["a server without one", makeLegacyServer()],
+  ["a command", makeStdioServer]
+]
+
+/** A proxy whose clients are told to come back soon, and the faults between it and them. */
+const startBroken = (upstream: Upstream, args: ReadonlyArray<string> = []) =>
+  Effect.gen(function* () {
+    const proxy = yield* startProxy(upstream, ["--multi-session", "--retry", "50ms", ...args])
+    return { proxy, faults: yield* makeFaults(proxy) }
+  })
+
+/** Calls a tool that tells of its progress in many steps, and holds it until all of them have come. */
+const callLong = (client: AnyConnection, server: ToolServer) =>
+  Effect.gen(function* () {
+    const changes = new Changes()
+    const seen: Array<number> = []
+    const onProgress = ({ progress }: { readonly progress: number }) => {
+      seen.push(progress)
+      changes.notify()
+    }
+    const call = yield* Effect.fork(client.call("progress", { steps, until: "told" }, { onProgress }))
+    yield* changes.until(
+      () => seen.length >= steps,
+      () => JSON.stringify({ seen: seen.length, errors: client.errors.map(String) }),
+      20_000
+    )
+    expect(server.pending()).toHaveLength(1)
+    yield* server.release("told")
+    expect(yield* Fiber.join(call)).toBe(`${steps} steps`)
+    expect(seen).toEqual(Array.from({ length: steps }, (_, index) => index + 1))
+    expectNothingTwice(client)
+  })
+
+/** The clients report what answers no request of theirs, or no longer. */
+const expectNothingTwice = ({ errors }: AnyConnection) => {
+  expect(errors.map(String).filter((error) => /unknown/i.test(error))).toEqual([])
+}
+
+const calls = (server: ToolServer): number =>
+  "url" in server
+    ? server.requests.filter(({ body }) => body.includes('"tools/call"')).length
+    : server.pending().length
+
+describe.each(officialClients)("client %s", (_, connect) => {
+  it.scopedLive.each(servers)(
+    "whose connection to %s is cut ten times in a call misses nothing",
+    ([, make]) =>
+      Effect.gen(function* () {
+        const server = yield* make
+        const { faults } = yield* startBroken(server)
+        const client = yield* connect(faults.url)
+        yield* faults.cutAfter(piece, cuts)
+        yield* callLong(client, server)
+        expect(faults.cuts()).toBe(cuts)
+        expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+      })
+  )
+
+  it.scopedLive("sees nothing of an upstream whose connection is cut ten times in a call", () =>
+    Effect.gen(function* () {
+      const server = yield* makeResumable
+      const behind = yield* makeFaults(server)
+      const { faults } = yield* startBroken(behind)
+      const client = yield* connect(faults.url)
+      yield* behind.cutAfter(piece, cuts)
+      yield* callLong(client, server)
+      expect(behind.cuts()).toBe(cuts)
+      expect(faults.cuts()).toBe(0)
+      expect(calls(server)).toBe(1)
+      expect(client.errors).toEqual([])
+    })
+  )
+
+  it.scopedLive("misses nothing when both connections are cut ten times", () =>
+    Effect.gen(function* () {
+      const server = yield* makeResumable
+      const behind = yield* makeFaults(server)
+      const { faults } = yield* startBroken(behind)
+      const client = yield* connect(faults.url)
+      yield* behind.cutAfter(piece, cuts)
+      yield* faults.cutAfter(piece, cuts)
+      yield* callLong(client, server)
+      expect([behind.cuts(), faults.cuts()]).toEqual([cuts, cuts])
+      expect(calls(server)).toBe(1)
+    })
+  )
+
+  it.scopedLive("is told of a call that cannot go on, which is not made a second time", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const behind = yield* makeFaults(server)
+      const { faults } = yield* startBroken(behind)
+      const client = yield* connect(faults.url)
+      yield* behind.cutAfter(piece)
+      const call = client.call("progress", { steps, until: "told" }, { onProgress: () => {} })
+      const error = yield* Effect.flip(call)
+      expect(error.message).toContain("closed the connection")
+      expect(calls(server)).toBe(1)
+      expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+      expectNothingTwice(client)
+    })
+  )
+
+  it.scopedLive("is told each byte of both ways alone", () =>
+    Effect.gen(function* () {
+      const server = yield* makeResumable
+      const behind = yield* makeFaults(server)
+      const { faults } = yield* startBroken(behind)
+      yield* behind.trickle(true)
+      yield* faults.trickle(true)
+      const notes: Array<unknown> = []
+      const client = yield* connect(faults.url, { onNotification: ({ params }) => notes.push(params) })
+      expect(yield* client.call("echo", { text })).toBe(text)
+      expect(yield* client.call("log", { text })).toBe("logged")
+      expect(notes).toEqual([{ level: "info", data: text }])
+    })
+  )
+
+  it.scopedLive("that was away when a message came on its stream gets it at its return, once", () =>
+    Effect.gen(function* () {
+      const server = yield* makeResumable
+      const behind = yield* makeFaults(server)
+      const { faults, proxy } = yield* startBroken(behind)
+      const client = yield* connect(faults.url)
+      yield* server.until(() => server.counts.getStreams === 1)
+      // By a way of its own, for the client's own requests would find their connections cut.
+      const headers = { "mcp-session-id": client.sessionId() ?? "none" }
+      const bump = eventually(post(proxy.url, callTool("b", "bump"), headers), ({ status }) => status === 200)
+      yield* bump
+      yield* client.until(() => client.notifications.length === 1)
+      for (const _ of [1, 2, 3]) {
+        yield* faults.cut
+        yield* behind.cut
+        yield* bump
+        yield* client.until(() => client.notifications.length >= bumps(server))
+      }
+      expect(bumps(server)).toBeGreaterThan(3)
+      yield* client.call("echo", { text: "hi" })
+      expect(client.notifications).toHaveLength(bumps(server))
+    })
+  )
+
+  it.scopedLive("waits while its upstream is not there", () =>
+    Effect.gen(function* () {
+      const server = yield* makeResumable
+      const behind = yield* makeFaults(server)
+      const { faults } = yield* startBroken(behind)
+      const client = yield* connect(faults.url)
+      const begun = yield* Deferred.make<void>()
+      const onProgress = () => Deferred.unsafeDone(begun, Effect.void)
+      const call = yield* Effect.fork(client.call("progress", { steps: 1, until: "back" }, { onProgress }))
+      yield* Deferred.await(begun)
+      yield* behind.refuse(true)
+      yield* behind.cut
+      const before = behind.accepted()
+      yield* behind.until(() => behind.accepted() >= before + 4)
+      yield* server.release("back")
+      yield* behind.refuse(false)
+      expect(yield* Fiber.join(call)).toBe("1 steps")
+      expect(calls(server)).toBe(1)
+      expect(faults.cuts()).toBe(0)
+      expectNothingTwice(client)
+    })
+  )
+})
+
+const text = "snow ☃, 雪, 😀"
+
+const bumps = ({ requests }: LegacyServer): number =>
+  requests.filter(({ body }) => body.includes(`"bump"`)).length
+
+// Where the bytes of an event can be parted, and the text among them that is.
+const places: ReadonlyArray<readonly [where: string, text: string, bytes: number]> = [
+  ["a character, after one byte", "😀", 1],
+  ["a character, after three bytes", "😀", 3],
+  ["the name of a field", "event: message", 3],
+  ["the value of a field", "event: message", 9],
+  ["the data", `"jsonrpc"`, 4],
+  ["the empty line behind an event", `}\n\n`, 2]
+]
+
+describe.each(officialClients)("client %s", (_, connect) => {
+  /** Calls a tool that says something before its result, with a cut in the middle of it. */
+  const callCut = (proxy: Pick<Proxy, "url">, faults: Faults, [, place, bytes]: (typeof places)[number]) =>
+    Effect.gen(function* () {
+      const client = yield* connect(proxy.url)
+      yield* client.call("echo", { text: "hi" })
+      yield* faults.cutInside(place, bytes)
+      expect(yield* client.call("log", { text })).toBe("logged")
+      expect(faults.cuts()).toBe(1)
+      expect(client.notifications).toMatchObject([
+        { method: "notifications/message", params: { data: text } }
+      ])
+      expectNothingTwice(client)
+    })
+
+  it.scopedLive.each([...places, ["the id", ".1\nevent", 1] as const])(
+    "whose connection is cut in the middle of %s is told it whole, once",
+    (place) =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer()
+        const { faults } = yield* startBroken(server)
+        yield* callCut(faults, faults, place)
+      })
+  )
+
+  it.scopedLive.each([...places, ["the id", "message\nid: e", 12] as const])(
+    "of an upstream whose connection is cut in the middle of %s is told it whole, once",
+    (place) =>
+      Effect.gen(function* () {
+        const server = yield* makeResumable
+        const behind = yield* makeFaults(server)
+        const { proxy } = yield* startBroken(behind)
+        yield* callCut(proxy, behind, place)
+      })
+  )
+})
