@@ -8,11 +8,11 @@ import { first, type Headers, hasType, streaming, toClient } from "./internal/he
 import * as Sse from "./internal/sse.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
 import type { Listener, Outcome } from "./Telemetry.js"
-import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
+import { BadRequest, type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Awaiting, Intake } from "./Intake.js"
 import type { Delivery } from "./Delivery.js"
 import type { Broken } from "./Resumption.js"
-import type { Streams } from "./Streams.js"
+import type { Back, Streams } from "./Streams.js"
 import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
 
 /** Whoever an exchange is made for: a session, or the proxy itself for those without one. */
@@ -74,7 +74,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   constructor(
     private readonly owner: Owner,
     request: Request,
-    private readonly answer: Answer
+    private readonly answer: Answer,
+    /** Where a client comes back to whose standalone stream the upstream is asked for anew. */
+    private readonly back?: Back
   ) {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
@@ -94,6 +96,11 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     return this.pending.length > 0 || this.method === "GET"
   }
 
+  /** The last event that the upstream gave an id. */
+  get lastEventId(): string | undefined {
+    return this.intake?.lastEventId
+  }
+
   /** The requests whose responses the client still waits for. */
   get requests(): ReadonlyArray<RequestId> {
     return this.pending
@@ -111,10 +118,12 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   start(send: (sink: Sink) => Abort): void {
     this.enter()
     const abort = send(this)
-    if (!this.isOver) this.abort = abort
+    // It may be over already, and given up where that was not possible yet.
+    if (this.isOver) abort()
+    else this.abort = abort
   }
 
-  /** Answers without asking the upstream. */
+  /** Answers in the upstream's place. */
   refuse(error: ProxyError): void {
     this.answer.error(error)
     this.settle("refused")
@@ -130,9 +139,14 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   head(status: number, headers: Headers, flow: Flow): void {
     this.status = status
     this.flow = flow
+    // Not with the upstream's own words: a 404 would tell the client that its session is over.
+    if (this.back !== undefined && unknown.has(status)) {
+      this.abort?.()
+      return this.refuse(new BadRequest({ reason: "StreamEnded" }))
+    }
     if (!isEventStream(headers)) this.expectMore()
     else if (this.owner.resumable !== undefined && this.isAttended)
-      return this.track(this.owner.resumable, headers)
+      return this.track(this.owner.resumable, headers, flow)
     else this.splitter = new Sse.FrameSplitter()
     if (!this.isAttended) return
     const forClient = toClient(headers, this.owner.id)
@@ -141,6 +155,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   data(chunk: Uint8Array): void {
+    if (this.isOver) return
     if (this.intake !== undefined) return this.intake.data(chunk)
     if (this.splitter === undefined) {
       this.expectMore()
@@ -186,6 +201,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   end(): void {
+    if (this.isOver) return
     if (this.intake !== undefined) return this.broken(this.intake, undefined)
     if (this.splitter !== undefined && this.pending.length > 0 && !this.isResumable) {
       this.tellPending(this.closed)
@@ -195,6 +211,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   error(error: UpstreamError): void {
+    if (this.isOver) return
     this.owner.failed(this, error)
     if (this.intake !== undefined) this.broken(this.intake, error)
     else if (this.isResumable) this.finish("failed")
@@ -255,15 +272,23 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   /** From now on what the upstream says goes into the log. */
-  private track(streams: Streams, headers: Headers): void {
+  private track(streams: Streams, headers: Headers, flow: Flow): void {
+    const { back } = this
     const answers = this.method === "POST"
-    const delivery = answers ? streams.answering(this.pending, this) : streams.listening(this)
+    const delivery = answers
+      ? streams.answering(this.pending, this)
+      : (back?.delivery ?? streams.listening(this))
     const target = answers ? () => delivery : () => streams.newest ?? delivery
     this.delivery = delivery
     this.intake = new Intake(this, answers, target, streams.log, this.owner.telemetry)
     // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
     if (!this.isStream && !this.isCancelled) this.deadline.set(this.owner.patience)
-    delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
+    const forClient = streaming(toClient(headers, this.owner.id))
+    if (back === undefined) return delivery.begin(this.answer, this.status, forClient)
+    streams.fedBy(this)
+    this.intake.lastEventId = back.fedTo
+    this.intake.restarted(flow)
+    delivery.comeBack(this.answer, forClient, back.sequence)
   }
 
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
@@ -353,6 +378,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.finish("cancelled")
   }
 }
+
+/** With what an upstream refuses to go on with a stream. */
+const unknown: ReadonlySet<number> = new Set([400, 404, 405])
 
 const unanswered = (ids: ReadonlyArray<RequestId>, frames: Buffer): ReadonlyArray<RequestId> => {
   const [first] = ids

@@ -85,6 +85,8 @@ export class Session implements Owner {
   private readonly exchanges = new Bag<Exchange>()
   /** What feeds the client's standalone streams, where these are kept. */
   private feed: Exchange | undefined
+  /** The event of the upstream's that they were fed last, when nothing feeds them any more. */
+  private fedTo: string | undefined
 
   constructor(
     readonly id: string,
@@ -199,6 +201,7 @@ export class Session implements Owner {
     this.exchanges.delete(exchange)
     if (this.feed === exchange) {
       this.feed = undefined
+      this.fedTo = exchange.lastEventId ?? this.fedTo
       this.resumable?.dismiss()
     }
     this.touch()
@@ -212,12 +215,16 @@ export class Session implements Owner {
       answer.settled()
       return () => {}
     }
-    if (lastEventId !== undefined) return streams.resume(lastEventId, answer)
-    if (this.feed !== undefined) return streams.join(answer, this.feed)
-    const exchange = new Exchange(this, request, answer)
+    const { feed, fedTo } = this
+    const back =
+      lastEventId === undefined || feed !== undefined ? undefined : streams.standaloneAt(lastEventId, fedTo)
+    if (lastEventId !== undefined && back === undefined) return streams.resume(lastEventId, answer)
+    if (feed !== undefined) return streams.join(answer, feed)
+    const exchange = new Exchange(this, request, answer, back)
     this.feed = exchange
     this.exchanges.add(exchange)
-    exchange.relay(request)
+    if (back === undefined) exchange.relay(request)
+    else exchange.start((sink) => this.upstream.resume(fedTo, sink))
     return () => exchange.leave()
   }
 

@@ -10,6 +10,14 @@ import { type RequestId, SESSION_ID } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
 import type { Flow } from "./Upstream.js"
 
+/** A place in a standalone stream that its client comes back to, when nothing feeds it. */
+export interface Back {
+  readonly delivery: Delivery
+  readonly sequence: number
+  /** The event that the upstream had come to. */
+  readonly fedTo: string | undefined
+}
+
 /** How many standalone streams are kept whose clients have gone. */
 const MAX_LEFT = 4
 
@@ -18,6 +26,8 @@ export class Streams {
   private readonly answers = new Bag<Delivery>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<Delivery>()
+  /** What feeds them at present. */
+  private feed: Flow = still
 
   constructor(
     readonly log: SessionLog,
@@ -52,9 +62,25 @@ export class Streams {
       this.standalone.delete(old)
       old.log.forget()
     }
-    const delivery = this.delivery(this.log.stream([]), upstream)
+    this.feed = upstream
+    const feed: Flow = { pause: () => this.feed.pause(), resume: () => this.feed.resume() }
+    const delivery = this.delivery(this.log.stream([]), feed)
     this.standalone.add(delivery)
     return delivery
+  }
+
+  /** The place in a standalone stream that an event id names. */
+  standaloneAt(eventId: string, fedTo: string | undefined): Back | undefined {
+    const place = this.log.find(eventId)
+    const delivery = Array.from(this.standalone).find(({ log }) => log === place?.stream)
+    return place === undefined || delivery === undefined
+      ? undefined
+      : { delivery, sequence: place.sequence, fedTo }
+  }
+
+  /** The standalone streams are fed again, by this. */
+  fedBy(upstream: Flow): void {
+    this.feed = upstream
   }
 
   /** Where a message goes that answers nothing: to the newest standalone stream that is read, else to the newest. */

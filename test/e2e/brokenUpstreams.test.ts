@@ -139,6 +139,42 @@ describe("a stream of messages", () => {
       expect(server.count("GET")).toBe(4)
     })
   )
+
+  it.scopedLive("that the upstream has ended is asked for again when its client comes back", () =>
+    Effect.gen(function* () {
+      let has = true
+      let opened = 0
+      const script: Script = {
+        GET: ({ answer, response }) => {
+          if (!has) return answer(405, { allow: "POST" })
+          openStream(response)
+          opened++
+          if (opened > 1) return response.write(eventOf(note(opened), `e${opened}`))
+          has = false
+          return response.end(eventOf(note(opened), `e${opened}`))
+        }
+      }
+      const server = yield* makePlainServer(script)
+      const front = yield* startFront(server)
+      const { session } = yield* initialize(front.url)
+      const listening = yield* stream(front.url, { headers: session })
+      expect(yield* listening.end).toBe("ended")
+      expect(listening.messages()).toMatchObject([note(1)])
+      const back = { ...session, "last-event-id": listening.events.at(-1)?.id }
+      const refused = yield* stream(front.url, { headers: back })
+      expect(refused.status).toBe(405)
+      has = true
+      const again = yield* stream(front.url, { headers: back })
+      expect(again.status).toBe(200)
+      yield* again.until(() => again.messages().length > 0)
+      expect(again.messages()).toMatchObject([note(2)])
+      expect(server.requests.flatMap(({ headers }) => headers["last-event-id"] ?? [])).toEqual([
+        "e1",
+        "e1",
+        "e1"
+      ])
+    })
+  )
 })
 
 describe("the official demo server, which repeats what was on other streams", () => {
