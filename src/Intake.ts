@@ -24,6 +24,7 @@ const MAX_EVENT = 16 * 1024 * 1024
 export class Intake implements Broken, Reader {
   lastEventId: string | undefined
   retryAfter: number | undefined
+  progress = 0
   private splitter = new FrameSplitter(MAX_EVENT)
   private isResumed = false
 
@@ -66,6 +67,7 @@ export class Intake implements Broken, Reader {
       this.lastEventId = id
       if (!this.log.isNew(id)) return this.telemetry.repeated()
     }
+    if (!isEmpty || id !== undefined) this.progress++
     if (isEmpty) return
     this.awaiting.note(frame)
     this.target().append(frame, id)

@@ -13,6 +13,8 @@ export interface Broken {
   readonly lastEventId: string | undefined
   /** How long the upstream wants to be left alone, in milliseconds. */
   readonly retryAfter: number | undefined
+  /** How much has come that was new: what is repeated, and a comment, bring a stream no further. */
+  readonly progress: number
   /** Whether nothing more is awaited. */
   readonly isComplete: boolean
   /** It goes on: what comes now begins with a whole frame. */
@@ -51,8 +53,8 @@ const delay = (failures: number, retryAfter = 0): Effect.Effect<Duration.Duratio
 const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
     let state: "asked" | "open" | "refused" = "asked"
-    let hasProgressed = false
     let isFinished = false
+    const before = broken.progress
     let abort: Abort = () => {}
     const finish = (attempt: Attempt) => {
       isFinished = true
@@ -61,7 +63,7 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
     }
     const ended = () => {
       if (broken.isComplete) finish("complete")
-      else finish(state === "refused" ? "refused" : hasProgressed ? "progress" : "none")
+      else finish(state === "refused" ? "refused" : broken.progress > before ? "progress" : "none")
     }
     abort = lease.resume(broken.lastEventId, {
       head: (status: number, headers: Headers, flow: Flow) => {
@@ -77,7 +79,6 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
       },
       data: (chunk) => {
         if (state !== "open") return
-        hasProgressed = true
         broken.data(chunk)
         if (broken.isComplete) finish("complete")
       },

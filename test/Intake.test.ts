@@ -86,3 +86,25 @@ describe("a stream that is resumed", () => {
     })
   )
 })
+
+describe("the progress of a stream", () => {
+  it.scoped("is what is new in it", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { intake } = read(1)
+      const progressBy = (text: string) => {
+        const before = intake.progress
+        intake.data(Buffer.from(text))
+        return intake.progress - before
+      }
+      expect(progressBy("id: e1\ndata: \n\n")).toBe(1)
+      expect(progressBy(eventOf(notification("x"), "e2") + eventOf(notification("y")))).toBe(2)
+      intake.restarted(still)
+      expect(progressBy(": comment\n\nretry: 5\n\ndata: \n\n")).toBe(0)
+      expect(progressBy(eventOf(notification("x"), "e2") + eventOf(toolResult(2, "of another"), "e3"))).toBe(
+        0
+      )
+      expect(progressBy(eventOf(toolResult(1, "own"), "e4"))).toBe(1)
+    })
+  )
+})

@@ -80,10 +80,13 @@ class ScriptedLease implements Lease {
   onLost(): void {}
 }
 
+const COMMENT = ": nothing new\n\n"
+
 /** A stream that is complete with the event `last`. Each event is its own id. */
 class ScriptedStream implements Broken {
   lastEventId: string | undefined = "begun"
   retryAfter: number | undefined
+  progress = 0
   isComplete = false
   restarts = 0
   readonly texts: Array<string> = []
@@ -94,6 +97,8 @@ class ScriptedStream implements Broken {
 
   data(chunk: Uint8Array): void {
     const text = Buffer.from(chunk).toString()
+    if (text === COMMENT) return
+    this.progress++
     this.texts.push(text)
     this.lastEventId = text
     this.isComplete ||= text === "last"
@@ -204,6 +209,16 @@ describe("a stream that has broken", () => {
         expect(lease.asked).toHaveLength(5)
         expect(stream.texts).toEqual(["last"])
       })
+  )
+
+  it.effect("is given up, too, where the upstream opens it each time and brings nothing new", () =>
+    Effect.gen(function* () {
+      const { fiber, lease, stream } = yield* begin(() => events(COMMENT))
+      yield* TestClock.adjust("10 minutes")
+      expect(yield* Fiber.join(fiber)).toBe(false)
+      expect(lease.asked).toHaveLength(10)
+      expect(stream.restarts).toBe(10)
+    })
   )
 
   it.effect("is given up at once where the upstream will not go on, and nothing of its answer is read", () =>
