@@ -159,6 +159,21 @@ describe("an answer in JSON", () => {
 })
 
 describe("an answer as a stream", () => {
+  it("waits for its client on another connection, too, when it goes on there", () => {
+    const { exchange } = new Started(post(call(1)))
+    const done: Array<string> = []
+    const flow = (name: string) => ({
+      pause: () => done.push(`${name} pauses`),
+      resume: () => done.push(`${name} resumes`)
+    })
+    exchange.head(200, { "content-type": "text/event-stream" }, flow("one"))
+    exchange.pause()
+    exchange.follow(flow("two"))
+    exchange.resume()
+    exchange.follow(flow("three"))
+    expect(done).toEqual(["one pauses", "two pauses", "two resumes"])
+  })
+
   it("is passed on in whole frames, with nothing that holds them back", () => {
     const { answer, exchange, upstream } = new Started(post(call(1)))
     const flow = { pause: () => {}, resume: () => {} }
