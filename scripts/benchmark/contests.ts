@@ -1,8 +1,8 @@
 import { idle, stdioIdle } from "./idle.js"
 import { sessions, start, stdioSessions } from "./lifecycle.js"
-import { load, stdioLoad } from "./load.js"
+import { load, stdioLoad, tracking } from "./load.js"
 import type { Measure } from "./measure.js"
-import { type Path, paths, stdioPaths } from "./paths.js"
+import { type Path, paths, stdioPaths, trackingPaths } from "./paths.js"
 
 /** Paths that do the same work, and what is measured of them, in the order of the table. */
 export interface Contest {
@@ -17,6 +17,7 @@ export interface Contest {
 /** Everything that a run measures. */
 export const contests: ReadonlyArray<Contest> = [
   { paths, measures: [...load, idle, sessions, start], references: ["relay"], against: "relay" },
+  { paths: trackingPaths, measures: [tracking], references: ["untracked"], against: "untracked" },
   {
     paths: stdioPaths,
     measures: [...stdioLoad, stdioIdle, stdioSessions],

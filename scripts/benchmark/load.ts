@@ -72,6 +72,17 @@ const sse = overHttp("SSE", sseTool)
 
 export const load: ReadonlyArray<Measure> = [json.throughput, sse.throughput, json.latency, sse.latency]
 
+/** What it costs to keep the events of an answer, of which there is one. */
+export const tracking: Measure = throughput("Tracking", sseTool, false, [
+  {
+    title: "SSE proxy CPU µs a call",
+    figure: "cpu",
+    digits: 1,
+    compare: "difference",
+    mark: { of: "comparison", atMost: 10 }
+  }
+])
+
 // Each proxy answers as it does by default, with JSON or with an event stream.
 export const stdioLoad: ReadonlyArray<Measure> = [
   throughput("Stdio", jsonTool, false, [perSecond("Stdio", 6), cpu("Stdio")]),

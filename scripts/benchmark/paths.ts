@@ -20,19 +20,26 @@ const forward = (options: string): ReadonlyArray<string> => [
   ...options.split(" ")
 ]
 
+const overHttp = (name: string, options: string): Path => ({
+  name,
+  keepsSessions: true,
+  proxy: ({ programs, upstreamUrl }) => [programs.shadowcat, ...forward(`${options} --url`), upstreamUrl]
+})
+
+/** It keeps the events of streams, as it does by default. All that is measured of it shares one process. */
+const tracked = overHttp(subject, "--max-sessions 5000")
+
 /** To a server of Streamable HTTP. */
 export const paths: ReadonlyArray<Path> = [
   { name: base },
   { name: "relay", proxy: ({ programs, upstreamUrl }) => [programs.relay, upstreamUrl] },
-  {
-    name: subject,
-    keepsSessions: true,
-    proxy: ({ programs, upstreamUrl }) => [
-      programs.shadowcat,
-      ...forward("--max-sessions 5000 --url"),
-      upstreamUrl
-    ]
-  }
+  tracked
+]
+
+/** The same server, with the events of streams kept and not. */
+export const trackingPaths: ReadonlyArray<Path> = [
+  tracked,
+  overHttp("untracked", "--max-sessions 5000 --max-events 0")
 ]
 
 /** To a command that speaks over standard input and output: a child for each session, but for mcp-proxy's only one. */
