@@ -150,7 +150,8 @@ layer(
     Rig,
     Effect.gen(function* () {
       const server = yield* makePlainServer(script)
-      const proxy = yield* startProxy(server)
+      // A stream of its own that is kept would be asked for again as soon as it ends.
+      const proxy = yield* startProxy(server, ["--multi-session", "--max-events", "0"])
       const { session } = yield* initialize(proxy.url)
       return { server, proxy, session }
     })
