@@ -7,6 +7,7 @@ import type { StreamLog } from "./EventTracker/StreamLog.js"
 import type { Answer } from "./Answer.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
+import { withoutId } from "./internal/events.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { frame, KEEP_ALIVE } from "./internal/sse.js"
 import { EventsLost, toJsonRpc } from "./ProxyError.js"
@@ -69,6 +70,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     const { retry } = this.terms
     if (retry !== undefined) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
     else this.deadline.set(this.terms.keepAlive)
+    if (this.log.last > 0) this.pump()
   }
 
   /** Goes on from a place with a reader that has come back; one that is still there is let go of. */
@@ -95,6 +97,15 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.behind += logged.frame.length
     if (this.log.misses(this.position)) this.dismiss()
     else if (this.isTooFarBehind) this.pauseUpstream()
+  }
+
+  /** Leaves to another stream what nobody has been told here. */
+  handOver(other: Delivery): void {
+    for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(next.sequence)) {
+      other.append(withoutId(next.frame), next.upstreamId)
+    }
+    this.position = this.log.last
+    this.log.clear()
   }
 
   /** An event could not be kept, nor passed on: nobody can be told what it was. */

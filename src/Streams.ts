@@ -55,7 +55,10 @@ export class Streams {
     return delivery
   }
 
-  /** A standalone stream of the client's. Of those that it has left, only the latest can be come back to. */
+  /**
+   * A standalone stream of the client's, with what came while it read none. Of those that it has left, only the latest
+   * can be come back to.
+   */
   listening(upstream: Flow): Delivery {
     const left = Array.from(this.standalone).filter(({ isAttended }) => !isAttended)
     for (const old of left.slice(0, -MAX_LEFT)) {
@@ -65,6 +68,7 @@ export class Streams {
     this.feed = upstream
     const feed: Flow = { pause: () => this.feed.pause(), resume: () => this.feed.resume() }
     const delivery = this.delivery(this.log.stream([]), feed)
+    if (this.attended === 0) this.newest?.handOver(delivery)
     this.standalone.add(delivery)
     return delivery
   }
@@ -117,13 +121,9 @@ export class Streams {
     return () => delivery.leave(answer)
   }
 
-  /** The upstream feeds the standalone streams no more: they end, and who comes back is told so. */
+  /** Nothing feeds the standalone streams any more: whoever comes back has the upstream asked again. */
   dismiss(): void {
-    for (const delivery of this.standalone) {
-      this.standalone.delete(delivery)
-      this.answers.add(delivery)
-      delivery.end()
-    }
+    for (const delivery of this.standalone) delivery.dismiss()
   }
 
   /** Ends everything: nobody can come back. */

@@ -232,6 +232,29 @@ describe("standalone streams", () => {
     })
   )
 
+  it.scoped("begin with what came while none was read, and it comes nowhere else", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const [first, second] = [new Client(streams), new Client(streams)]
+      const left = streams.listening(upstream)
+      first.open(left)
+      streams.newest?.append(event("one"), "up-1")
+      first.take()
+      first.cut()
+      streams.newest?.append(event("two"), "up-2")
+      second.open(streams.listening(upstream))
+      streams.newest?.append(event("three"), "up-3")
+      second.take()
+      first.comeBack()
+      second.cut()
+      streams.newest?.append(event("four"), "up-4")
+      first.take()
+      expect(second.texts).toEqual(["two", "three"])
+      expect(first.texts).toEqual(["one", "four"])
+      expect(second.ids).toHaveLength(2)
+    })
+  )
+
   it.scoped("that were left are forgotten but for the latest", () =>
     Effect.gen(function* () {
       const { streams, tracker, upstream } = yield* make()

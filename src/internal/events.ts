@@ -79,3 +79,6 @@ export const withId = (id: string, frame: Uint8Array): Buffer => {
   bytes.set(asBuffer(frame), line.length)
   return bytes
 }
+
+/** The frame behind that line. */
+export const withoutId = (frame: Buffer): Buffer => frame.subarray(frame.indexOf(LF) + 1)
