@@ -264,9 +264,9 @@ describe("progress", () => {
       expect(messages(yield* post(proxy.url, body, session))).toEqual([{ jsonrpc: "2.0", id: 1, result: {} }])
       // What comes while there is no stream waits for one.
       const listening = yield* stream(proxy.url, { headers: session })
-      yield* listening.event(0)
+      yield* listening.until(() => listening.messages().length === 1)
       expect(messages(yield* post(proxy.url, body, session))).toHaveLength(1)
-      yield* listening.event(1)
+      yield* listening.until(() => listening.messages().length === 2)
       expect(listening.messages()).toMatchObject([late, late])
     })
   )
