@@ -155,7 +155,7 @@ const makeSessions = (proxy: Proxy, server: PlainServer) =>
     )
     const { session: streaming } = yield* initialize(proxy.url)
     const opened = yield* stream(proxy.url, { headers: { ...streaming, "x-stream": "yes" } })
-    yield* opened.event(0)
+    yield* opened.until(() => opened.messages().length === 1)
     const { session: calling } = yield* initialize(proxy.url)
     const body = Buffer.from(JSON.stringify(request("held", "hang")))
     const call = yield* connect(proxy.port)
@@ -167,7 +167,7 @@ const makeSessions = (proxy: Proxy, server: PlainServer) =>
         const answer = yield* post(proxy.url, request(2, "test/recall"), session)
         expect(messages(answer)).toEqual([{ jsonrpc: "2.0", id: 2, result: { value } }])
       }
-      expect(opened.events).toHaveLength(1)
+      expect(opened.messages()).toHaveLength(1)
       const [streamed] = server.requests.filter(({ headers }) => headers["x-stream"] !== undefined)
       expect(streamed === undefined || streamed.end === undefined).toBe(true)
       expect((yield* post(proxy.url, request(3, "ping"), streaming)).status).toBe(200)
