@@ -1,5 +1,6 @@
 /** The streams of one session, and what names a place in them. */
 import { randomBytes } from "node:crypto"
+import { Bag } from "../internal/bag.js"
 import type { RequestId } from "../Protocol.js"
 import { Account, type Ledger } from "./Ledger.js"
 import { type Owner, StreamLog } from "./StreamLog.js"
@@ -34,7 +35,7 @@ export class MemoryLog implements SessionLog, Owner {
    * opened, no id is issued twice, not even after a restart.
    */
   private readonly epoch = randomBytes(9).toString("base64url")
-  private readonly streams = new Map<number, StreamLog>()
+  private readonly streams = new Bag<StreamLog>()
   private count = 0
   private seen = new Set<string>()
 
@@ -42,7 +43,7 @@ export class MemoryLog implements SessionLog, Owner {
 
   stream(requests: ReadonlyArray<RequestId>): StreamLog {
     const stream = new StreamLog(++this.count, requests, this)
-    this.streams.set(stream.number, stream)
+    this.streams.add(stream)
     return stream
   }
 
@@ -50,8 +51,9 @@ export class MemoryLog implements SessionLog, Owner {
     const [, epoch, number = "", place = ""] = pattern.exec(eventId) ?? []
     if (epoch !== this.epoch) return undefined
     const sequence = parseInt(place, 36)
-    const stream = this.streams.get(parseInt(number, 36))
-    if (stream === undefined) return parseInt(number, 36) <= this.count ? { stream, sequence } : undefined
+    const wanted = parseInt(number, 36)
+    const stream = Array.from(this.streams).find(({ number }) => number === wanted)
+    if (stream === undefined) return wanted <= this.count ? { stream, sequence } : undefined
     return sequence <= stream.last ? { stream, sequence } : undefined
   }
 
@@ -72,11 +74,11 @@ export class MemoryLog implements SessionLog, Owner {
   }
 
   forget(stream: StreamLog): void {
-    this.streams.delete(stream.number)
+    this.streams.delete(stream)
   }
 
   close(): void {
-    for (const stream of this.streams.values()) stream.forget()
+    for (const stream of this.streams) stream.forget()
   }
 }
 

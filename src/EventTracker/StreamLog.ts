@@ -1,4 +1,5 @@
 /** The events of one stream, in order. */
+import { type Bagged, OUTSIDE } from "../internal/bag.js"
 import { withId } from "../internal/events.js"
 import type { RequestId } from "../Protocol.js"
 import type { Account, Ledger, Logged, Retirement } from "./Ledger.js"
@@ -13,7 +14,8 @@ export interface Owner {
   readonly forget: (stream: StreamLog) => void
 }
 
-export class StreamLog {
+export class StreamLog implements Bagged {
+  slot = OUTSIDE
   private readonly events: Array<Logged> = []
   /** How many events at the beginning of the array are no longer kept. */
   private gone = 0
