@@ -65,7 +65,8 @@ export class Intake implements Broken, Reader {
     if (!isEmpty && this.isResumed && !this.belongs(frame)) return
     if (id !== undefined) {
       this.lastEventId = id
-      if (!this.log.isNew(id)) return this.telemetry.repeated()
+      // Only a stream that goes on is repeated. Some servers number the events of each stream from one.
+      if (!this.log.isNew(id) && this.isResumed) return this.telemetry.repeated()
     }
     if (!isEmpty || id !== undefined) this.progress++
     if (isEmpty) return

@@ -87,6 +87,19 @@ describe("a stream that is resumed", () => {
   )
 })
 
+describe("a stream that has not broken", () => {
+  it.scoped("repeats nothing, whatever ids its server gives: some begin anew with each stream", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      for (const id of [1, 2, 3]) {
+        const { answer, intake } = read(id)
+        intake.data(Buffer.from(eventOf(notification("on its way"), "1") + eventOf(toolResult(id, "x"), "2")))
+        expect(answer.messages()).toMatchObject([{ params: { text: "on its way" } }, { id }])
+      }
+    })
+  )
+})
+
 describe("the progress of a stream", () => {
   it.scoped("is what is new in it", () =>
     Effect.gen(function* () {
