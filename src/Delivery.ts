@@ -57,6 +57,10 @@ export class Delivery implements Flow, Expirable, Bagged {
     return this.reader !== undefined
   }
 
+  isReadBy(reader: Answer): boolean {
+    return this.reader === reader
+  }
+
   /** How long nobody has read it, in milliseconds. */
   get absence(): number {
     return this.reader === undefined ? this.now - this.leftAt : 0

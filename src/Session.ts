@@ -219,6 +219,7 @@ export class Session implements Owner {
     const back =
       lastEventId === undefined || feed !== undefined ? undefined : streams.standaloneAt(lastEventId, fedTo)
     if (lastEventId !== undefined && back === undefined) return streams.resume(lastEventId, answer)
+    if (lastEventId !== undefined && back?.missed === true) return streams.catchUp(lastEventId, answer)
     if (feed !== undefined) return streams.join(answer, feed)
     const exchange = new Exchange(this, request, answer, back)
     this.feed = exchange

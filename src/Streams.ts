@@ -14,6 +14,8 @@ import type { Flow } from "./Upstream.js"
 export interface Back {
   readonly delivery: Delivery
   readonly sequence: number
+  /** Whether something has come behind it. */
+  readonly missed: boolean
   /** The event that the upstream had come to. */
   readonly fedTo: string | undefined
 }
@@ -79,7 +81,7 @@ export class Streams {
     const delivery = Array.from(this.standalone).find(({ log }) => log === place?.stream)
     return place === undefined || delivery === undefined
       ? undefined
-      : { delivery, sequence: place.sequence, fedTo }
+      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.last, fedTo }
   }
 
   /** The standalone streams are fed again, by this. */
@@ -106,6 +108,13 @@ export class Streams {
     answer.settled()
     delivery.comeBack(answer, this.head, sequence)
     return () => delivery.leave(answer)
+  }
+
+  /** The same for a stream that nothing feeds: it ends where its log does, for the client to come back and have it fed. */
+  catchUp(eventId: string, answer: Answer): Leave {
+    const leave = this.resume(eventId, answer)
+    for (const delivery of this.standalone) if (delivery.isReadBy(answer)) delivery.dismiss()
+    return leave
   }
 
   /** The head of a stream that the proxy itself begins. */
