@@ -2,9 +2,10 @@
  * Brings a stream from its log to whoever reads it at the moment, no faster than it is read. The upstream is read on
  * meanwhile, whether or not there is a reader.
  */
-import type { Logged } from "./EventTracker/Ledger.js"
+import { type Logged, OVERHEAD } from "./EventTracker/Ledger.js"
 import type { StreamLog } from "./EventTracker/StreamLog.js"
 import type { Answer } from "./Answer.js"
+import { type Amount, type Backlog, nothing } from "./internal/backlog.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import { withoutId } from "./internal/events.js"
@@ -23,7 +24,9 @@ export interface Terms {
   /** How long clients wait before they come back, in milliseconds; `undefined` for those that must not be told. */
   readonly retry: number | undefined
   /** How many events are kept of a session, and how many bytes of them: half of that makes the upstream wait. */
-  readonly bounds: { readonly events: number; readonly bytes: number }
+  readonly bounds: Amount
+  /** What the readers of all streams of the session have not been told. */
+  readonly backlog: Backlog
 }
 
 export class Delivery implements Flow, Expirable, Bagged {
@@ -31,8 +34,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   private reader: Answer | undefined
   /** The number of the last event that the reader was told. */
   private position = 0
-  /** How many bytes of events the reader has not been told. */
-  private behind = 0
+  /** What the reader has not been told, as it counts in the session's backlog. */
+  private unread: Amount = nothing
   private isPaused = false
   private isUpstreamPaused = false
   private isLost = false
@@ -80,6 +83,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   /** Goes on from a place with a reader that has come back; one that is still there is let go of. */
   comeBack(reader: Answer, headers: MutableHeaders, position: number): void {
     this.dismiss()
+    // What is being read is not let go of for its age.
+    this.log.undelivered()
     this.reader = reader
     this.position = position
     reader.head(200, headers, this)
@@ -97,10 +102,8 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (isUrgent) this.flush()
     const logged = this.log.append(event, upstreamId)
     if (this.reader === undefined) return
-    if (isUrgent || !this.isPaused) return this.pass(logged)
-    this.behind += logged.frame.length
-    if (this.log.misses(this.position)) this.dismiss()
-    else if (this.isTooFarBehind) this.pauseUpstream()
+    if (isUrgent || !this.isPaused) this.pass(logged)
+    if (this.isPaused) this.wait()
   }
 
   /** Leaves to another stream what nobody has been told here. */
@@ -112,9 +115,14 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.log.clear()
   }
 
-  /** An event could not be kept, nor passed on: nobody can be told what it was. */
-  lose(): void {
-    if (this.reader !== undefined) this.tellLost()
+  /** Passes on a piece of an event that is too large to be held: who does not get it now never will. */
+  passPiece(piece: Buffer): void {
+    if (this.isLost) return
+    this.flush()
+    this.log.skip()
+    if (this.reader === undefined) return
+    this.position = this.log.last
+    this.write(piece)
   }
 
   /** Nothing more is to come. */
@@ -156,19 +164,35 @@ export class Delivery implements Flow, Expirable, Bagged {
   private pump(): void {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
       this.pass(next)
-      if (this.isPaused) return
+      if (this.isPaused) return this.wait()
     }
     if (this.log.misses(this.position)) return this.dismiss()
-    this.behind = 0
+    this.count(nothing)
     this.resumeUpstream()
     if (this.log.hasEnded) this.finish()
+    else this.deadline.set(this.terms.keepAlive)
+  }
+
+  /** The reader takes no more for now: with too much behind it, the upstream has to wait too. */
+  private wait(): void {
+    if (this.log.misses(this.position)) return this.dismiss()
+    this.count({
+      events: this.log.last - this.position,
+      bytes: this.log.bytesAfter(this.position)
+    })
+    if (this.terms.backlog.reaches(this.terms.bounds, 1 / 2)) this.pauseUpstream()
+  }
+
+  private count(unread: Amount): void {
+    this.terms.backlog.replace(this.unread, unread)
+    this.unread = unread
   }
 
   private flush(): void {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
       this.pass(next)
     }
-    this.behind = 0
+    this.count(nothing)
   }
 
   private pass(event: Logged): void {
@@ -200,14 +224,10 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.dismiss()
   }
 
-  private get isTooFarBehind(): boolean {
-    const { bytes, events } = this.terms.bounds
-    return this.log.last - this.position >= events / 2 || this.behind >= bytes / 2
-  }
-
+  /** Whether another event would be more than is kept, for this stream or, with what others hold back, for the session. */
   private isAtBound(length: number): boolean {
-    const { bytes, events } = this.terms.bounds
-    return this.log.last - this.position + 1 >= events || this.behind + length + ID_LENGTH > bytes
+    const { backlog, bounds } = this.terms
+    return length + ID_LENGTH + OVERHEAD + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
   }
 
   private get now(): number {
@@ -218,7 +238,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.reader !== undefined) this.leftAt = this.now
     this.reader = undefined
     this.isPaused = false
-    this.behind = 0
+    this.count(nothing)
     this.deadline.clear()
     this.resumeUpstream()
     if (this.log.hasEnded) this.rests(this)

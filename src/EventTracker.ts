@@ -58,6 +58,7 @@ export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"]
     const clock = yield* Effect.clock
     const ledger = new Ledger(options, clock, Duration.toMillis(options.retention), yield* Telemetry)
     yield* Effect.sync(() => ledger.sweep()).pipe(
+      Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
       Effect.schedule(Schedule.spaced(INTERVAL)),
       Effect.forkScoped
     )

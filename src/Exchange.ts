@@ -234,7 +234,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isAttended = false
     this.stopWaiting()
     if (this.isStream) return
-    this.resume()
+    // What is kept is let go on by its delivery, which knows whether somebody else reads it by now.
+    if (this.intake === undefined) this.resume()
     const hasDeadline = this.flow !== undefined && this.splitter === undefined
     if (!this.isCancelled && !hasDeadline) this.deadline.set(this.owner.patience)
   }
@@ -280,7 +281,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
       : (back?.delivery ?? streams.listening(this))
     const target = answers ? () => delivery : () => streams.newest ?? delivery
     this.delivery = delivery
-    this.intake = new Intake(this, answers, target, streams.log, this.owner.telemetry)
+    this.intake = new Intake(this, answers, target, streams, this.owner.telemetry)
     // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
     if (!this.isStream && !this.isCancelled) this.deadline.set(this.owner.patience)
     const forClient = streaming(toClient(headers, this.owner.id))

@@ -115,6 +115,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 
   end(): void {
+    // Whoever filled it may be filling another by the time that this one is read.
+    this.flow = undefined
     if (this.early === undefined) {
       this.releaseHead()
       this.response.end()

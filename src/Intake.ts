@@ -1,10 +1,10 @@
 /** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
 import type { Delivery } from "./Delivery.js"
-import type { SessionLog } from "./EventTracker/SessionLog.js"
 import { type Reader, readEvents } from "./internal/events.js"
 import { FrameSplitter, messages } from "./internal/sse.js"
 import type { RequestId } from "./Protocol.js"
 import type { Broken } from "./Resumption.js"
+import type { Streams } from "./Streams.js"
 import type { Listener } from "./Telemetry.js"
 import type { Flow } from "./Upstream.js"
 
@@ -18,7 +18,10 @@ export interface Awaiting {
   readonly follow: (flow: Flow) => void
 }
 
-/** How large one event may be, in bytes: it is held until it is whole. */
+/** Over how many ids of a stream repetitions are seen. */
+const WINDOW = 1_000
+
+/** How large an event may be, in bytes, to be held until it is whole; a larger one is passed on in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
 export class Intake implements Broken, Reader {
@@ -27,6 +30,11 @@ export class Intake implements Broken, Reader {
   progress = 0
   private splitter = new FrameSplitter(MAX_EVENT)
   private isResumed = false
+  /** The ids of this stream. */
+  private own: Set<string> | undefined
+  /** Whether an event is being passed on in pieces; and whether one was, of which nobody knows what it said. */
+  private isMidEvent = false
+  private isHoled = false
 
   constructor(
     private readonly awaiting: Awaiting,
@@ -34,12 +42,12 @@ export class Intake implements Broken, Reader {
     private readonly answers: boolean,
     /** Where the next event goes. */
     private readonly target: () => Delivery,
-    private readonly log: SessionLog,
+    private readonly streams: Streams,
     private readonly telemetry: Listener
   ) {}
 
   get isComplete(): boolean {
-    return this.answers && this.awaiting.requests.length === 0
+    return this.answers && (this.awaiting.requests.length === 0 || this.isHoled)
   }
 
   /** Whether it can go on after it has broken. */
@@ -56,8 +64,11 @@ export class Intake implements Broken, Reader {
   data(chunk: Uint8Array): void {
     const frames = this.splitter.push(chunk)
     if (frames === undefined) return
-    if (this.splitter.isAtBorder) readEvents(frames, this)
-    else this.target().lose()
+    const isPiece = this.isMidEvent || !this.splitter.isAtBorder
+    this.isMidEvent = !this.splitter.isAtBorder
+    if (!isPiece) return readEvents(frames, this)
+    this.isHoled = true
+    this.target().passPiece(frames)
   }
 
   event(frame: Buffer, id: string | undefined, isEmpty: boolean): void {
@@ -65,13 +76,24 @@ export class Intake implements Broken, Reader {
     if (!isEmpty && this.isResumed && !this.belongs(frame)) return
     if (id !== undefined) {
       this.lastEventId = id
-      // Only a stream that goes on is repeated. Some servers number the events of each stream from one.
-      if (!this.log.isNew(id) && this.isResumed) return this.telemetry.repeated()
+      if (this.isRepeated(id)) return this.telemetry.repeated()
     }
     if (!isEmpty || id !== undefined) this.progress++
     if (isEmpty) return
     this.awaiting.note(frame)
     this.target().append(frame, id)
+  }
+
+  /** Only a stream that goes on is repeated: one that has not broken tells whether ids are those of one stream each. */
+  private isRepeated(id: string): boolean {
+    const isKnown = !this.streams.log.isNew(id)
+    if (!this.isResumed) this.streams.numbersStreams ||= isKnown
+    const own = (this.own ??= new Set())
+    const isRepeated = this.isResumed && (this.streams.numbersStreams ? own.has(id) : isKnown)
+    own.add(id)
+    const [oldest] = own
+    if (own.size > WINDOW && oldest !== undefined) own.delete(oldest)
+    return isRepeated
   }
 
   retry(millis: number): void {

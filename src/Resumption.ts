@@ -28,31 +28,39 @@ type Attempt = "complete" | "progress" | "none" | "refused"
 const FIRST_DELAY = 200
 const LONGEST_DELAY = 30_000
 
+/** The longest that an upstream is left alone because it asks for it. */
+const LONGEST_RETRY = 300_000
+
 /** How many attempts in a row may bring nothing. */
 const MAX_ATTEMPTS = 10
 
 /** Succeeds with whether the stream is complete; else nobody can say how it would have gone on. */
-export const resume = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<boolean> => {
-  const after = (failures: number): Effect.Effect<boolean> =>
-    Effect.gen(function* () {
-      yield* Effect.sleep(yield* delay(failures, broken.retryAfter))
-      const attempt = yield* once(lease, broken, telemetry)
-      if (attempt === "complete" || attempt === "refused") return attempt === "complete"
-      if (attempt === "progress") return yield* after(0)
-      return failures + 1 < MAX_ATTEMPTS ? yield* after(failures + 1) : false
+export const resume = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<boolean> =>
+  Effect.suspend(() => {
+    let failures = 0
+    const attempt = Effect.suspend(() => delay(failures, broken.retryAfter)).pipe(
+      Effect.flatMap(Effect.sleep),
+      Effect.andThen(once(lease, broken, telemetry)),
+      Effect.tap((attempt) => {
+        failures = attempt === "progress" ? 0 : failures + 1
+      })
+    )
+    return Effect.repeat(attempt, {
+      while: (attempt) => attempt === "progress" || (attempt === "none" && failures < MAX_ATTEMPTS)
     })
-  return after(0)
-}
+  }).pipe(Effect.map((attempt) => attempt === "complete"))
 
 /** Exponential, with full jitter, behind what the upstream asks for. */
 const delay = (failures: number, retryAfter = 0): Effect.Effect<Duration.Duration> =>
   Effect.map(Random.next, (random) =>
-    Duration.millis(retryAfter + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
+    Duration.millis(
+      Math.min(retryAfter, LONGEST_RETRY) + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures)
+    )
   )
 
 const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
-    let state: "asked" | "open" | "refused" = "asked"
+    let isOpen = false
     let isFinished = false
     const before = broken.progress
     let abort: Abort = () => {}
@@ -63,22 +71,19 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
     }
     const ended = () => {
       if (broken.isComplete) finish("complete")
-      else finish(state === "refused" ? "refused" : broken.progress > before ? "progress" : "none")
+      else finish(broken.progress > before ? "progress" : "none")
     }
     abort = lease.resume(broken.lastEventId, {
       head: (status: number, headers: Headers, flow: Flow) => {
         // It takes a server a while to see that a stream has broken: until then another of the kind is one too many.
-        if (status === 409 || status >= 500) return
-        if (status !== 200 || !hasType(headers, EVENT_STREAM)) {
-          state = "refused"
-          return
-        }
-        state = "open"
+        if (status >= 500 || passing.has(status)) return finish("none")
+        if (status !== 200 || !hasType(headers, EVENT_STREAM)) return finish("refused")
+        isOpen = true
         telemetry.resumed()
         broken.restarted(flow)
       },
       data: (chunk) => {
-        if (state !== "open") return
+        if (!isOpen) return
         broken.data(chunk)
         if (broken.isComplete) finish("complete")
       },
@@ -88,3 +93,6 @@ const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<
     if (isFinished) abort()
     return Effect.sync(() => abort())
   })
+
+/** Refusals that another attempt may not meet. */
+const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])

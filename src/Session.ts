@@ -11,6 +11,7 @@ import { Exchange, type Owner } from "./Exchange.js"
 import type { Terms } from "./Delivery.js"
 import type { EventTracker } from "./EventTracker.js"
 import type { HeldAnswer } from "./Initialize.js"
+import { Backlog } from "./internal/backlog.js"
 import { Bag } from "./internal/bag.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
@@ -210,7 +211,8 @@ export class Session implements Owner {
   /** The GET of a client: it comes back to a stream, or opens one. */
   private listen(request: Request, answer: Answer, streams: Streams): Leave {
     const lastEventId = first(request.headers, "last-event-id")
-    if (this.isFull(true)) {
+    // A stream that a client comes back to has its place already.
+    if (lastEventId === undefined && this.isFull(true)) {
       answer.error(this.full)
       answer.settled()
       return () => {}
@@ -252,7 +254,8 @@ export class Session implements Owner {
       telemetry,
       keepAlive,
       retry: hasPriming(this.protocolVersion) ? Duration.toMillis(retry) : undefined,
-      bounds: { events: maxEvents, bytes: maxEventBytes }
+      bounds: { events: maxEvents, bytes: maxEventBytes },
+      backlog: new Backlog()
     }
   }
 

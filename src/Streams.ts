@@ -28,6 +28,8 @@ export class Streams {
   private readonly answers = new Bag<Delivery>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<Delivery>()
+  /** Whether the upstream gives the same ids in several streams: then each has repetitions of its own only. */
+  numbersStreams = false
   /** What feeds them at present. */
   private feed: Flow = still
 
@@ -104,9 +106,9 @@ export class Streams {
       return refuse(answer, "StreamEnded")
     const delivery =
       [...this.answers, ...this.standalone].find(({ log }) => log === stream) ?? this.delivery(stream, still)
-    if (!this.standalone.has(delivery)) this.answers.add(delivery)
     answer.settled()
     delivery.comeBack(answer, this.head, sequence)
+    if (delivery.isAttended && !this.standalone.has(delivery)) this.answers.add(delivery)
     return () => delivery.leave(answer)
   }
 

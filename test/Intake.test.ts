@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { EventTracker, layerMemory } from "../src/EventTracker.js"
 import { type Awaiting, Intake } from "../src/Intake.js"
+import { Backlog } from "../src/internal/backlog.js"
 import * as Deadlines from "../src/internal/deadlines.js"
 import type { RequestId } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
@@ -22,7 +23,8 @@ const make = Effect.gen(function* () {
     telemetry: silent,
     keepAlive: 15_000,
     retry: undefined,
-    bounds: { events: 1_000, bytes: 1_000_000 }
+    bounds: { events: 1_000, bytes: 1_000_000 },
+    backlog: new Backlog()
   }
   const streams = new Streams(log, terms, "the-id")
   /** Reads a stream that answers these requests, or a standalone one. */
@@ -32,7 +34,7 @@ const make = Effect.gen(function* () {
     const answer = new RecordedAnswer()
     delivery.begin(answer, 200, { "content-type": "text/event-stream" })
     const awaiting: Awaiting = { requests, note: () => {}, follow: () => {} }
-    return { answer, intake: new Intake(awaiting, answers, () => delivery, log, silent) }
+    return { answer, intake: new Intake(awaiting, answers, () => delivery, streams, silent) }
   }
   return read
 }).pipe(Effect.provide(layerMemory()))

@@ -6,6 +6,7 @@ import { vi } from "vitest"
 import type { Leave } from "../src/Answer.js"
 import type { Delivery } from "../src/Delivery.js"
 import { EventTracker, layerMemory, type Options } from "../src/EventTracker.js"
+import { Backlog } from "../src/internal/backlog.js"
 import * as Deadlines from "../src/internal/deadlines.js"
 import type { Message } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
@@ -26,7 +27,8 @@ const make = (options: Partial<Options> = {}, retry?: number) =>
       telemetry: silent,
       keepAlive: KEEP_ALIVE,
       retry,
-      bounds: { events: maxEvents, bytes: maxEventBytes }
+      bounds: { events: maxEvents, bytes: maxEventBytes },
+      backlog: new Backlog()
     }
     return {
       streams: new Streams(log, terms, "the-id"),

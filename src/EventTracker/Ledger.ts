@@ -22,7 +22,9 @@ export interface Sums {
 export interface Logged extends Queued {
   readonly stream: StreamLog
   readonly sequence: number
-  readonly frame: Buffer
+  frame: Buffer
+  /** Where it ends among all bytes of its stream. */
+  readonly offset: number
   /** The id that the upstream gave it. */
   readonly upstreamId: string | undefined
 }
@@ -30,6 +32,8 @@ export interface Logged extends Queued {
 /** What one session holds. */
 export class Account {
   readonly events = new Fifo<Logged>()
+  /** Its streams that were delivered whole. */
+  readonly retirements = new Fifo<Retirement>()
   bytes = 0
 }
 
@@ -39,10 +43,16 @@ export interface Retirement extends Queued {
   readonly at: number
 }
 
+/** What an event costs beside its bytes, roughly. */
+export const OVERHEAD = 256
+
+/** What is left of an event that is let go of: a queue may hold on to it for a while. */
+const NOTHING = Buffer.alloc(0)
+
 export class Ledger {
-  private readonly events = new Fifo<Logged>()
+  readonly events = new Fifo<Logged>()
   private bytes = 0
-  private readonly retirements = new Fifo<Retirement>()
+  readonly retirements = new Fifo<Retirement>()
 
   constructor(
     private readonly bounds: Bounds,
@@ -59,11 +69,10 @@ export class Ledger {
   /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
   keep(event: Logged, account: Account): boolean {
     const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
-    const { length } = event.frame
+    const length = event.frame.length + OVERHEAD
     if (length > maxEventBytes || length > maxTotalEventBytes) return false
-    while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes)
-      this.evict(account.events)
-    while (this.bytes + length > maxTotalEventBytes) this.evict(this.events)
+    while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
+    while (this.bytes + length > maxTotalEventBytes) this.makeRoom(this)
     account.events.push(event)
     account.bytes += length
     this.events.push(event)
@@ -74,25 +83,29 @@ export class Ledger {
   /** Lets go of an event. */
   drop(event: Logged, account: Account): void {
     if (!event.isKept) return
+    const length = event.frame.length + OVERHEAD
     event.isKept = false
-    account.bytes -= event.frame.length
+    event.frame = NOTHING
+    account.bytes -= length
     account.events.dropped()
-    this.bytes -= event.frame.length
+    this.bytes -= length
     this.events.dropped()
   }
 
   /** The stream has ended, and all of it has reached its client. */
-  retire(stream: StreamLog): Retirement {
+  retire(stream: StreamLog, account: Account): Retirement {
     const at = this.clock.unsafeCurrentTimeMillis() + this.retention
     const retirement: Retirement = { stream, at, isKept: true }
+    account.retirements.push(retirement)
     this.retirements.push(retirement)
     return retirement
   }
 
   /** It has not, or is gone already. */
-  cancel(retirement: Retirement): void {
+  cancel(retirement: Retirement, account: Account): void {
     if (!retirement.isKept) return
     retirement.isKept = false
+    account.retirements.dropped()
     this.retirements.dropped()
   }
 
@@ -108,8 +121,11 @@ export class Ledger {
     }
   }
 
-  private evict(events: Fifo<Logged>): void {
-    events.oldest?.stream.evict()
+  /** What was delivered whole goes first: somebody may still be about to read the rest. */
+  private makeRoom({ events, retirements }: Pick<Account, "events" | "retirements">): void {
+    const { oldest } = retirements
+    if (oldest === undefined) events.oldest?.stream.evict()
+    else oldest.stream.forget()
     this.telemetry.evicted()
   }
 }

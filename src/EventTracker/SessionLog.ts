@@ -42,6 +42,7 @@ export class MemoryLog implements SessionLog, Owner {
   constructor(readonly ledger: Ledger) {}
 
   stream(requests: ReadonlyArray<RequestId>): StreamLog {
+    if (this.streams.size >= MAX_STREAMS) this.forgetEmpty()
     const stream = new StreamLog(++this.count, requests, this)
     this.streams.add(stream)
     return stream
@@ -77,9 +78,17 @@ export class MemoryLog implements SessionLog, Owner {
     this.streams.delete(stream)
   }
 
+  private forgetEmpty(): void {
+    for (const stream of this.streams)
+      if (stream.hasEnded && stream.beforeOldest === stream.last) stream.forget()
+  }
+
   close(): void {
     for (const stream of this.streams) stream.forget()
   }
 }
+
+/** So many streams are remembered of which nothing is left, to be told from those that were delivered whole. */
+const MAX_STREAMS = 4_096
 
 const pattern = /^([\w-]{12})\.([1-9a-z][0-9a-z]*)\.(0|[1-9a-z][0-9a-z]*)$/

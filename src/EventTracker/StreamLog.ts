@@ -2,7 +2,7 @@
 import { type Bagged, OUTSIDE } from "../internal/bag.js"
 import { withId } from "../internal/events.js"
 import type { RequestId } from "../Protocol.js"
-import type { Account, Ledger, Logged, Retirement } from "./Ledger.js"
+import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } from "./Ledger.js"
 
 /** What a stream's log needs of its session's. */
 export interface Owner {
@@ -21,6 +21,7 @@ export class StreamLog implements Bagged {
   private gone = 0
   /** The sequence number of the newest event; the first has 1, for 0 stands before it. */
   private newest = 0
+  private written = 0
   private isEnded = false
   private retirement: Retirement | undefined
 
@@ -49,10 +50,13 @@ export class StreamLog implements Bagged {
   append(frame: Buffer, upstreamId: string | undefined): Logged {
     const sequence = ++this.newest
     const { account, ledger } = this.owner
+    const bytes = withId(this.idAt(sequence), frame)
+    this.written += bytes.length + OVERHEAD
     const event: Logged = {
       stream: this,
       sequence,
-      frame: withId(this.idAt(sequence), frame),
+      frame: bytes,
+      offset: this.written,
       upstreamId,
       isKept: true
     }
@@ -72,6 +76,18 @@ export class StreamLog implements Bagged {
       : this.events[this.gone + sequence + 1 - first.sequence]
   }
 
+  /** How many bytes of events are kept behind a place, with what each costs beside them. */
+  bytesAfter(sequence: number): number {
+    const next = this.after(sequence)
+    return next === undefined ? 0 : this.written - next.offset + next.frame.length + OVERHEAD
+  }
+
+  /** An event has passed that nobody can be told again. */
+  skip(): void {
+    this.newest++
+    this.clear()
+  }
+
   /** The place before everything that is still kept. */
   get beforeOldest(): number {
     return (this.events[this.gone]?.sequence ?? this.newest + 1) - 1
@@ -89,13 +105,13 @@ export class StreamLog implements Bagged {
 
   /** Its end has reached a client that was there. */
   delivered(): void {
-    this.retirement ??= this.owner.ledger.retire(this)
+    this.retirement ??= this.owner.ledger.retire(this, this.owner.account)
   }
 
   /** That client turns out to have gone before. */
   undelivered(): void {
     if (this.retirement === undefined) return
-    this.owner.ledger.cancel(this.retirement)
+    this.owner.ledger.cancel(this.retirement, this.owner.account)
     this.retirement = undefined
   }
 
