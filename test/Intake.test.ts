@@ -102,6 +102,20 @@ describe("a stream that has not broken", () => {
   )
 })
 
+describe("an event of more than is held", () => {
+  it.scoped("passes in pieces, and what follows it as ever", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { answer, intake } = read(1)
+      const text = "x".repeat(17 * 1024 * 1024)
+      const bytes = Buffer.from(eventOf(notification(text)) + eventOf(toolResult(1, "one")))
+      for (let at = 0; at < bytes.length; at += 65_536) intake.data(bytes.subarray(at, at + 65_536))
+      expect(answer.messages()).toMatchObject([{ params: { text } }, { id: 1 }])
+      expect(intake.isComplete).toBe(true)
+    })
+  )
+})
+
 describe("the progress of a stream", () => {
   it.scoped("is what is new in it", () =>
     Effect.gen(function* () {

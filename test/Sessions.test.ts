@@ -644,6 +644,21 @@ describe("streams that are kept", () => {
     })
   )
 
+  it.scoped("can be come back to whatever else is in flight", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ maxExchanges: 1 }, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange, leave } = proxied.ask(session, call(1))
+      exchange.act("event")
+      answer.goes()
+      leave()
+      exchange.act("response")
+      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      expect(back.answer).toMatchObject({ status: 200 })
+      expect(back.answer.messages()).toMatchObject([{ id: 1 }])
+    })
+  )
+
   it.scoped("and stand alone keep what they have when what feeds them is over", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})

@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import { createParser } from "eventsource-parser"
+import * as TestClock from "effect/TestClock"
 import { vi } from "vitest"
 import type { Leave } from "../src/Answer.js"
 import type { Delivery } from "../src/Delivery.js"
@@ -308,6 +309,57 @@ describe("a slow reader", () => {
       client.answer.flow?.resume()
       client.take()
       expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
+    })
+  )
+
+  it.scoped("loses nothing to other slow readers of its session, nor to what was delivered", () =>
+    Effect.gen(function* () {
+      const { streams } = yield* make({ maxEvents: 40 })
+      const lanes = [0, 1, 2, 3].map((id) => {
+        let isPaused = false
+        const upstream = { pause: () => (isPaused = true), resume: () => (isPaused = false) }
+        const client = new Client(streams)
+        const delivery = streams.answering([id], upstream)
+        client.open(delivery)
+        client.answer.flow?.pause()
+        return { client, delivery, sent: new Array<string>(), isPaused: () => isPaused }
+      })
+      for (let round = 0; round < 400; round++) {
+        for (const lane of lanes) {
+          if (lane.isPaused()) continue
+          lane.sent.push(String(round))
+          lane.delivery.append(event(String(round)), undefined)
+        }
+        const quick = streams.answering(["quick"], { pause: () => {}, resume: () => {} })
+        new Client(streams).open(quick)
+        quick.append(event("quick"), undefined)
+        quick.end()
+        // One after the other reads a little.
+        const { flow } = lanes[round % lanes.length]?.client.answer ?? {}
+        flow?.resume()
+        flow?.pause()
+      }
+      for (const { client, delivery, sent } of lanes) {
+        delivery.end()
+        client.answer.flow?.resume()
+        client.take()
+        expect(client.texts).toEqual(sent)
+        expect(sent.length).toBeGreaterThan(50)
+      }
+    })
+  )
+
+  it.scoped("that reads again is told in silence that the stream is there", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.listening(upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.answer.flow?.pause()
+      client.answer.flow?.resume()
+      yield* TestClock.adjust(KEEP_ALIVE + 1_000)
+      expect(client.answer.text).toMatch(/: keep-alive\n\n$/)
     })
   )
 
