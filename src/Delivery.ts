@@ -2,8 +2,8 @@
  * Brings a stream from its log to whoever reads it at the moment, no faster than it is read. The upstream is read on
  * meanwhile, whether or not there is a reader.
  */
-import { type Logged, OVERHEAD } from "./EventTracker/Ledger.js"
-import type { StreamLog } from "./EventTracker/StreamLog.js"
+import { OVERHEAD } from "./EventTracker/Ledger.js"
+import type { KeptEvent, StreamLog } from "./EventTracker/SessionLog.js"
 import type { Answer } from "./Answer.js"
 import { type Amount, type Backlog, nothing } from "./internal/backlog.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
@@ -29,6 +29,12 @@ export interface Terms {
   readonly backlog: Backlog
 }
 
+/** What fills a stream. */
+export interface Source extends Flow {
+  /** Hears that somebody comes back to read, or has left. */
+  readonly attended?: (isAttended: boolean) => void
+}
+
 export class Delivery implements Flow, Expirable, Bagged {
   slot = OUTSIDE
   private reader: Answer | undefined
@@ -48,8 +54,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   constructor(
     readonly log: StreamLog,
     private readonly terms: Terms,
-    /** Stops and restarts the upstream. */
-    private readonly upstream: Flow,
+    private readonly upstream: Source,
     /** Called when the stream has ended and nobody reads it: what there is to deliver is in the log. */
     private readonly rests: (delivery: Delivery) => void
   ) {
@@ -86,6 +91,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     // What is being read is not let go of for its age.
     this.log.undelivered()
     this.reader = reader
+    this.upstream.attended?.(true)
     this.position = position
     reader.head(200, headers, this)
     this.deadline.set(this.terms.keepAlive)
@@ -195,7 +201,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.count(nothing)
   }
 
-  private pass(event: Logged): void {
+  private pass(event: KeptEvent): void {
     this.position = event.sequence
     this.write(event.frame)
   }
@@ -235,7 +241,10 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private letGo(): void {
-    if (this.reader !== undefined) this.leftAt = this.now
+    if (this.reader !== undefined) {
+      this.leftAt = this.now
+      this.upstream.attended?.(false)
+    }
     this.reader = undefined
     this.isPaused = false
     this.count(nothing)

@@ -8,8 +8,11 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { type Bounds, Ledger, type Sums } from "./EventTracker/Ledger.js"
-import { MemoryLog, type SessionLog } from "./EventTracker/SessionLog.js"
+import { MemoryLog } from "./EventTracker/MemoryLog.js"
+import type { SessionLog } from "./EventTracker/SessionLog.js"
 import { Telemetry } from "./Telemetry.js"
+
+export type { KeptEvent, Place, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 
 export interface Options extends Bounds {
   /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */

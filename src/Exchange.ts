@@ -186,6 +186,12 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     if (this.isPaused) flow.pause()
   }
 
+  /** A shutdown waits for the response as long as there is somebody to be told. */
+  attended(isAttended: boolean): void {
+    if (!isAttended) this.stopWaiting()
+    else if (this.pending.length > 0 && !this.isAwaited && !this.isOver) this.enter()
+  }
+
   /** A client that does not read yet is no fault of the upstream's. */
   pause(): void {
     this.isPaused = true

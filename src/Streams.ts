@@ -1,8 +1,7 @@
 /** The streams of a session that its client can come back to. */
 import type { Answer, Leave } from "./Answer.js"
-import { Delivery, type Terms } from "./Delivery.js"
-import type { SessionLog } from "./EventTracker/SessionLog.js"
-import type { StreamLog } from "./EventTracker/StreamLog.js"
+import { Delivery, type Source, type Terms } from "./Delivery.js"
+import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 import { Bag } from "./internal/bag.js"
 import { type MutableHeaders, streaming } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
@@ -53,7 +52,7 @@ export class Streams {
   }
 
   /** The stream that answers these requests. */
-  answering(requests: ReadonlyArray<RequestId>, upstream: Flow): Delivery {
+  answering(requests: ReadonlyArray<RequestId>, upstream: Source): Delivery {
     const delivery = this.delivery(this.log.stream(requests), upstream)
     this.answers.add(delivery)
     return delivery
@@ -143,7 +142,7 @@ export class Streams {
     this.log.close()
   }
 
-  private delivery(log: StreamLog, upstream: Flow): Delivery {
+  private delivery(log: StreamLog, upstream: Source): Delivery {
     return new Delivery(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
   }
 }

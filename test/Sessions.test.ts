@@ -696,6 +696,26 @@ describe("shutting down", () => {
     })
   )
 
+  it.scoped("waits for a call whose client has come back, as long as it stays", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange, leave } = proxied.ask(session, call(1))
+      exchange.act("event")
+      answer.goes()
+      leave()
+      yield* proxied.sessions.quiet
+      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      const waiting = yield* Effect.fork(proxied.sessions.quiet)
+      yield* settle
+      expect(yield* Fiber.poll(waiting)).toEqual(Option.none())
+      exchange.act("response")
+      yield* Fiber.join(waiting)
+      exchange.act("end")
+      expect(back.answer.messages()).toMatchObject([{ id: 1 }])
+    })
+  )
+
   it.scoped("closes every session, those being opened too, and says why", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied()

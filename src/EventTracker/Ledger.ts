@@ -2,7 +2,8 @@
 import type * as Clock from "effect/Clock"
 import { Fifo, type Queued } from "../internal/fifo.js"
 import type { Listener } from "../Telemetry.js"
-import type { StreamLog } from "./StreamLog.js"
+import type { MemoryStream } from "./MemoryStream.js"
+import type { KeptEvent } from "./SessionLog.js"
 
 export interface Bounds {
   /** How many events are kept of one session; 0 keeps none, and leaves streams as they are. Default: 1000. */
@@ -18,15 +19,12 @@ export interface Sums {
   readonly bytes: number
 }
 
-/** An event as it goes out, with its id. */
-export interface Logged extends Queued {
-  readonly stream: StreamLog
-  readonly sequence: number
+/** An event as the ledger knows it. */
+export interface Logged extends KeptEvent, Queued {
+  readonly stream: MemoryStream
   frame: Buffer
   /** Where it ends among all bytes of its stream. */
   readonly offset: number
-  /** The id that the upstream gave it. */
-  readonly upstreamId: string | undefined
 }
 
 /** What one session holds. */
@@ -39,7 +37,7 @@ export class Account {
 
 /** When a stream is let go of that was delivered whole. */
 export interface Retirement extends Queued {
-  readonly stream: StreamLog
+  readonly stream: MemoryStream
   readonly at: number
 }
 
@@ -93,7 +91,7 @@ export class Ledger {
   }
 
   /** The stream has ended, and all of it has reached its client. */
-  retire(stream: StreamLog, account: Account): Retirement {
+  retire(stream: MemoryStream, account: Account): Retirement {
     const at = this.clock.unsafeCurrentTimeMillis() + this.retention
     const retirement: Retirement = { stream, at, isKept: true }
     account.retirements.push(retirement)

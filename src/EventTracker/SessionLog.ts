@@ -1,9 +1,5 @@
-/** The streams of one session, and what names a place in them. */
-import { randomBytes } from "node:crypto"
-import { Bag } from "../internal/bag.js"
+/** What is kept of the streams of one session. Every `EventTracker` gives logs of this kind. */
 import type { RequestId } from "../Protocol.js"
-import { Account, type Ledger } from "./Ledger.js"
-import { type Owner, StreamLog } from "./StreamLog.js"
 
 /** A place in a stream that a client has read up to. */
 export interface Place {
@@ -25,70 +21,44 @@ export interface SessionLog {
   readonly close: () => void
 }
 
-/** Over how many ids of the upstream's repetitions are seen. */
-const WINDOW = 1_000
-
-export class MemoryLog implements SessionLog, Owner {
-  readonly account = new Account()
-  /**
-   * What begins every id of this session: nobody can guess another's, and since it is drawn anew whenever a log is
-   * opened, no id is issued twice, not even after a restart.
-   */
-  private readonly epoch = randomBytes(9).toString("base64url")
-  private readonly streams = new Bag<StreamLog>()
-  private count = 0
-  private seen = new Set<string>()
-
-  constructor(readonly ledger: Ledger) {}
-
-  stream(requests: ReadonlyArray<RequestId>): StreamLog {
-    if (this.streams.size >= MAX_STREAMS) this.forgetEmpty()
-    const stream = new StreamLog(++this.count, requests, this)
-    this.streams.add(stream)
-    return stream
-  }
-
-  find(eventId: string): Place | undefined {
-    const [, epoch, number = "", place = ""] = pattern.exec(eventId) ?? []
-    if (epoch !== this.epoch) return undefined
-    const sequence = parseInt(place, 36)
-    const wanted = parseInt(number, 36)
-    const stream = Array.from(this.streams).find(({ number }) => number === wanted)
-    if (stream === undefined) return wanted <= this.count ? { stream, sequence } : undefined
-    return sequence <= stream.last ? { stream, sequence } : undefined
-  }
-
-  idOf(stream: number, sequence: number): string {
-    return `${this.epoch}.${stream.toString(36)}.${sequence.toString(36)}`
-  }
-
-  isNew(upstreamId: string): boolean {
-    if (this.seen.has(upstreamId)) return false
-    this.seen.add(upstreamId)
-    const [oldest] = this.seen
-    if (this.seen.size > WINDOW && oldest !== undefined) this.seen.delete(oldest)
-    return true
-  }
-
-  renew(): void {
-    this.seen = new Set()
-  }
-
-  forget(stream: StreamLog): void {
-    this.streams.delete(stream)
-  }
-
-  private forgetEmpty(): void {
-    for (const stream of this.streams)
-      if (stream.hasEnded && stream.beforeOldest === stream.last) stream.forget()
-  }
-
-  close(): void {
-    for (const stream of this.streams) stream.forget()
-  }
+/** An event as it goes out, with its id. */
+export interface KeptEvent {
+  /** Its number in its stream, from 1 on. */
+  readonly sequence: number
+  readonly frame: Buffer
+  /** The id that the upstream gave it. */
+  readonly upstreamId: string | undefined
 }
 
-/** So many streams are remembered of which nothing is left, to be told from those that were delivered whole. */
-const MAX_STREAMS = 4_096
-
-const pattern = /^([\w-]{12})\.([1-9a-z][0-9a-z]*)\.(0|[1-9a-z][0-9a-z]*)$/
+/** The events of one stream, in order. A place in it is the number of the event there, or 0 before the first. */
+export interface StreamLog {
+  /** The requests that the stream answers; none for a standalone one. */
+  readonly requests: ReadonlyArray<RequestId>
+  /** The number of the newest event. */
+  readonly last: number
+  /** The place before everything that is still kept. */
+  readonly beforeOldest: number
+  readonly hasEnded: boolean
+  /** The event id of a place. */
+  readonly idAt: (place: number) => string
+  /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
+  readonly append: (frame: Buffer, upstreamId: string | undefined) => KeptEvent
+  /** An event has passed that nobody can be told again. */
+  readonly skip: () => void
+  /** The event behind a place; `undefined` when there is none, or it is no longer kept. */
+  readonly after: (place: number) => KeptEvent | undefined
+  /** How many bytes of events are kept behind a place, with what each costs beside them. */
+  readonly bytesAfter: (place: number) => number
+  /** Whether an event behind a place is no longer kept. */
+  readonly misses: (place: number) => boolean
+  /** Nothing more is to come. */
+  readonly end: () => void
+  /** Its end has reached a client that was there. */
+  readonly delivered: () => void
+  /** That client turns out to have gone before, or another reads it again. */
+  readonly undelivered: () => void
+  /** Lets go of all events. */
+  readonly clear: () => void
+  /** Lets go of all events; nobody will ask for the stream any more. */
+  readonly forget: () => void
+}

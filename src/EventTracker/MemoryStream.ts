@@ -1,7 +1,8 @@
-/** The events of one stream, in order. */
+/** The events of one stream, in this process's memory. */
 import { type Bagged, OUTSIDE } from "../internal/bag.js"
 import { withId } from "../internal/events.js"
 import type { RequestId } from "../Protocol.js"
+import type { StreamLog } from "./SessionLog.js"
 import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } from "./Ledger.js"
 
 /** What a stream's log needs of its session's. */
@@ -11,10 +12,10 @@ export interface Owner {
   /** The id of the event with this number in this stream. */
   readonly idOf: (stream: number, sequence: number) => string
   /** The stream holds nothing more, and nobody misses any of it. */
-  readonly forget: (stream: StreamLog) => void
+  readonly forget: (stream: MemoryStream) => void
 }
 
-export class StreamLog implements Bagged {
+export class MemoryStream implements StreamLog, Bagged {
   slot = OUTSIDE
   private readonly events: Array<Logged> = []
   /** How many events at the beginning of the array are no longer kept. */
@@ -27,12 +28,10 @@ export class StreamLog implements Bagged {
 
   constructor(
     readonly number: number,
-    /** The requests that the stream answers; none for a standalone one. */
     readonly requests: ReadonlyArray<RequestId>,
     private readonly owner: Owner
   ) {}
 
-  /** The sequence number of the newest event. */
   get last(): number {
     return this.newest
   }
@@ -41,12 +40,10 @@ export class StreamLog implements Bagged {
     return this.isEnded
   }
 
-  /** The id of a place in the stream: that of the event there, or 0 for its beginning. */
   idAt(sequence: number): string {
     return this.owner.idOf(this.number, sequence)
   }
 
-  /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
   append(frame: Buffer, upstreamId: string | undefined): Logged {
     const sequence = ++this.newest
     const { account, ledger } = this.owner
@@ -68,7 +65,6 @@ export class StreamLog implements Bagged {
     return event
   }
 
-  /** The event behind a place; `undefined` when there is none, or it is no longer kept. */
   after(sequence: number): Logged | undefined {
     const first = this.events[this.gone]
     return first === undefined || sequence + 1 < first.sequence
@@ -76,46 +72,38 @@ export class StreamLog implements Bagged {
       : this.events[this.gone + sequence + 1 - first.sequence]
   }
 
-  /** How many bytes of events are kept behind a place, with what each costs beside them. */
   bytesAfter(sequence: number): number {
     const next = this.after(sequence)
     return next === undefined ? 0 : this.written - next.offset + next.frame.length + OVERHEAD
   }
 
-  /** An event has passed that nobody can be told again. */
   skip(): void {
     this.newest++
     this.clear()
   }
 
-  /** The place before everything that is still kept. */
   get beforeOldest(): number {
     return (this.events[this.gone]?.sequence ?? this.newest + 1) - 1
   }
 
-  /** Whether an event behind a place is no longer kept. */
   misses(sequence: number): boolean {
     return sequence < this.newest && this.after(sequence) === undefined
   }
 
-  /** Nothing more is to come. */
   end(): void {
     this.isEnded = true
   }
 
-  /** Its end has reached a client that was there. */
   delivered(): void {
     this.retirement ??= this.owner.ledger.retire(this, this.owner.account)
   }
 
-  /** That client turns out to have gone before. */
   undelivered(): void {
     if (this.retirement === undefined) return
     this.owner.ledger.cancel(this.retirement, this.owner.account)
     this.retirement = undefined
   }
 
-  /** Nobody will ask for it any more. */
   forget(): void {
     this.undelivered()
     this.clear()
@@ -135,7 +123,6 @@ export class StreamLog implements Bagged {
     if (this.events.length === 0 && this.retirement !== undefined) this.forget()
   }
 
-  /** Lets go of all events. */
   clear(): void {
     for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
     this.events.length = 0
