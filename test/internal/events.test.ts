@@ -3,6 +3,7 @@ import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
 import { readEvents, withId } from "../../src/internal/events.js"
 import { FrameSplitter } from "../../src/internal/sse.js"
+import { pieces } from "../fixtures/pieces.js"
 
 interface Event {
   readonly id: string | undefined
@@ -47,16 +48,6 @@ const read = (chunks: ReadonlyArray<Buffer>) => {
   return { events, retries, empty }
 }
 
-const cut = (bytes: Buffer, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> => {
-  const chunks: Array<Buffer> = []
-  let start = 0
-  for (const length of lengths) {
-    chunks.push(bytes.subarray(start, start + length))
-    start += length
-  }
-  return [...chunks, bytes.subarray(start)]
-}
-
 const field = FastCheck.oneof(
   FastCheck.constantFrom(
     "data: x",
@@ -92,7 +83,7 @@ describe("the events of a stream", () => {
     ([stream, lengths]) => {
       // Only what ends with an empty line is an event for certain.
       const whole = `${stream}\n\n`
-      const { empty, events, retries } = read(cut(Buffer.from(whole), lengths))
+      const { empty, events, retries } = read(pieces(Buffer.from(whole), lengths))
       const expected = oracle(whole)
       expect(events).toEqual(expected.events)
       expect(retries).toEqual(expected.retries)

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { asLine, LineSplitter } from "../../src/internal/lines.js"
+import { pieces } from "../fixtures/pieces.js"
 
 /** Bytes and not text: a line may hold anything but its end. */
 const line = FastCheck.oneof(
@@ -9,16 +10,6 @@ const line = FastCheck.oneof(
 ).map((bytes) => Buffer.from(bytes.filter((byte) => byte !== 0x0a && byte !== 0x0d)))
 
 const lengths = FastCheck.array(FastCheck.integer({ min: 1, max: 9 }), { maxLength: 60 })
-
-const cut = (bytes: Buffer, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> => {
-  const chunks: Array<Buffer> = []
-  let start = 0
-  for (const length of lengths) {
-    chunks.push(bytes.subarray(start, start + length))
-    start += length
-  }
-  return [...chunks, bytes.subarray(start)]
-}
 
 const read = (splitter: LineSplitter, chunks: ReadonlyArray<Buffer>): ReadonlyArray<Buffer> => {
   const lines: Array<Buffer> = []
@@ -33,7 +24,7 @@ describe("lines", () => {
     ([lines, rest, lengths]) => {
       const bytes = Buffer.concat([...lines.flatMap(([line, end]) => [line, Buffer.from(end)]), rest])
       const splitter = new LineSplitter(1024)
-      expect(read(splitter, cut(bytes, lengths))).toEqual(lines.map(([line]) => line))
+      expect(read(splitter, pieces(bytes, lengths))).toEqual(lines.map(([line]) => line))
       expect(splitter.rest() ?? Buffer.alloc(0)).toEqual(rest)
     }
   )
@@ -43,7 +34,7 @@ describe("lines", () => {
     [FastCheck.integer({ min: 1, max: 40 }), FastCheck.integer({ min: 0, max: 80 }), lengths],
     ([bound, size, lengths]) => {
       const splitter = new LineSplitter(bound)
-      const chunks = cut(Buffer.from(`${"x".repeat(size)}\n`), lengths)
+      const chunks = pieces(Buffer.from(`${"x".repeat(size)}\n`), lengths)
       expect(chunks.every((chunk) => splitter.push(chunk, () => {}))).toBe(size <= bound)
     }
   )

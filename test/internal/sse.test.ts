@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
 import { frame, FrameSplitter, hasEventId, messages, visiblyAnswer } from "../../src/internal/sse.js"
+import { pieces } from "../fixtures/pieces.js"
 import { call, notification, response } from "../fixtures/requests.js"
 
 /** Lines as a server may send them, with what the format has of odd ones. */
@@ -29,16 +30,8 @@ const stream = FastCheck.array(FastCheck.tuple(FastCheck.oneof(line, FastCheck.c
 /** Where a stream is cut, as lengths of its pieces. */
 const cuts = FastCheck.array(FastCheck.integer({ min: 0, max: 12 }), { maxLength: 60 })
 
-const chunksOf = (stream: string, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> => {
-  const bytes = Buffer.from(stream)
-  const chunks: Array<Buffer> = []
-  let start = 0
-  for (const length of lengths) {
-    chunks.push(bytes.subarray(start, start + length))
-    start += length
-  }
-  return [...chunks, bytes.subarray(start)]
-}
+const chunksOf = (stream: string, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> =>
+  pieces(Buffer.from(stream), lengths)
 
 /** What the official clients read out of a stream. */
 const eventsIn = (stream: string): ReadonlyArray<unknown> => {
