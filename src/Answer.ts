@@ -21,5 +21,12 @@ export const discard: Answer = {
   settled: () => {}
 }
 
+/** Tells an answer, of which nothing else will come, what is wrong. */
+export const refuse = (answer: Answer, error: ProxyError): Leave => {
+  answer.error(error)
+  answer.settled()
+  return () => {}
+}
+
 /** Tells an exchange that its client has gone: its connection is closed. */
 export type Leave = () => void

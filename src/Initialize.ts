@@ -8,7 +8,15 @@ import { hasType, type Headers, mediaType } from "./internal/headers.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "./internal/sse.js"
 import { isInitializeResult, type InitializeResult, type Message, parseMessages } from "./Protocol.js"
 import { UpstreamError } from "./ProxyError.js"
-import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
+import {
+  type Abort,
+  BODY_STALL,
+  type Flow,
+  type Request,
+  type Sink,
+  still,
+  type Upstream
+} from "./Upstream.js"
 
 /** How much of an answer to `initialize` is held, in bytes. */
 const MAX_HELD = 4 * 1024 * 1024
@@ -44,7 +52,7 @@ class Holding implements Sink, HeldAnswer, Expirable {
   abort: Abort = () => {}
   private status = 0
   private headers: Headers = {}
-  private flow: Flow = { pause: () => {}, resume: () => {} }
+  private flow: Flow = still
   private chunks: Array<Uint8Array> = []
   private heldBytes = 0
   private splitter: FrameSplitter | undefined

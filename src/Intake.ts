@@ -2,6 +2,7 @@
 import type { Delivery } from "./Delivery.js"
 import { type Reader, readEvents } from "./internal/events.js"
 import { FrameSplitter, messages } from "./internal/sse.js"
+import { Window } from "./internal/window.js"
 import type { RequestId } from "./Protocol.js"
 import type { Broken } from "./Resumption.js"
 import type { Streams } from "./Streams.js"
@@ -18,9 +19,6 @@ export interface Awaiting {
   readonly follow: (flow: Flow) => void
 }
 
-/** Over how many ids of a stream repetitions are seen. */
-const WINDOW = 1_000
-
 /** How large an event may be, in bytes, to be held until it is whole; a larger one is passed on in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
@@ -31,7 +29,7 @@ export class Intake implements Broken, Reader {
   private splitter = new FrameSplitter(MAX_EVENT)
   private isResumed = false
   /** The ids of this stream. */
-  private own: Set<string> | undefined
+  private own: Window | undefined
   /** Whether an event is being passed on in pieces; and whether one was, of which nobody knows what it said. */
   private isMidEvent = false
   private isHoled = false
@@ -88,12 +86,8 @@ export class Intake implements Broken, Reader {
   private isRepeated(id: string): boolean {
     const isKnown = !this.streams.log.isNew(id)
     if (!this.isResumed) this.streams.numbersStreams ||= isKnown
-    const own = (this.own ??= new Set())
-    const isRepeated = this.isResumed && (this.streams.numbersStreams ? own.has(id) : isKnown)
-    own.add(id)
-    const [oldest] = own
-    if (own.size > WINDOW && oldest !== undefined) own.delete(oldest)
-    return isRepeated
+    const isOwn = !(this.own ??= new Window()).isNew(id)
+    return this.isResumed && (this.streams.numbersStreams ? isOwn : isKnown)
   }
 
   retry(millis: number): void {

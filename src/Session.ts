@@ -6,7 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import { type Answer, discard, type Leave } from "./Answer.js"
+import { type Answer, discard, type Leave, refuse } from "./Answer.js"
 import { Exchange, type Owner } from "./Exchange.js"
 import type { Terms } from "./Delivery.js"
 import type { EventTracker } from "./EventTracker.js"
@@ -212,11 +212,7 @@ export class Session implements Owner {
   private listen(request: Request, answer: Answer, streams: Streams): Leave {
     const lastEventId = first(request.headers, "last-event-id")
     // A stream that a client comes back to has its place already.
-    if (lastEventId === undefined && this.isFull(true)) {
-      answer.error(this.full)
-      answer.settled()
-      return () => {}
-    }
+    if (lastEventId === undefined && this.isFull(true)) return refuse(answer, this.full)
     const { feed, fedTo } = this
     const back =
       lastEventId === undefined || feed !== undefined ? undefined : streams.standaloneAt(lastEventId, fedTo)

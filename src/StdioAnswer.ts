@@ -2,7 +2,7 @@
 import { createParser, type EventSourceParser } from "eventsource-parser"
 import type { Answer } from "./Answer.js"
 import { hasType, type Headers } from "./internal/headers.js"
-import { asLine, END } from "./internal/lines.js"
+import { lineOf } from "./internal/lines.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import { type Message, parseMessages, type RequestId } from "./Protocol.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
@@ -57,7 +57,7 @@ export class StdioAnswer implements Answer {
   }
 
   error(error: ProxyError): void {
-    for (const id of this.pending) this.line(Buffer.from(toJsonRpc(error, id)))
+    for (const id of this.pending) this.line(toJsonRpc(error, id))
     this.pending = []
   }
 
@@ -77,17 +77,17 @@ export class StdioAnswer implements Answer {
   private refuse(id: RequestId, error: unknown): void {
     if (error !== undefined) {
       const response: Message = { jsonrpc: "2.0", id, error }
-      return this.line(Buffer.from(JSON.stringify(response)))
+      return this.line(JSON.stringify(response))
     }
     const { upstream } = this
     const reason =
       this.status < 400
         ? new UpstreamError({ reason: "Silent", upstream })
         : new UpstreamError({ reason: "Rejected", upstream, detail: String(this.status) })
-    this.line(Buffer.from(toJsonRpc(reason, id)))
+    this.line(toJsonRpc(reason, id))
   }
 
-  private line(json: Buffer): void {
-    this.output.write(Buffer.concat([asLine(json), END]), this.flow)
+  private line(json: Buffer | string): void {
+    this.output.write(lineOf(json), this.flow)
   }
 }

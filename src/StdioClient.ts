@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { Leave } from "./Answer.js"
 import type { Headers } from "./internal/headers.js"
-import { END } from "./internal/lines.js"
+import { lineOf } from "./internal/lines.js"
 import {
   type Body,
   cancelledRequest,
@@ -145,7 +145,7 @@ export class StdioClient {
 
   private tell(error: ProxyError, ids: ReadonlyArray<RequestId | undefined>): void {
     for (const id of ids) {
-      this.services.output.write(Buffer.concat([Buffer.from(toJsonRpc(error, id)), END]))
+      this.services.output.write(lineOf(toJsonRpc(error, id)))
     }
   }
 

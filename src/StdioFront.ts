@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { LineSplitter } from "./internal/lines.js"
+import { lineOf, LineSplitter } from "./internal/lines.js"
 import { BadRequest, type ProxyError, toJsonRpc } from "./ProxyError.js"
 import type { CloseReason } from "./Session.js"
 import { Sessions } from "./Sessions.js"
@@ -75,7 +75,7 @@ export const make = (
         const read = (chunk: Buffer) => {
           if (lines.push(chunk, (line) => client.receive(line))) return
           const error = new BadRequest({ reason: "TooLarge" })
-          output.write(Buffer.from(`${toJsonRpc(error, undefined)}\n`))
+          output.write(lineOf(toJsonRpc(error, undefined)))
           Deferred.unsafeDone(left, Effect.fail(error))
         }
         input.on("data", read).on("end", end).on("error", end)

@@ -1,5 +1,5 @@
 /** The streams of a session that its client can come back to. */
-import type { Answer, Leave } from "./Answer.js"
+import { type Answer, type Leave, refuse } from "./Answer.js"
 import { Delivery, type Source, type Terms } from "./Delivery.js"
 import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 import { Bag } from "./internal/bag.js"
@@ -7,7 +7,7 @@ import { type MutableHeaders, streaming } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import { type RequestId, SESSION_ID } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
-import type { Flow } from "./Upstream.js"
+import { type Flow, still } from "./Upstream.js"
 
 /** A place in a standalone stream that its client comes back to, when nothing feeds it. */
 export interface Back {
@@ -99,10 +99,10 @@ export class Streams {
   /** A client comes back to the stream that an event id names. */
   resume(eventId: string, answer: Answer): Leave {
     const place = this.log.find(eventId)
-    if (place === undefined) return refuse(answer, "UnknownEvent")
+    if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEvent" }))
     const { sequence, stream } = place
     if (stream === undefined || (stream.hasEnded && sequence === stream.last))
-      return refuse(answer, "StreamEnded")
+      return refuse(answer, new BadRequest({ reason: "StreamEnded" }))
     const delivery =
       [...this.answers, ...this.standalone].find(({ log }) => log === stream) ?? this.delivery(stream, still)
     answer.settled()
@@ -146,11 +146,3 @@ export class Streams {
     return new Delivery(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
   }
 }
-
-const refuse = (answer: Answer, reason: "UnknownEvent" | "StreamEnded"): Leave => {
-  answer.error(new BadRequest({ reason }))
-  answer.settled()
-  return () => {}
-}
-
-const still: Flow = { pause: () => {}, resume: () => {} }

@@ -24,6 +24,9 @@ export interface Flow {
   readonly resume: () => void
 }
 
+/** The flow of what is there already, and cannot be stopped. */
+export const still: Flow = { pause: () => {}, resume: () => {} }
+
 /**
  * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, which is
  * the last call. Nothing is called after an abort.

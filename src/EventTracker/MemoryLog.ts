@@ -1,13 +1,11 @@
 /** The streams of one session in this process's memory, and what names a place in them. */
 import { randomBytes } from "node:crypto"
 import { Bag } from "../internal/bag.js"
+import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
 import { Account, type Ledger } from "./Ledger.js"
 import { MemoryStream, type Owner } from "./MemoryStream.js"
 import type { Place, SessionLog, StreamLog } from "./SessionLog.js"
-
-/** Over how many ids of the upstream's repetitions are seen. */
-const WINDOW = 1_000
 
 export class MemoryLog implements SessionLog, Owner {
   readonly account = new Account()
@@ -18,7 +16,7 @@ export class MemoryLog implements SessionLog, Owner {
   private readonly epoch = randomBytes(9).toString("base64url")
   private readonly streams = new Bag<MemoryStream>()
   private count = 0
-  private seen = new Set<string>()
+  private seen = new Window()
 
   constructor(readonly ledger: Ledger) {}
 
@@ -44,15 +42,11 @@ export class MemoryLog implements SessionLog, Owner {
   }
 
   isNew(upstreamId: string): boolean {
-    if (this.seen.has(upstreamId)) return false
-    this.seen.add(upstreamId)
-    const [oldest] = this.seen
-    if (this.seen.size > WINDOW && oldest !== undefined) this.seen.delete(oldest)
-    return true
+    return this.seen.isNew(upstreamId)
   }
 
   renew(): void {
-    this.seen = new Set()
+    this.seen = new Window()
   }
 
   forget(stream: MemoryStream): void {

@@ -64,5 +64,8 @@ export const asLine = (json: Uint8Array): Buffer => {
   return Buffer.from(line.map((byte) => (byte === LF || byte === CR ? SPACE : byte)))
 }
 
-/** The end of a line. */
-export const END = Buffer.from("\n")
+/** The same with the end of the line. */
+export const lineOf = (json: Uint8Array | string): Buffer =>
+  Buffer.concat([asLine(typeof json === "string" ? Buffer.from(json) : json), END])
+
+const END = Buffer.from("\n")

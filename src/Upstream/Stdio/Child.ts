@@ -1,6 +1,6 @@
 /** A server that is a command: what it says on standard output and error, and how it ended. */
 import type { ChildProcess } from "node:child_process"
-import { asLine, END, LineSplitter } from "../../internal/lines.js"
+import { lineOf, LineSplitter } from "../../internal/lines.js"
 
 /** Hears what a child says. */
 export interface Listener {
@@ -59,7 +59,7 @@ export class Child {
   write(message: Uint8Array, done: (isTaken: boolean) => void): void {
     const { stdin } = this.process
     if (stdin === null || !stdin.writable) return done(false)
-    stdin.write(Buffer.concat([asLine(message), END]), (error) => done(error == null))
+    stdin.write(lineOf(message), (error) => done(error == null))
   }
 
   pause(): void {

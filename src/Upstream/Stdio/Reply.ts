@@ -3,7 +3,7 @@ import type { Accepted } from "../../internal/accept.js"
 import { EVENT_STREAM, frame } from "../../internal/sse.js"
 import type { RequestId } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
-import type { Flow, Sink } from "../../Upstream.js"
+import { type Flow, type Sink, still } from "../../Upstream.js"
 import type { Valve } from "./Valve.js"
 
 /** What a client waits for in one POST. */
@@ -124,8 +124,6 @@ export const answerAtOnce = (sink: Sink, status: number, json = ""): void => {
   if (json !== "") sink.data(bytes)
   sink.end()
 }
-
-const still: Flow = { pause: () => {}, resume: () => {} }
 
 const batch = (responses: ReadonlyArray<Buffer>): Buffer =>
   Buffer.concat([
