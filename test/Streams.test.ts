@@ -381,50 +381,19 @@ describe("a slow reader", () => {
 })
 
 describe("whatever comes, breaks and is let go of", () => {
+  const stream = FastCheck.nat({ max: 2 })
+  const of = <const Type extends string>(weight: number, type: Type) => ({
+    weight,
+    arbitrary: FastCheck.record({ type: FastCheck.constant(type), stream })
+  })
+  const taken = FastCheck.boolean()
   const step = FastCheck.oneof(
-    {
-      weight: 6,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("append" as const),
-        stream: FastCheck.nat({ max: 2 })
-      })
-    },
-    {
-      weight: 2,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("cut" as const),
-        stream: FastCheck.nat({ max: 2 }),
-        taken: FastCheck.boolean()
-      })
-    },
-    {
-      weight: 3,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("back" as const),
-        stream: FastCheck.nat({ max: 2 })
-      })
-    },
-    {
-      weight: 2,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("pause" as const),
-        stream: FastCheck.nat({ max: 2 })
-      })
-    },
-    {
-      weight: 2,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("resume" as const),
-        stream: FastCheck.nat({ max: 2 })
-      })
-    },
-    {
-      weight: 1,
-      arbitrary: FastCheck.record({
-        type: FastCheck.constant("end" as const),
-        stream: FastCheck.nat({ max: 2 })
-      })
-    }
+    of(6, "append"),
+    { weight: 2, arbitrary: FastCheck.record({ type: FastCheck.constant("cut" as const), stream, taken }) },
+    of(3, "back"),
+    of(2, "pause"),
+    of(2, "resume"),
+    of(1, "end")
   )
 
   const property = (maxEvents: number, judge: (client: Client, sent: ReadonlyArray<string>) => void) =>
