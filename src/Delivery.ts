@@ -2,6 +2,7 @@
  * Brings a stream from its log to whoever reads it at the moment, no faster than it is read. The upstream is read on
  * meanwhile, whether or not there is a reader.
  */
+import { MAX_LENGTH } from "./EventTracker/EventId.js"
 import { OVERHEAD } from "./EventTracker/Ledger.js"
 import type { KeptEvent, StreamLog } from "./EventTracker/SessionLog.js"
 import type { Answer } from "./Answer.js"
@@ -233,7 +234,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   /** Whether another event would be more than is kept, for this stream or, with what others hold back, for the session. */
   private isAtBound(length: number): boolean {
     const { backlog, bounds } = this.terms
-    return length + ID_LENGTH + OVERHEAD + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
+    return length + ID_LINE + OVERHEAD + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
   }
 
   private get now(): number {
@@ -266,5 +267,5 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 }
 
-/** More than the line of an event's id is long, in bytes. */
-const ID_LENGTH = 64
+/** The line of an event's id, in bytes, at most. */
+const ID_LINE = "id: \n".length + MAX_LENGTH

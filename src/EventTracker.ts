@@ -10,6 +10,7 @@ import type * as Scope from "effect/Scope"
 import { type Bounds, Ledger, type Sums } from "./EventTracker/Ledger.js"
 import { MemoryLog } from "./EventTracker/MemoryLog.js"
 import type { SessionLog } from "./EventTracker/SessionLog.js"
+import type { StoreError } from "./ProxyError.js"
 import { Telemetry } from "./Telemetry.js"
 
 export type { KeptEvent, Place, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
@@ -42,10 +43,10 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
     readonly options: Options
 
     /**
-     * The log of a new session, until it is closed; `undefined` where nothing is kept (`maxEvents` 0), and streams
-     * are relayed as they are.
+     * The log of a session, until it is closed or suspended, with what an earlier process has left there; `undefined`
+     * where nothing is kept (`maxEvents` 0), and streams are relayed as they are.
      */
-    readonly open: (session: string) => SessionLog | undefined
+    readonly open: (session: string) => Effect.Effect<SessionLog | undefined, StoreError>
 
     /** How much is kept at present. */
     readonly size: () => Sums
@@ -67,7 +68,7 @@ export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"]
     )
     return EventTracker.of({
       options,
-      open: () => (options.maxEvents === 0 ? undefined : new MemoryLog(ledger)),
+      open: () => Effect.sync(() => (options.maxEvents === 0 ? undefined : new MemoryLog(ledger))),
       size: () => ledger.sums
     })
   })

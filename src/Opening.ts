@@ -129,7 +129,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       const scope = yield* Effect.scope
       yield* admission.reserve(opening.client, scope)
       const { answer, request } = yield* opening.current
-      const params = yield* paramsOf(request)
+      const initialize = yield* asJson(request.body?.messages[0].params)
       const lease = yield* restore(pool.lease)
       const held = yield* restore(relay(lease, request, shared.deadlines))
       if (held.result === undefined) {
@@ -137,14 +137,24 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
         return yield* new UpstreamError({ reason: "Refused", upstream: lease.name })
       }
       const { protocolVersion } = held.result
+      const capabilities = yield* asJson(held.result.capabilities)
       lease.negotiated(protocolVersion)
-      const session = new Session(opening.id, opening.client, lease, protocolVersion, shared)
-      yield* Effect.orDie(shared.store.create(recordOf(session, params, shared)))
-      yield* Scope.addFinalizer(scope, shared.store.remove(session.id))
-      yield* register(registry, session, scope)
-      return { session, leave: session.begin(held, request, answer) }
+      return yield* Effect.gen(function* () {
+        const log = yield* shared.tracker.open(opening.id)
+        const session = new Session(opening.id, opening.client, lease, protocolVersion, shared, log)
+        yield* shared.store
+          .create(recordOf(session, initialize, capabilities, shared))
+          .pipe(Effect.catchTag("SessionExists", Effect.die))
+        yield* Scope.addFinalizer(scope, removed(shared.store, session.id))
+        yield* register(registry, session, scope)
+        return { session, leave: session.begin(held, request, answer) }
+      }).pipe(Effect.tapError(() => Effect.sync(() => held.abort())))
     })
   )
+
+/** A record that cannot be removed expires by itself. */
+const removed = (store: Shared["store"], id: string): Effect.Effect<void> =>
+  Effect.catchAll(store.remove(id), ({ message }) => Effect.logWarning("a record stays", { message }))
 
 const register = (
   registry: Map<string, Session>,
@@ -161,20 +171,28 @@ const register = (
   )
 }
 
-/** The parameters of an `initialize`, as JSON. What could be parsed may still be too deep to be written again. */
-const paramsOf = (request: Request): Effect.Effect<string, BadRequest> =>
+/** What could be parsed may still be too deep to be written again. */
+const asJson = (value: unknown): Effect.Effect<string, BadRequest> =>
   Effect.try({
-    try: () => JSON.stringify(request.body?.messages[0].params ?? {}),
+    try: () => JSON.stringify(value ?? {}),
     catch: () => new BadRequest({ reason: "InitializeTooDeep" })
   })
 
-const recordOf = (session: Session, params: string, shared: Shared): SessionRecord =>
+const recordOf = (
+  session: Session,
+  initialize: string,
+  capabilities: string,
+  shared: Shared
+): SessionRecord =>
   new SessionRecord({
     id: session.id,
     upstream: session.upstream.name,
     upstreamSessionId: session.upstream.sessionId(),
     protocolVersion: session.protocolVersion,
-    initialize: params,
+    initialize,
+    capabilities,
+    logLevel: undefined,
+    subscriptions: [],
     client: session.client,
     createdAt: session.createdAt,
     lastActiveAt: session.lastActiveAt,

@@ -114,7 +114,10 @@ export const isInitialize = (body: Body): boolean =>
   !body.isBatch && body.messages[0].method === "initialize" && body.messages[0].id !== undefined
 
 /** What `initialize` settles between client and server; only what the proxy needs is looked at. */
-export const InitializeResult = Schema.Struct({ protocolVersion: Schema.String })
+export const InitializeResult = Schema.Struct({
+  protocolVersion: Schema.String,
+  capabilities: Schema.optional(Schema.Unknown)
+})
 export type InitializeResult = typeof InitializeResult.Type
 
 /** Reads the result out of the answer to `initialize`. */

@@ -207,6 +207,7 @@ export type ProxyError =
   | SessionNotFound
   | ShuttingDown
   | UpstreamError
+  | StoreError
   | InternalError
 
 /** What an error is counted under: the bound that was reached, what was wrong, or the kind of the error. */
@@ -217,6 +218,31 @@ export const errorLabel = (error: ProxyError): string =>
 export class SessionExists extends Schema.TaggedError<SessionExists>()("SessionExists", {}) {
   override get message() {
     return "A session with this id is stored already"
+  }
+}
+
+const storeReasons = {
+  Unavailable: "cannot be used",
+  NewerVersion: "was written by a newer version of shadowcat: use that one, or another file",
+  InUse: "is used by another process: each needs a file of its own",
+  Broken: "is no database, or a damaged one: restore it, or remove it and lose its sessions"
+} as const
+
+/** What is to outlive the process cannot be kept, or not be read. */
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  reason: Schema.Literal(...Struct.keys(storeReasons)),
+  /** Where the sessions are stored, without anything secret. */
+  store: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly status = 503
+  readonly code = Code.ServerError
+  readonly retryAfter = RETRY_AFTER
+  override get message() {
+    const what = `The session store ${this.store} ${storeReasons[this.reason]}`
+    return this.reason === "Unavailable" && this.cause instanceof Error
+      ? `${what} (${this.cause.message})`
+      : what
   }
 }
 

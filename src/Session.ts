@@ -9,7 +9,7 @@ import * as FiberId from "effect/FiberId"
 import { type Answer, discard, type Leave, refuse } from "./Answer.js"
 import { Exchange, type Owner } from "./Exchange.js"
 import type { Terms } from "./Delivery.js"
-import type { EventTracker } from "./EventTracker.js"
+import type { EventTracker, SessionLog } from "./EventTracker.js"
 import type { HeldAnswer } from "./Initialize.js"
 import { Backlog } from "./internal/backlog.js"
 import { Bag } from "./internal/bag.js"
@@ -96,13 +96,14 @@ export class Session implements Owner {
     readonly upstream: Lease,
     /** What `initialize` settled. */
     readonly protocolVersion: string,
-    private readonly shared: Shared
+    private readonly shared: Shared,
+    /** Where its streams are kept, if they are. */
+    log: SessionLog | undefined
   ) {
     this.handle = handleOf(id)
     this.createdAt = shared.clock.unsafeCurrentTimeMillis()
     this.lastActiveAt = this.createdAt
     upstream.onLost(() => this.end("failed"))
-    const log = shared.tracker.open(id)
     if (log !== undefined) this.resumable = new Streams(log, this.terms, id)
   }
 

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { SessionExists } from "./ProxyError.js"
+import { SessionExists, type StoreError } from "./ProxyError.js"
 
 /**
  * A session as it is stored. It holds no credentials, but its ids are what opens the session: keep it from those
@@ -20,6 +20,11 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
   protocolVersion: Schema.String,
   /** The parameters of the client's `initialize`, as JSON. */
   initialize: Schema.String,
+  /** What the server declared that it can do, as JSON. */
+  capabilities: Schema.String,
+  /** What the client has settled since, to be settled again with a server that knows nothing of it. */
+  logLevel: Schema.optional(Schema.String),
+  subscriptions: Schema.Array(Schema.String),
   /** The client's address, under which its sessions are counted. */
   client: Schema.String,
   createdAt: Schema.Number,
@@ -34,20 +39,29 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
 }
 
 /** What may change in a record. */
-export type Change = Partial<Pick<SessionRecord, "upstream" | "upstreamSessionId" | "protocolVersion">>
+export type Change = Partial<
+  Pick<
+    SessionRecord,
+    "upstream" | "upstreamSessionId" | "protocolVersion" | "capabilities" | "logLevel" | "subscriptions"
+  >
+>
 
 /**
- * Stores session records. Expiry is the store's own: a record past its time is absent for every method, whether
- * or not anything has swept it away.
+ * Stores session records, with three properties. `create` fails on an id that exists. `touch` never brings back what
+ * has expired or was removed. And expiry is the store's own: a record past its time is absent for every method,
+ * whether or not anything has swept it away.
  */
 export class SessionStore extends Context.Tag("shadowcat/SessionStore")<
   SessionStore,
   {
-    /** Stores a new record. Fails when one with its id exists. */
-    readonly create: (record: SessionRecord) => Effect.Effect<void, SessionExists>
+    /** Whether records outlive the process: then a shutdown leaves sessions for the next one to go on with. */
+    readonly isDurable: boolean
+
+    /** Stores a new record. Fails when one with its id exists. A durable store has it for good on return. */
+    readonly create: (record: SessionRecord) => Effect.Effect<void, SessionExists | StoreError>
 
     /** The record with this id. */
-    readonly get: (id: string) => Effect.Effect<Option.Option<SessionRecord>>
+    readonly get: (id: string) => Effect.Effect<Option.Option<SessionRecord>, StoreError>
 
     /**
      * Notes activity at a time and so puts off the expiry. Synchronous, for every exchange does it; durable
@@ -55,26 +69,26 @@ export class SessionStore extends Context.Tag("shadowcat/SessionStore")<
      */
     readonly touch: (id: string, at: number) => void
 
-    /** Changes a record. False when there is none. */
-    readonly update: (id: string, change: Change) => Effect.Effect<boolean>
+    /** Changes a record; what is named as `undefined` is taken out. False when there is none. */
+    readonly update: (id: string, change: Change) => Effect.Effect<boolean, StoreError>
 
     /** Removes a record. False when there is none. */
-    readonly remove: (id: string) => Effect.Effect<boolean>
+    readonly remove: (id: string) => Effect.Effect<boolean, StoreError>
 
     /** All records, oldest first. */
-    readonly list: Effect.Effect<ReadonlyArray<SessionRecord>>
+    readonly list: Effect.Effect<ReadonlyArray<SessionRecord>, StoreError>
 
     /** How many records there are. */
-    readonly count: Effect.Effect<number>
+    readonly count: Effect.Effect<number, StoreError>
 
     /** The record of the session that an upstream knows by this id. */
     readonly findByUpstream: (
       upstream: string,
       upstreamSessionId: string
-    ) => Effect.Effect<Option.Option<SessionRecord>>
+    ) => Effect.Effect<Option.Option<SessionRecord>, StoreError>
 
     /** Removes what has expired, and returns it. */
-    readonly removeExpired: Effect.Effect<ReadonlyArray<SessionRecord>>
+    readonly removeExpired: Effect.Effect<ReadonlyArray<SessionRecord>, StoreError>
   }
 >() {}
 
@@ -97,6 +111,7 @@ export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect
   const living = () => Array.from(entries.values()).filter(isAlive)
 
   return SessionStore.of({
+    isDurable: false,
     create: (record) =>
       Effect.suspend(() => {
         if (find(record.id) !== undefined) return new SessionExists()

@@ -220,7 +220,10 @@ export const make = (
     const sweep = Effect.suspend(() => {
       for (const session of registry.values()) session.expire()
       return Effect.asVoid(store.removeExpired)
-    }).pipe(Effect.catchAllDefect((cause) => Effect.logError("defect", cause)))
+    }).pipe(
+      Effect.catchAll(({ message }) => Effect.logError("sessions that have expired stay", { message })),
+      Effect.catchAllDefect((cause) => Effect.logError("defect", cause))
+    )
 
     let isDraining = false
     const drain = Effect.suspend(() => {

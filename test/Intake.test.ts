@@ -16,7 +16,7 @@ const still: Flow = { pause: () => {}, resume: () => {} }
 /** One session of the upstream's, whose streams are read into one log. */
 const make = Effect.gen(function* () {
   const tracker = yield* EventTracker
-  const log = tracker.open("a")
+  const log = yield* tracker.open("a")
   if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
   const terms = {
     deadlines: yield* Deadlines.make,

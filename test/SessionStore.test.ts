@@ -10,6 +10,8 @@ it("a record is absent from its last activity and its time to live on", () => {
     upstream: "http://upstream.test/mcp",
     protocolVersion: "2025-11-25",
     initialize: "{}",
+    capabilities: "{}",
+    subscriptions: [],
     client: "client",
     createdAt: 1,
     lastActiveAt: 5,

@@ -20,7 +20,7 @@ const KEEP_ALIVE = 15_000
 const make = (options: Partial<Options> = {}, retry?: number) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
-    const log = tracker.open("a")
+    const log = yield* tracker.open("a")
     if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
     const { maxEventBytes, maxEvents } = tracker.options
     const terms = {

@@ -36,6 +36,7 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
       )
     )
   return {
+    isDurable: false,
     create: (record) =>
       Effect.suspend(() => {
         if (Option.isSome(alive(record.id))) return new ProxyError.SessionExists()

@@ -3,42 +3,103 @@ import { randomBytes } from "node:crypto"
 import { Bag } from "../internal/bag.js"
 import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
+import * as EventId from "./EventId.js"
 import { Account, type Ledger } from "./Ledger.js"
-import { MemoryStream, type Owner } from "./MemoryStream.js"
+import { MemoryStream, type Owner, type StoredStream } from "./MemoryStream.js"
 import type { Place, SessionLog, StreamLog } from "./SessionLog.js"
+
+/** What a log goes on from. */
+export interface Origin {
+  /** What begins every id of the session: nobody can guess another's. */
+  readonly secret: string
+  /** How often the log was opened before. It is part of every id, so that none is ever issued twice. */
+  readonly generation: number
+  /** How many streams there were. */
+  readonly count: number
+  /** Those of which something may still be wanted, oldest first. */
+  readonly streams: ReadonlyArray<StoredStream>
+}
+
+/** The origin of a new session. */
+export const begin = (): Origin => ({
+  secret: randomBytes(9).toString("base64url"),
+  generation: 0,
+  count: 0,
+  streams: []
+})
+
+/** Hears what becomes of a log, to keep it elsewhere too. */
+export interface Journal {
+  /** Something of the stream is not as it was. */
+  readonly changed: (stream: MemoryStream) => void
+  readonly suspended: () => void
+  readonly closed: () => void
+}
+
+const none: Journal = { changed: () => {}, suspended: () => {}, closed: () => {} }
 
 export class MemoryLog implements SessionLog, Owner {
   readonly account = new Account()
-  /**
-   * What begins every id of this session: nobody can guess another's, and since it is drawn anew whenever a log is
-   * opened, no id is issued twice, not even after a restart.
-   */
-  private readonly epoch = randomBytes(9).toString("base64url")
+  numbersStreams = false
+  readonly unfinished: ReadonlyArray<StreamLog>
   private readonly streams = new Bag<MemoryStream>()
-  private count = 0
+  /** What an earlier process issued and did not live to store, by generation and number. */
+  private readonly lost = new Map<string, MemoryStream>()
   private seen = new Window()
+  private count: number
 
-  constructor(readonly ledger: Ledger) {}
+  constructor(
+    readonly ledger: Ledger,
+    private readonly origin: Origin = begin(),
+    private readonly journal: Journal = none
+  ) {
+    this.count = origin.count
+    const restored = origin.streams.map((stored) => {
+      const stream = new MemoryStream(stored.number, stored.requests, this)
+      this.streams.add(stream)
+      stream.restore(stored)
+      for (const { upstreamId } of stored.events) {
+        if (upstreamId !== undefined && !this.seen.isNew(upstreamId)) this.numbersStreams = true
+      }
+      return stream
+    })
+    this.unfinished = restored.filter(({ hasEnded }) => !hasEnded)
+  }
+
+  get secret(): string {
+    return this.origin.secret
+  }
+
+  get generation(): number {
+    return this.origin.generation
+  }
+
+  /** How many streams there have been. */
+  get size(): number {
+    return this.count
+  }
 
   stream(requests: ReadonlyArray<RequestId>): StreamLog {
     if (this.streams.size >= MAX_STREAMS) this.forgetEmpty()
     const stream = new MemoryStream(++this.count, requests, this)
     this.streams.add(stream)
+    this.journal.changed(stream)
     return stream
   }
 
   find(eventId: string): Place | undefined {
-    const [, epoch, number = "", place = ""] = pattern.exec(eventId) ?? []
-    if (epoch !== this.epoch) return undefined
-    const sequence = parseInt(place, 36)
-    const wanted = parseInt(number, 36)
-    const stream = Array.from(this.streams).find(({ number }) => number === wanted)
-    if (stream === undefined) return wanted <= this.count ? { stream, sequence } : undefined
-    return sequence <= stream.last ? { stream, sequence } : undefined
-  }
-
-  idOf(stream: number, sequence: number): string {
-    return `${this.epoch}.${stream.toString(36)}.${sequence.toString(36)}`
+    const named = EventId.parse(eventId)
+    if (named === undefined || named.secret !== this.secret || named.generation > this.generation)
+      return undefined
+    const { number, sequence } = named
+    const isPast = named.generation < this.generation
+    if (isPast && number > this.origin.count) return this.lostPlace(named)
+    const stream = Array.from(this.streams).find((stream) => stream.number === number)
+    if (stream === undefined) return number <= this.count ? { stream, sequence } : undefined
+    if (sequence <= (isPast ? stream.endIn(named.generation) : stream.last)) return { stream, sequence }
+    if (!isPast) return undefined
+    // It was issued, and what was behind it then is not known: only a standalone stream goes on from what is.
+    return { stream, sequence: stream.requests.length === 0 ? stream.endIn(named.generation) : NOWHERE }
   }
 
   isNew(upstreamId: string): boolean {
@@ -49,8 +110,27 @@ export class MemoryLog implements SessionLog, Owner {
     this.seen = new Window()
   }
 
+  changed(stream: MemoryStream): void {
+    this.journal.changed(stream)
+  }
+
   forget(stream: MemoryStream): void {
     this.streams.delete(stream)
+    this.journal.changed(stream)
+  }
+
+  suspend(): void {
+    this.journal.suspended()
+    this.letGo()
+  }
+
+  close(): void {
+    this.journal.closed()
+    this.letGo()
+  }
+
+  private letGo(): void {
+    for (const stream of this.streams) stream.forget()
   }
 
   private forgetEmpty(): void {
@@ -58,12 +138,21 @@ export class MemoryLog implements SessionLog, Owner {
       if (stream.hasEnded && stream.beforeOldest === stream.last) stream.forget()
   }
 
-  close(): void {
-    for (const stream of this.streams) stream.forget()
+  /** Where a client stands in a stream of which nothing was stored but, in the id, what it was to answer. */
+  private lostPlace({ generation, number, requests }: EventId.EventId): Place {
+    const key = `${generation}.${number}`
+    const known = this.lost.get(key)
+    const stream = known ?? new MemoryStream(++this.count, requests, this)
+    if (known === undefined) {
+      if (this.lost.size < MAX_STREAMS) this.lost.set(key, stream)
+      this.streams.add(stream)
+    }
+    return { stream: stream.slot < 0 ? undefined : stream, sequence: NOWHERE }
   }
 }
 
+/** Before the first place: everything behind it is missing. */
+const NOWHERE = -1
+
 /** So many streams are remembered of which nothing is left, to be told from those that were delivered whole. */
 const MAX_STREAMS = 4_096
-
-const pattern = /^([\w-]{12})\.([1-9a-z][0-9a-z]*)\.(0|[1-9a-z][0-9a-z]*)$/

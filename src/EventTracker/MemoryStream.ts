@@ -2,6 +2,7 @@
 import { type Bagged, OUTSIDE } from "../internal/bag.js"
 import { withId } from "../internal/events.js"
 import type { RequestId } from "../Protocol.js"
+import * as EventId from "./EventId.js"
 import type { StreamLog } from "./SessionLog.js"
 import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } from "./Ledger.js"
 
@@ -9,10 +10,26 @@ import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } fro
 export interface Owner {
   readonly ledger: Ledger
   readonly account: Account
-  /** The id of the event with this number in this stream. */
-  readonly idOf: (stream: number, sequence: number) => string
+  readonly secret: string
+  readonly generation: number
+  /** Something of the stream is not as it was. */
+  readonly changed: (stream: MemoryStream) => void
   /** The stream holds nothing more, and nobody misses any of it. */
   readonly forget: (stream: MemoryStream) => void
+}
+
+/** A stream as another process has left it. */
+export interface StoredStream {
+  readonly number: number
+  readonly requests: ReadonlyArray<RequestId>
+  readonly cursor: string | undefined
+  /** The number of the newest event. */
+  readonly last: number
+  readonly hasEnded: boolean
+  /** For each generation that it was begun in or went on in, the number of the newest event then. */
+  readonly ends: ReadonlyMap<number, number>
+  /** What is kept, oldest first. */
+  readonly events: ReadonlyArray<Pick<Logged, "sequence" | "frame" | "upstreamId">>
 }
 
 export class MemoryStream implements StreamLog, Bagged {
@@ -25,12 +42,30 @@ export class MemoryStream implements StreamLog, Bagged {
   private written = 0
   private isEnded = false
   private retirement: Retirement | undefined
+  private upstreamAt: string | undefined
+  private before: ReadonlyMap<number, number> = new Map()
+  private readonly ids: EventId.Frame
 
   constructor(
     readonly number: number,
     readonly requests: ReadonlyArray<RequestId>,
     private readonly owner: Owner
-  ) {}
+  ) {
+    const { generation, secret } = owner
+    this.ids = EventId.frameOf({ secret, generation, number, requests })
+  }
+
+  /** Takes up what another process has left. */
+  restore({ cursor, ends, events, hasEnded, last }: StoredStream): void {
+    for (const { frame, sequence, upstreamId } of events) {
+      this.newest = sequence
+      this.add(frame, upstreamId)
+    }
+    this.newest = last
+    this.upstreamAt = cursor
+    this.isEnded = hasEnded
+    this.before = ends
+  }
 
   get last(): number {
     return this.newest
@@ -40,29 +75,40 @@ export class MemoryStream implements StreamLog, Bagged {
     return this.isEnded
   }
 
+  get cursor(): string | undefined {
+    return this.upstreamAt
+  }
+
+  /** Whether its end has reached a client, as far as is known: nobody will miss it. */
+  get isRetired(): boolean {
+    return this.retirement !== undefined
+  }
+
+  /** For each generation that it went on in before this one, the number of the newest event then. */
+  get ends(): ReadonlyMap<number, number> {
+    return this.before
+  }
+
+  /** The number of the newest event in a generation before this one. */
+  endIn(generation: number): number {
+    return this.before.get(generation) ?? -1
+  }
+
   idAt(sequence: number): string {
-    return this.owner.idOf(this.number, sequence)
+    return EventId.format(this.ids, sequence)
   }
 
   append(frame: Buffer, upstreamId: string | undefined): Logged {
-    const sequence = ++this.newest
-    const { account, ledger } = this.owner
-    const bytes = withId(this.idAt(sequence), frame)
-    this.written += bytes.length + OVERHEAD
-    const event: Logged = {
-      stream: this,
-      sequence,
-      frame: bytes,
-      offset: this.written,
-      upstreamId,
-      isKept: true
-    }
-    if (ledger.keep(event, account)) this.events.push(event)
-    else {
-      this.clear()
-      event.isKept = false
-    }
+    this.newest++
+    this.upstreamAt = upstreamId ?? this.upstreamAt
+    const event = this.add(withId(this.idAt(this.newest), frame), upstreamId)
+    this.owner.changed(this)
     return event
+  }
+
+  reach(upstreamId: string): void {
+    this.upstreamAt = upstreamId
+    this.owner.changed(this)
   }
 
   after(sequence: number): Logged | undefined {
@@ -80,6 +126,7 @@ export class MemoryStream implements StreamLog, Bagged {
   skip(): void {
     this.newest++
     this.clear()
+    this.owner.changed(this)
   }
 
   get beforeOldest(): number {
@@ -92,16 +139,20 @@ export class MemoryStream implements StreamLog, Bagged {
 
   end(): void {
     this.isEnded = true
+    this.owner.changed(this)
   }
 
   delivered(): void {
-    this.retirement ??= this.owner.ledger.retire(this, this.owner.account)
+    if (this.retirement !== undefined) return
+    this.retirement = this.owner.ledger.retire(this, this.owner.account)
+    this.owner.changed(this)
   }
 
   undelivered(): void {
     if (this.retirement === undefined) return
     this.owner.ledger.cancel(this.retirement, this.owner.account)
     this.retirement = undefined
+    this.owner.changed(this)
   }
 
   forget(): void {
@@ -121,12 +172,32 @@ export class MemoryStream implements StreamLog, Bagged {
       this.gone = 0
     }
     if (this.events.length === 0 && this.retirement !== undefined) this.forget()
+    else this.owner.changed(this)
   }
 
   clear(): void {
     for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
     this.events.length = 0
     this.gone = 0
+  }
+
+  private add(frame: Buffer, upstreamId: string | undefined): Logged {
+    const { account, ledger } = this.owner
+    this.written += frame.length + OVERHEAD
+    const event: Logged = {
+      stream: this,
+      sequence: this.newest,
+      frame,
+      offset: this.written,
+      upstreamId,
+      isKept: true
+    }
+    if (ledger.keep(event, account)) this.events.push(event)
+    else {
+      this.clear()
+      event.isKept = false
+    }
+    return event
   }
 }
 

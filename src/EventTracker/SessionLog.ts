@@ -15,8 +15,14 @@ export interface SessionLog {
   readonly find: (eventId: string) => Place | undefined
   /** Notes an id of the upstream's. False when it is one of the last thousand already: the event is a repetition. */
   readonly isNew: (upstreamId: string) => boolean
+  /** Whether the upstream has given one id in several streams: then each has repetitions of its own only. */
+  numbersStreams: boolean
   /** The upstream has begun a new session, with ids of its own. */
   readonly renew: () => void
+  /** What an earlier process has begun and not ended, oldest first. */
+  readonly unfinished: ReadonlyArray<StreamLog>
+  /** This process ends, and the session does not: a durable log keeps what it has, and any other closes. */
+  readonly suspend: () => void
   /** The session has ended: nothing of it is kept. */
   readonly close: () => void
 }
@@ -39,10 +45,14 @@ export interface StreamLog {
   /** The place before everything that is still kept. */
   readonly beforeOldest: number
   readonly hasEnded: boolean
+  /** The upstream's id of what came last, behind which the stream goes on there. */
+  readonly cursor: string | undefined
   /** The event id of a place. */
   readonly idAt: (place: number) => string
   /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
   readonly append: (frame: Buffer, upstreamId: string | undefined) => KeptEvent
+  /** The upstream has given an id to what is no event for the client. */
+  readonly reach: (upstreamId: string) => void
   /** An event has passed that nobody can be told again. */
   readonly skip: () => void
   /** The event behind a place; `undefined` when there is none, or it is no longer kept. */
