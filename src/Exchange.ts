@@ -8,11 +8,11 @@ import { first, type Headers, hasType, streaming, toClient } from "./internal/he
 import * as Sse from "./internal/sse.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
 import type { Listener, Outcome } from "./Telemetry.js"
-import { BadRequest, type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
+import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Awaiting, Intake } from "./Intake.js"
 import type { Delivery } from "./Delivery.js"
 import type { Broken } from "./Resumption.js"
-import type { Back, Streams } from "./Streams.js"
+import type { Streams } from "./Streams.js"
 import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
 
 /** Whoever an exchange is made for: a session, or the proxy itself for those without one. */
@@ -33,7 +33,7 @@ export interface Owner {
   /** Goes on with a stream that has broken at the upstream; tells whether it is complete then. */
   readonly resume: (broken: Broken, done: (isComplete: boolean) => void) => Abort
   /** The upstream has failed; called before the client is told. */
-  readonly failed: (exchange: Exchange, error: UpstreamError) => void
+  readonly failed: (error: UpstreamError, exchange: Exchange) => void
   /** The exchange is over; called once, last. */
   readonly settled: (exchange: Exchange) => void
 }
@@ -74,9 +74,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   constructor(
     private readonly owner: Owner,
     request: Request,
-    private readonly answer: Answer,
-    /** Where a client comes back to whose standalone stream the upstream is asked for anew. */
-    private readonly back?: Back
+    private readonly answer: Answer
   ) {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
@@ -86,19 +84,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.deadline = owner.deadlines.of(this)
   }
 
-  /** Whether it feeds standalone streams, which may be read or not. */
-  get feeds(): boolean {
-    return this.method === "GET" && this.delivery !== undefined
-  }
-
   /** Whether the client waits for the response to one of its requests, or for what a stream may bring. */
   get isRequest(): boolean {
     return this.pending.length > 0 || this.method === "GET"
-  }
-
-  /** The last event that the upstream gave an id. */
-  get lastEventId(): string | undefined {
-    return this.intake?.lastEventId
   }
 
   /** The requests whose responses the client still waits for. */
@@ -139,14 +127,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   head(status: number, headers: Headers, flow: Flow): void {
     this.status = status
     this.flow = flow
-    // Not with the upstream's own words: a 404 would tell the client that its session is over.
-    if (this.back !== undefined && unknown.has(status)) {
-      this.abort?.()
-      return this.refuse(new BadRequest({ reason: "StreamEnded" }))
-    }
     if (!isEventStream(headers)) this.expectMore()
     else if (this.owner.resumable !== undefined && this.isAttended)
-      return this.track(this.owner.resumable, headers, flow)
+      return this.track(this.owner.resumable, headers)
     else this.splitter = new Sse.FrameSplitter()
     if (!this.isAttended) return
     const forClient = toClient(headers, this.owner.id)
@@ -218,7 +201,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   error(error: UpstreamError): void {
     if (this.isOver) return
-    this.owner.failed(this, error)
+    this.owner.failed(error, this)
     if (this.intake !== undefined) this.broken(this.intake, error)
     else if (this.isResumable) this.finish("failed")
     else this.fail(error)
@@ -239,7 +222,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     }
     this.isAttended = false
     this.stopWaiting()
-    if (this.isStream) return
     // What is kept is let go on by its delivery, which knows whether somebody else reads it by now.
     if (this.intake === undefined) this.resume()
     const hasDeadline = this.flow !== undefined && this.splitter === undefined
@@ -279,23 +261,13 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   /** From now on what the upstream says goes into the log. */
-  private track(streams: Streams, headers: Headers, flow: Flow): void {
-    const { back } = this
-    const answers = this.method === "POST"
-    const delivery = answers
-      ? streams.answering(this.pending, this)
-      : (back?.delivery ?? streams.listening(this))
-    const target = answers ? () => delivery : () => streams.newest ?? delivery
+  private track(streams: Streams, headers: Headers): void {
+    const delivery = streams.answering(this.pending, this)
     this.delivery = delivery
-    this.intake = new Intake(this, answers, target, streams, this.owner.telemetry)
+    this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
     // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
-    if (!this.isStream && !this.isCancelled) this.deadline.set(this.owner.patience)
-    const forClient = streaming(toClient(headers, this.owner.id))
-    if (back === undefined) return delivery.begin(this.answer, this.status, forClient)
-    streams.fedBy(this)
-    this.intake.lastEventId = back.fedTo
-    this.intake.restarted(flow)
-    delivery.comeBack(this.answer, forClient, back.sequence)
+    if (!this.isCancelled) this.deadline.set(this.owner.patience)
+    delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
   }
 
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
@@ -304,7 +276,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     if (!intake.isResumable) return this.fail(error ?? this.closed)
     this.abort = this.owner.resume(intake, (isComplete) => {
       if (this.isOver) return
-      if (isComplete || this.method === "GET") this.finish("answered")
+      if (isComplete) this.finish("answered")
       else this.fail(error ?? this.closed)
     })
   }
@@ -362,7 +334,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   private finish(outcome: Outcome): void {
     if (this.delivery === undefined && this.isAttended) this.answer.end()
-    else if (this.method === "POST") this.delivery?.end()
+    else this.delivery?.end()
     this.settle(outcome)
   }
 
@@ -385,9 +357,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.finish("cancelled")
   }
 }
-
-/** With what an upstream refuses to go on with a stream. */
-const unknown: ReadonlySet<number> = new Set([400, 404, 405])
 
 const unanswered = (ids: ReadonlyArray<RequestId>, frames: Buffer): ReadonlyArray<RequestId> => {
   const [first] = ids

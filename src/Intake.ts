@@ -1,11 +1,11 @@
 /** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
 import type { Delivery } from "./Delivery.js"
+import type { SessionLog } from "./EventTracker.js"
 import { type Reader, readEvents } from "./internal/events.js"
 import { FrameSplitter, messages } from "./internal/sse.js"
 import { Window } from "./internal/window.js"
 import type { RequestId } from "./Protocol.js"
 import type { Broken } from "./Resumption.js"
-import type { Streams } from "./Streams.js"
 import type { Listener } from "./Telemetry.js"
 import type { Flow } from "./Upstream.js"
 
@@ -13,7 +13,7 @@ import type { Flow } from "./Upstream.js"
 export interface Awaiting {
   /** The requests whose responses are still awaited. */
   readonly requests: ReadonlyArray<RequestId>
-  /** Looks whether the frame answers one of the requests. */
+  /** Looks what the upstream says with a frame. */
   readonly note: (frame: Buffer) => void
   /** The stream goes on, on another connection. */
   readonly follow: (flow: Flow) => void
@@ -39,8 +39,8 @@ export class Intake implements Broken, Reader {
     /** Whether it answers requests, rather than being a standalone stream. */
     private readonly answers: boolean,
     /** Where the next event goes. */
-    private readonly target: () => Delivery,
-    private readonly streams: Streams,
+    private readonly target: () => Delivery | undefined,
+    private readonly log: SessionLog,
     private readonly telemetry: Listener
   ) {}
 
@@ -66,7 +66,7 @@ export class Intake implements Broken, Reader {
     this.isMidEvent = !this.splitter.isAtBorder
     if (!isPiece) return readEvents(frames, this)
     this.isHoled = true
-    this.target().passPiece(frames)
+    this.target()?.passPiece(frames)
   }
 
   event(frame: Buffer, id: string | undefined, isEmpty: boolean): void {
@@ -77,17 +77,17 @@ export class Intake implements Broken, Reader {
       if (this.isRepeated(id)) return this.telemetry.repeated()
     }
     if (!isEmpty || id !== undefined) this.progress++
-    if (isEmpty) return
+    if (isEmpty) return id === undefined ? undefined : this.target()?.log.reach(id)
     this.awaiting.note(frame)
-    this.target().append(frame, id)
+    this.target()?.append(frame, id)
   }
 
   /** Only a stream that goes on is repeated: one that has not broken tells whether ids are those of one stream each. */
   private isRepeated(id: string): boolean {
-    const isKnown = !this.streams.log.isNew(id)
-    if (!this.isResumed) this.streams.numbersStreams ||= isKnown
+    const isKnown = !this.log.isNew(id)
+    if (!this.isResumed) this.log.numbersStreams ||= isKnown
     const isOwn = !(this.own ??= new Window()).isNew(id)
-    return this.isResumed && (this.streams.numbersStreams ? isOwn : isKnown)
+    return this.isResumed && (this.log.numbersStreams ? isOwn : isKnown)
   }
 
   retry(millis: number): void {

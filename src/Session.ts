@@ -8,6 +8,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import { type Answer, discard, type Leave, refuse } from "./Answer.js"
 import { Exchange, type Owner } from "./Exchange.js"
+import { Feed } from "./Feed.js"
 import type { Terms } from "./Delivery.js"
 import type { EventTracker, SessionLog } from "./EventTracker.js"
 import type { HeldAnswer } from "./Initialize.js"
@@ -85,9 +86,7 @@ export class Session implements Owner {
   readonly resumable: Streams | undefined
   private readonly exchanges = new Bag<Exchange>()
   /** What feeds the client's standalone streams, where these are kept. */
-  private feed: Exchange | undefined
-  /** The event of the upstream's that they were fed last, when nothing feeds them any more. */
-  private fedTo: string | undefined
+  private readonly feed: Feed | undefined
 
   constructor(
     readonly id: string,
@@ -104,7 +103,9 @@ export class Session implements Owner {
     this.createdAt = shared.clock.unsafeCurrentTimeMillis()
     this.lastActiveAt = this.createdAt
     upstream.onLost(() => this.end("failed"))
-    if (log !== undefined) this.resumable = new Streams(log, this.terms, id)
+    if (log === undefined) return
+    this.resumable = new Streams(log, this.terms, id)
+    this.feed = new Feed(this, this.resumable)
   }
 
   get deadlines(): Deadlines {
@@ -137,8 +138,8 @@ export class Session implements Owner {
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */
   exchange(request: Request, answer: Answer): Leave {
-    if (request.method === "GET" && this.resumable !== undefined) {
-      return this.listen(request, answer, this.resumable)
+    if (request.method === "GET" && this.resumable !== undefined && this.feed !== undefined) {
+      return this.listen(request, answer, this.resumable, this.feed)
     }
     const exchange = new Exchange(this, request, answer)
     if (this.isFull(exchange.isRequest)) exchange.refuse(this.full)
@@ -171,10 +172,10 @@ export class Session implements Owner {
 
   /** Ends the exchanges in flight; each client is told why. */
   cut(): void {
-    for (const exchange of this.exchanges) {
-      exchange.cut((this.reason ?? "drained") === "drained" ? new ShuttingDown() : new SessionNotFound())
-    }
-    this.resumable?.close()
+    const why = (this.reason ?? "drained") === "drained" ? new ShuttingDown() : new SessionNotFound()
+    for (const exchange of this.exchanges) exchange.cut(why)
+    this.feed?.cut(why)
+    this.resumable?.close(false)
   }
 
   /** Goes on with a stream that has broken at the upstream. */
@@ -191,52 +192,37 @@ export class Session implements Owner {
     }
   }
 
-  failed(exchange: Exchange, error: UpstreamError): void {
+  failed(error: UpstreamError, exchange?: Exchange): void {
     this.shared.report(error, this.id)
-    if (error.reason !== "AnswerTimeout" || exchange.isInitialize) return
+    if (error.reason !== "AnswerTimeout" || exchange === undefined || exchange.isInitialize) return
     for (const id of exchange.requests) {
       this.send(cancelled(id, "The proxy's time limit for the request has passed"))
     }
   }
 
-  settled(exchange: Exchange): void {
-    this.exchanges.delete(exchange)
-    if (this.feed === exchange) {
-      this.feed = undefined
-      this.fedTo = exchange.lastEventId ?? this.fedTo
-      this.resumable?.dismiss()
-    }
+  settled(exchange?: Exchange): void {
+    if (exchange !== undefined) this.exchanges.delete(exchange)
     this.touch()
   }
 
   /** The GET of a client: it comes back to a stream, or opens one. */
-  private listen(request: Request, answer: Answer, streams: Streams): Leave {
+  private listen(request: Request, answer: Answer, streams: Streams, feed: Feed): Leave {
     const lastEventId = first(request.headers, "last-event-id")
     // A stream that a client comes back to has its place already.
     if (lastEventId === undefined && this.isFull(true)) return refuse(answer, this.full)
-    const { feed, fedTo } = this
-    const back =
-      lastEventId === undefined || feed !== undefined ? undefined : streams.standaloneAt(lastEventId, fedTo)
-    if (lastEventId !== undefined && back === undefined) return streams.resume(lastEventId, answer)
-    if (lastEventId !== undefined && back?.missed === true) return streams.catchUp(lastEventId, answer)
-    if (feed !== undefined) return streams.join(answer, feed)
-    const exchange = new Exchange(this, request, answer, back)
-    this.feed = exchange
-    this.exchanges.add(exchange)
-    if (back === undefined) exchange.relay(request)
-    else exchange.start((sink) => this.upstream.resume(fedTo, sink))
-    return () => exchange.leave()
+    const isStandalone = lastEventId === undefined || streams.standaloneAt(lastEventId) !== undefined
+    return isStandalone ? feed.listen(request, answer) : streams.resume(lastEventId, answer)
   }
 
-  /** Once the client has standalone streams, they count, and what feeds them does not. */
+  /** What the client waits for, and the standalone streams that it reads. */
   private get inFlight(): number {
-    const feeding = this.feed === undefined || this.feed.status === 0 ? 0 : 1
-    return this.exchanges.size - feeding + (this.resumable?.attended ?? 0)
+    const asked = this.feed?.isAwaited === true ? 1 : 0
+    return this.exchanges.size + asked + (this.resumable?.attended ?? 0)
   }
 
-  /** Whether the client waits for something, or listens; what only feeds streams that nobody reads does not count. */
+  /** Whether the client waits for something, or listens. */
   private get isBusy(): boolean {
-    return this.exchanges.count(({ feeds }) => !feeds) > 0 || this.resumable?.isAttended === true
+    return this.inFlight > 0 || this.resumable?.isAttended === true
   }
 
   private get full(): LimitReached {
@@ -264,6 +250,8 @@ export class Session implements Owner {
     exchange.start((sink) => this.upstream.send(message, sink))
     exchange.leave()
   }
+
+  heard(_frames: Buffer): void {}
 
   /** Puts off the expiry. */
   private touch(): void {

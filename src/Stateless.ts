@@ -54,7 +54,7 @@ export class Stateless implements Owner {
   }
 
   /** Nothing is to be cancelled: the connection is closed, and from 2026-07-28 on that is the cancel. */
-  failed(_exchange: Exchange, error: UpstreamError): void {
+  failed(error: UpstreamError): void {
     this.report(error, undefined)
   }
 

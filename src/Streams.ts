@@ -9,14 +9,12 @@ import { type RequestId, SESSION_ID } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
 import { type Flow, still } from "./Upstream.js"
 
-/** A place in a standalone stream that its client comes back to, when nothing feeds it. */
+/** A place in a standalone stream that its client comes back to. */
 export interface Back {
   readonly delivery: Delivery
   readonly sequence: number
   /** Whether something has come behind it. */
   readonly missed: boolean
-  /** The event that the upstream had come to. */
-  readonly fedTo: string | undefined
 }
 
 /** How many standalone streams are kept whose clients have gone. */
@@ -27,10 +25,6 @@ export class Streams {
   private readonly answers = new Bag<Delivery>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<Delivery>()
-  /** Whether the upstream gives the same ids in several streams: then each has repetitions of its own only. */
-  numbersStreams = false
-  /** What feeds them at present. */
-  private feed: Flow = still
 
   constructor(
     readonly log: SessionLog,
@@ -68,26 +62,36 @@ export class Streams {
       this.standalone.delete(old)
       old.log.forget()
     }
-    this.feed = upstream
-    const feed: Flow = { pause: () => this.feed.pause(), resume: () => this.feed.resume() }
-    const delivery = this.delivery(this.log.stream([]), feed)
+    const delivery = this.delivery(this.log.stream([]), upstream)
     if (this.attended === 0) this.newest?.handOver(delivery)
     this.standalone.add(delivery)
     return delivery
   }
 
+  /** A standalone stream that an earlier process has begun; its client may come back. */
+  takeUp(log: StreamLog, upstream: Flow): void {
+    this.standalone.add(this.delivery(log, upstream))
+  }
+
+  /** Goes on with a stream that answers requests, which an earlier process has begun. */
+  goOn(log: StreamLog, upstream: Source): Delivery {
+    const delivery = this.delivery(log, upstream)
+    this.answers.add(delivery)
+    return delivery
+  }
+
   /** The place in a standalone stream that an event id names. */
-  standaloneAt(eventId: string, fedTo: string | undefined): Back | undefined {
+  standaloneAt(eventId: string): Back | undefined {
     const place = this.log.find(eventId)
     const delivery = Array.from(this.standalone).find(({ log }) => log === place?.stream)
     return place === undefined || delivery === undefined
       ? undefined
-      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.last, fedTo }
+      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.last }
   }
 
-  /** The standalone streams are fed again, by this. */
-  fedBy(upstream: Flow): void {
-    this.feed = upstream
+  /** The event of the upstream's behind which what feeds the standalone streams goes on. */
+  get cursor(): string | undefined {
+    return Array.from(this.standalone).findLast(({ log }) => log.cursor !== undefined)?.log.cursor
   }
 
   /** Where a message goes that answers nothing: to the newest standalone stream that is read, else to the newest. */
@@ -111,11 +115,16 @@ export class Streams {
     return () => delivery.leave(answer)
   }
 
-  /** The same for a stream that nothing feeds: it ends where its log does, for the client to come back and have it fed. */
-  catchUp(eventId: string, answer: Answer): Leave {
-    const leave = this.resume(eventId, answer)
-    for (const delivery of this.standalone) if (delivery.isReadBy(answer)) delivery.dismiss()
-    return leave
+  /** A client comes back to a standalone stream. */
+  comeBack({ delivery, sequence }: Back, answer: Answer, headers = this.head): Leave {
+    answer.settled()
+    delivery.comeBack(answer, headers, sequence)
+    return () => delivery.leave(answer)
+  }
+
+  /** A client that read a standalone stream has gone. */
+  leave(answer: Answer): void {
+    for (const delivery of this.standalone) delivery.leave(answer)
   }
 
   /** The head of a stream that the proxy itself begins. */
@@ -136,10 +145,11 @@ export class Streams {
     for (const delivery of this.standalone) delivery.dismiss()
   }
 
-  /** Ends everything: nobody can come back. */
-  close(): void {
+  /** Ends everything: nobody can come back, unless it is to another process. */
+  close(isSuspended: boolean): void {
     for (const delivery of [...this.answers, ...this.standalone]) delivery.dismiss()
-    this.log.close()
+    if (isSuspended) this.log.suspend()
+    else this.log.close()
   }
 
   private delivery(log: StreamLog, upstream: Source): Delivery {

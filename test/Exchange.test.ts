@@ -678,16 +678,6 @@ describe("a stream that is kept", () => {
     expect(started.answer).toMatchObject({ ending: "end", violations: [] })
   })
 
-  it("of a session just ends when it cannot be gone on with", () => {
-    const started = new Started(get, "tracked")
-    started.upstream.act("event")
-    started.upstream.finish()
-    expect(started.resumption.broken.lastEventId).toBeUndefined()
-    started.resumption.done(false)
-    expect(started.answer.messages().length).toBe(1)
-    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
-  })
-
   it("that goes on may hold what belongs to others, which is dropped", () => {
     const started = new Started(post(call(1)), "tracked")
     started.upstream.act("event with id")
@@ -822,7 +812,7 @@ describe("whatever happens to an exchange", () => {
           yield* step(started)
         }
         exchange.cut(new ShuttingDown())
-        owner.resumable?.close()
+        owner.resumable?.close(false)
         expect(owner.settlements).toEqual([exchange])
         expect(owner.resumptions.size).toBe(0)
         expect(owner.ledger?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })

@@ -34,7 +34,7 @@ const make = Effect.gen(function* () {
     const answer = new RecordedAnswer()
     delivery.begin(answer, 200, { "content-type": "text/event-stream" })
     const awaiting: Awaiting = { requests, note: () => {}, follow: () => {} }
-    return { answer, intake: new Intake(awaiting, answers, () => delivery, streams, silent) }
+    return { answer, intake: new Intake(awaiting, answers, () => delivery, streams.log, silent) }
   }
   return read
 }).pipe(Effect.provide(layerMemory()))

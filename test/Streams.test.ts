@@ -444,7 +444,7 @@ describe("whatever comes, breaks and is let go of", () => {
             judge(lane.client, lane.sent)
             expect(lane.client.answer.violations).toEqual([])
           }
-          streams.close()
+          streams.close(false)
           expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
         })
     )

@@ -108,6 +108,8 @@ export class MemoryLog implements SessionLog, Owner {
 
   renew(): void {
     this.seen = new Window()
+    this.numbersStreams = false
+    for (const stream of this.streams) stream.reach(undefined)
   }
 
   changed(stream: MemoryStream): void {

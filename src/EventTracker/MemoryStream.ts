@@ -106,7 +106,7 @@ export class MemoryStream implements StreamLog, Bagged {
     return event
   }
 
-  reach(upstreamId: string): void {
+  reach(upstreamId: string | undefined): void {
     this.upstreamAt = upstreamId
     this.owner.changed(this)
   }

@@ -72,7 +72,7 @@ layer(
       yield* foreign.end
       const own = yield* call(proxy.url, session, callTool(1, "echo", { text: "hi" }))
       yield* own.end
-      const [, epoch = ""] = /^(.*)\.\w+\.\w+$/.exec(idAt(own, 0)) ?? []
+      const [, epoch = ""] = /^([^.]+\.[^.]+)\./.exec(idAt(own, 0)) ?? []
       for (const id of [
         idAt(foreign, 0),
         idAt(foreign, 1),

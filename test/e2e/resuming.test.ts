@@ -221,7 +221,7 @@ describe.each(officialClients)("client %s", (_, connect) => {
       expectNothingTwice(client)
     })
 
-  it.scopedLive.each([...places, ["the id", ".1\nevent", 1] as const])(
+  it.scopedLive.each([...places, ["the id", ".1.W", 1] as const])(
     "whose connection is cut in the middle of %s is told it whole, once",
     (place) =>
       Effect.gen(function* () {
