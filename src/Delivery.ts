@@ -22,8 +22,10 @@ export interface Terms {
   readonly telemetry: Listener
   /** How long a stream may be silent before a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** How long clients wait before they come back, in milliseconds; `undefined` for those that must not be told. */
-  readonly retry: number | undefined
+  /** How long clients are told to wait before they come back, in milliseconds. */
+  readonly retry: number
+  /** Whether streams begin with an event that holds an id alone. */
+  readonly isPrimed: boolean
   /** How many events are kept of a session, and how many bytes of them: half of that makes the upstream wait. */
   readonly bounds: Amount
   /** What the readers of all streams of the session have not been told. */
@@ -80,8 +82,8 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.reader = reader
     reader.head(status, headers, this)
     // With an id the client can come back even before the first event (2025-11-25); older ones choke on it.
-    const { retry } = this.terms
-    if (retry !== undefined) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
+    const { isPrimed, retry } = this.terms
+    if (isPrimed) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
     else this.deadline.set(this.terms.keepAlive)
     if (this.log.last > 0) this.pump()
   }
@@ -150,6 +152,12 @@ export class Delivery implements Flow, Expirable, Bagged {
     const { reader } = this
     this.letGo()
     reader?.end()
+  }
+
+  /** Ends the reader's answer, for it to come back to another process. */
+  suspend(): void {
+    if (this.reader !== undefined) this.write(Buffer.from(`retry: ${this.terms.retry}\n\n`))
+    this.dismiss()
   }
 
   /** The reader takes no more for now. */

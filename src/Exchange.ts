@@ -11,6 +11,7 @@ import type { Listener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Awaiting, Intake } from "./Intake.js"
 import type { Delivery } from "./Delivery.js"
+import type { StreamLog } from "./EventTracker.js"
 import type { Broken } from "./Resumption.js"
 import type { Streams } from "./Streams.js"
 import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
@@ -34,6 +35,8 @@ export interface Owner {
   readonly resume: (broken: Broken, done: (isComplete: boolean) => void) => Abort
   /** The upstream has failed; called before the client is told. */
   readonly failed: (error: UpstreamError, exchange: Exchange) => void
+  /** Looks what the upstream asks of the client. */
+  readonly heard: (frames: Buffer) => void
   /** The exchange is over; called once, last. */
   readonly settled: (exchange: Exchange) => void
 }
@@ -63,6 +66,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private intake: Intake | undefined
   private delivery: Delivery | undefined
   private isResumable = false
+  /** Whether it has broken at the upstream, which is asked to go on. */
+  private isBroken = false
   private isPaused = false
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
@@ -156,8 +161,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.expectSilence()
   }
 
-  /** Looks whether the frames answer one of the requests. */
+  /** Looks whether the frames answer one of the requests, and what they ask. */
   note(frames: Buffer): void {
+    this.owner.heard(frames)
     if (this.pending.length === 0 || !Sse.mayRespond(frames)) return
     this.pending = unanswered(this.pending, frames)
     if (this.pending.length === 0) this.stopWaiting()
@@ -165,6 +171,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** The stream goes on, on another connection. */
   follow(flow: Flow): void {
+    this.isBroken = false
     this.flow = flow
     if (this.isPaused) flow.pause()
   }
@@ -255,6 +262,35 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     else this.fail(error)
   }
 
+  /** Its session at the upstream is lost: what has broken there does not go on. */
+  orphan(): void {
+    if (this.isOver || !this.isBroken) return
+    this.abort?.()
+    this.fail(new UpstreamError({ reason: "Replaced", upstream: this.owner.upstream.name }))
+  }
+
+  /** This process ends, and the session does not: another goes on with what it can. */
+  suspend(error: ProxyError): void {
+    if (this.isCancelled || this.intake?.isResumable !== true) return this.cut(error)
+    this.abort?.()
+    this.settle("left")
+  }
+
+  /** Goes on with an answer that an earlier process has begun. */
+  goOn(streams: Streams, log: StreamLog): void {
+    const delivery = streams.goOn(log, this)
+    this.delivery = delivery
+    this.isAttended = false
+    this.status = 200
+    this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
+    this.intake.lastEventId = log.cursor
+    for (let next = log.after(log.beforeOldest); next !== undefined; next = log.after(next.sequence)) {
+      this.note(next.frame)
+    }
+    this.deadline.set(this.owner.patience)
+    this.broken(this.intake, undefined)
+  }
+
   /** An answer that is no stream must go on arriving. */
   private expectMore(): void {
     if (!this.isCancelled) this.deadline.set(BODY_STALL)
@@ -274,6 +310,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private broken(intake: Intake, error: UpstreamError | undefined): void {
     if (intake.isComplete) return this.finish("answered")
     if (!intake.isResumable) return this.fail(error ?? this.closed)
+    this.isBroken = true
     this.abort = this.owner.resume(intake, (isComplete) => {
       if (this.isOver) return
       if (isComplete) this.finish("answered")

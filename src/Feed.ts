@@ -11,12 +11,13 @@ import { methodLabel } from "./Protocol.js"
 import type { Broken } from "./Resumption.js"
 import type { Back, Streams } from "./Streams.js"
 import type { Listener, Outcome } from "./Telemetry.js"
-import type { Abort, Flow, Lease, Request, Sink } from "./Upstream.js"
+import type { Abort, Flow, Request, Sink } from "./Upstream.js"
+import type { UpstreamSession } from "./UpstreamSession.js"
 
 /** The session that is fed. */
 export interface Fed {
   readonly id: string
-  readonly upstream: Lease
+  readonly upstream: Pick<UpstreamSession, "exchange" | "resume">
   readonly telemetry: Listener
   /** Looks what the upstream asks of the client. */
   readonly heard: (frames: Buffer) => void

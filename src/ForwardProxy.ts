@@ -16,7 +16,7 @@ export type HttpOptions = UpstreamPool.Options &
 /** The upstream, and what differs from the defaults. */
 export type StdioOptions = UpstreamPool.Options &
   Partial<StdioFront.Options> &
-  Partial<Pick<Sessions.Options, "maxExchanges" | "maxStateless">>
+  Partial<Pick<Sessions.Options, "maxExchanges" | "maxStateless" | "recover">>
 
 /** What every forward proxy provides beside its front. */
 export type Services =
@@ -31,17 +31,25 @@ export type Services =
  */
 export const layerHttp = (options: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
   HttpFront.layer(options).pipe(
-    Layer.provideMerge(Sessions.layer(options)),
+    Layer.provideMerge(Sessions.layer({ ...recovery(options), ...options })),
     Layer.provideMerge(EventTracker.layerMemory(options)),
     Layer.provideMerge(UpstreamPool.layer(options)),
     Layer.provideMerge(SessionStore.layerMemory)
   )
 
+/** Unless told, sessions are recovered at a server: what a command held in memory is rarely made anew. */
+const recovery = (upstream: UpstreamPool.Options) => ({ recover: "url" in upstream })
+
 /** A forward proxy for the one client that has started this process. Its session lives as long as it does. */
 export const layerStdio = (options: StdioOptions): Layer.Layer<StdioFront.StdioFront | Services> =>
   StdioFront.layer(options).pipe(
     Layer.provideMerge(
-      Sessions.layer({ ...options, multiSession: false, sessionTimeout: Duration.infinity })
+      Sessions.layer({
+        ...recovery(options),
+        ...options,
+        multiSession: false,
+        sessionTimeout: Duration.infinity
+      })
     ),
     Layer.provideMerge(EventTracker.layerMemory()),
     Layer.provideMerge(UpstreamPool.layer(options)),

@@ -97,17 +97,28 @@ export class HttpRouter {
     }
     if (!accepts(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
     answer.onLeave = readBody(message, this.services.terms, answer, (bytes) =>
-      this.route(message, answer, bytes)
+      this.read(message, answer, bytes)
     )
   }
 
-  private route(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
-    const { headers } = message
+  private read(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
     const parsed = parseBody(bytes)
-    const body = Either.isRight(parsed) ? parsed.right : undefined
-    answer.requestId = requestId(body)
+    answer.requestId = requestId(Either.getOrUndefined(parsed))
+    this.withSession(message.headers, answer, (session) =>
+      this.route(message, answer, bytes, parsed, session)
+    )
+  }
+
+  private route(
+    message: IncomingMessage,
+    answer: HttpAnswer,
+    bytes: Buffer,
+    parsed: ReturnType<typeof parseBody>,
+    session: Session | undefined
+  ): void {
+    const { headers } = message
+    const body = Either.getOrUndefined(parsed)
     const request: Request = { method: "POST", headers, bytes, body }
-    const session = this.session(headers)
     if (isModern(revisionBeside(headers, session), body)) {
       if (this.isDraining) return answer.error(new ShuttingDown())
       relay(this.services.sessions, request, answer)
@@ -139,27 +150,28 @@ export class HttpRouter {
     if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
-  private get(message: IncomingMessage, answer: HttpAnswer): void {
-    const { headers } = message
-    const session = this.sessionFor(headers, answer)
-    if (session === undefined) return
-    if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
-    else if (this.isDraining) answer.error(new ShuttingDown())
-    else relay(session, { method: "GET", headers, bytes: undefined, body: undefined }, answer)
+  private get({ headers }: IncomingMessage, answer: HttpAnswer): void {
+    this.inSession(headers, answer, (session) => {
+      if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
+      else if (this.isDraining) answer.error(new ShuttingDown())
+      else relay(session, { method: "GET", headers, bytes: undefined, body: undefined }, answer)
+    })
   }
 
   private delete({ headers }: IncomingMessage, answer: HttpAnswer): void {
-    const session = this.sessionFor(headers, answer)
-    if (session === undefined) return
     const { run, sessions } = this.services
-    session.parting(headers)
-    // Whatever the upstream says to its end, the client's session is over.
-    run(
-      told(
-        answer,
-        Effect.map(sessions.close(session.id, "deleted"), () => answer.empty(200, { "content-length": "0" }))
+    this.inSession(headers, answer, (session) => {
+      session.parting(headers)
+      // Whatever the upstream says to its end, the client's session is over.
+      run(
+        told(
+          answer,
+          Effect.map(sessions.close(session.id, "deleted"), () =>
+            answer.empty(200, { "content-length": "0" })
+          )
+        )
       )
-    )
+    })
   }
 
   private health(answer: HttpAnswer): void {
@@ -167,22 +179,43 @@ export class HttpRouter {
     answer.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.services.health() }))
   }
 
-  /** The session of a GET or DELETE; without one the answer says why. */
-  private sessionFor(headers: IncomingHttpHeaders, answer: HttpAnswer): Session | undefined {
-    const session = this.session(headers)
-    const revision = revisionBeside(headers, session)
-    if (revision !== undefined && isModern(revision, undefined)) {
-      // From 2026-07-28 on, an endpoint answers to POST alone.
-      answer.error(new BadRequest({ reason: isWithoutSessions(revision) ? "PostAlone" : "UnknownRevision" }))
-    } else if (session !== undefined) return session
-    else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "NoSession" }))
-    else answer.error(new SessionNotFound())
-    return undefined
+  /** Hands the session of a GET or DELETE on; without one the answer says why. */
+  private inSession(headers: IncomingHttpHeaders, answer: HttpAnswer, use: (session: Session) => void): void {
+    this.withSession(headers, answer, (session) => {
+      const revision = revisionBeside(headers, session)
+      if (revision !== undefined && isModern(revision, undefined)) {
+        // From 2026-07-28 on, an endpoint answers to POST alone.
+        const reason = isWithoutSessions(revision) ? "PostAlone" : "UnknownRevision"
+        answer.error(new BadRequest({ reason }))
+      } else if (session !== undefined) use(session)
+      else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "NoSession" }))
+      else answer.error(new SessionNotFound())
+    })
   }
 
-  private session(headers: IncomingHttpHeaders): Session | undefined {
+  /** Hands on the session that the fields name, if there is one; it may have to be revived first. */
+  private withSession(
+    headers: IncomingHttpHeaders,
+    answer: HttpAnswer,
+    use: (session: Session | undefined) => void
+  ): void {
+    const { run, sessions } = this.services
     const id = first(headers, SESSION_ID)
-    return id === undefined ? undefined : this.services.sessions.get(id)
+    const session = id === undefined ? undefined : sessions.get(id)
+    if (id === undefined || session !== undefined || !sessions.revives) return use(session)
+    answer.hold()
+    const fiber = run(
+      told(
+        answer,
+        sessions.revive(id, headers).pipe(
+          Effect.catchTag("SessionNotFound", () => Effect.succeed(undefined)),
+          // Whoever relays the request holds it again.
+          Effect.ensuring(Effect.sync(() => answer.settled())),
+          Effect.map(use)
+        )
+      )
+    )
+    if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 }
 

@@ -6,6 +6,7 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Admission } from "./Admission.js"
+import { Agreement } from "./Agreement.js"
 import type { Answer, Leave } from "./Answer.js"
 import { relay } from "./Initialize.js"
 import { hasType, streaming, toClient } from "./internal/headers.js"
@@ -13,8 +14,8 @@ import { EVENT_STREAM } from "./internal/sse.js"
 import { BadRequest, type ProxyError, ShuttingDown, UpstreamError } from "./ProxyError.js"
 import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
 import { SessionRecord } from "./SessionStore.js"
-import type { Request, Sink } from "./Upstream.js"
-import type { UpstreamPool } from "./UpstreamPool.js"
+import { isSuspended, type Request, type Sink } from "./Upstream.js"
+import * as UpstreamSession from "./UpstreamSession.js"
 
 /** A session that has just been opened. */
 export interface Opened {
@@ -26,7 +27,7 @@ export interface Opened {
 /** What an opening takes from, and leaves to the session's scope to give back. */
 export interface Resources {
   readonly admission: Admission
-  readonly pool: UpstreamPool["Type"]
+  readonly terms: UpstreamSession.Terms
   readonly shared: Shared
   readonly registry: Map<string, Session>
 }
@@ -125,51 +126,58 @@ export const live = (opening: Opening, resources: Resources): Effect.Effect<Clos
 const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, ProxyError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const { admission, pool, registry, shared } = resources
+      const { admission, shared, terms } = resources
       const scope = yield* Effect.scope
       yield* admission.reserve(opening.client, scope)
       const { answer, request } = yield* opening.current
       const initialize = yield* asJson(request.body?.messages[0].params)
-      const lease = yield* restore(pool.lease)
+      const upstream = yield* UpstreamSession.make(terms)
+      const lease = yield* restore(upstream.leased)
       const held = yield* restore(relay(lease, request, shared.deadlines))
       if (held.result === undefined) {
         held.finish(withoutSession(answer))
         return yield* new UpstreamError({ reason: "Refused", upstream: lease.name })
       }
-      const { protocolVersion } = held.result
-      const capabilities = yield* asJson(held.result.capabilities)
-      lease.negotiated(protocolVersion)
+      const { capabilities, protocolVersion } = held.result
       return yield* Effect.gen(function* () {
-        const log = yield* shared.tracker.open(opening.id)
-        const session = new Session(opening.id, opening.client, lease, protocolVersion, shared, log)
-        yield* shared.store
-          .create(recordOf(session, initialize, capabilities, shared))
-          .pipe(Effect.catchTag("SessionExists", Effect.die))
-        yield* Scope.addFinalizer(scope, removed(shared.store, session.id))
-        yield* register(registry, session, scope)
+        const agreement = new Agreement(initialize, protocolVersion, yield* asJson(capabilities))
+        const { client, id } = opening
+        const log = yield* shared.tracker.open(id)
+        const now = shared.clock.unsafeCurrentTimeMillis()
+        const session = new Session(id, client, now, upstream, agreement, shared, log)
+        yield* Effect.catchTag(shared.store.create(recordOf(session, shared)), "SessionExists", Effect.die)
+        yield* register(session, resources, scope)
         return { session, leave: session.begin(held, request, answer) }
       }).pipe(Effect.tapError(() => Effect.sync(() => held.abort())))
     })
   )
 
+/**
+ * From here on the scope holds the session: it is found by its id until the scope closes, and its record stays until
+ * then, or longer if it is suspended.
+ */
+export const register = (
+  session: Session,
+  { registry, shared }: Resources,
+  scope: Scope.Scope
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    yield* Scope.addFinalizerExit(scope, (exit) =>
+      isSuspended(exit) ? Effect.void : removed(shared.store, session.id)
+    )
+    registry.set(session.id, session)
+    yield* Scope.addFinalizer(
+      scope,
+      Effect.sync(() => {
+        registry.delete(session.id)
+        session.cut()
+      })
+    )
+  })
+
 /** A record that cannot be removed expires by itself. */
 const removed = (store: Shared["store"], id: string): Effect.Effect<void> =>
   Effect.catchAll(store.remove(id), ({ message }) => Effect.logWarning("a record stays", { message }))
-
-const register = (
-  registry: Map<string, Session>,
-  session: Session,
-  scope: Scope.Scope
-): Effect.Effect<void> => {
-  registry.set(session.id, session)
-  return Scope.addFinalizer(
-    scope,
-    Effect.sync(() => {
-      registry.delete(session.id)
-      session.cut()
-    })
-  )
-}
 
 /** What could be parsed may still be too deep to be written again. */
 const asJson = (value: unknown): Effect.Effect<string, BadRequest> =>
@@ -178,24 +186,19 @@ const asJson = (value: unknown): Effect.Effect<string, BadRequest> =>
     catch: () => new BadRequest({ reason: "InitializeTooDeep" })
   })
 
-const recordOf = (
-  session: Session,
-  initialize: string,
-  capabilities: string,
-  shared: Shared
-): SessionRecord =>
+const recordOf = ({ agreement, client, createdAt, id, lastActiveAt, upstream }: Session, shared: Shared) =>
   new SessionRecord({
-    id: session.id,
-    upstream: session.upstream.name,
-    upstreamSessionId: session.upstream.sessionId(),
-    protocolVersion: session.protocolVersion,
-    initialize,
-    capabilities,
-    logLevel: undefined,
-    subscriptions: [],
-    client: session.client,
-    createdAt: session.createdAt,
-    lastActiveAt: session.lastActiveAt,
+    id,
+    upstream: upstream.name,
+    upstreamSessionId: upstream.sessionId(),
+    protocolVersion: agreement.protocolVersion,
+    initialize: agreement.initialize,
+    capabilities: agreement.capabilities,
+    logLevel: agreement.logLevel,
+    subscriptions: agreement.subscriptions,
+    client,
+    createdAt,
+    lastActiveAt,
     timeToLive: shared.timeToLive
   })
 

@@ -177,6 +177,20 @@ export const cancelled = (requestId: RequestId, reason: string): Message => ({
   params: { requestId, reason }
 })
 
+/** What a client is told when its server has begun a new session (2025-11-25, Logging). */
+export const restarted: Message = {
+  jsonrpc: "2.0",
+  method: "notifications/message",
+  params: {
+    level: "warning",
+    logger: "shadowcat",
+    data: "The server has lost this session and begun a new one: what it held in memory is gone"
+  }
+}
+
+/** (2025-11-25, Tools, "List Changed Notification") */
+export const toolsChanged: Message = { jsonrpc: "2.0", method: "notifications/tools/list_changed" }
+
 const isProgressParams = Schema.is(Schema.Struct({ progressToken: RequestId }))
 
 const isMarked = Schema.is(Schema.Struct({ _meta: Schema.Struct({ progressToken: RequestId }) }))

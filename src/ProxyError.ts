@@ -150,7 +150,7 @@ const upstreamReasons = {
   ConnectTimeout: [504, "did not accept a connection within --connect-timeout"],
   AnswerTimeout: [504, "did not begin to answer within --request-timeout"],
   Stalled: [504, "stopped in the middle of its answer"],
-  Closed: [502, "closed the connection before its answer was complete"],
+  Closed: [502, "closed the connection before its answer was complete: it may have carried out the request"],
   Redirected: [502, "redirects to another address; give that one as --url"],
   NotMcp: [502, "did not answer `initialize` with an MCP result; is the URL that of its MCP endpoint?"],
   Refused: [502, "refused `initialize`"],
@@ -159,7 +159,12 @@ const upstreamReasons = {
   Silent: [502, "ended its answer without a response"],
   NotStarted: [502, "cannot be started"],
   StartTimeout: [504, "did not answer `initialize` within --start-timeout"],
-  Gone: [502, "is gone"]
+  Gone: [502, "is gone"],
+  Replaced: [
+    502,
+    "has lost the session, and with it the answer to this request, which it may have carried out: repeat it if that is safe"
+  ],
+  Changed: [502, "is not what it was: it lacks what the client was told that it has"]
 } as const
 
 /** The upstream failed to answer. */

@@ -1,7 +1,6 @@
 /** Goes on with a stream that has broken at the upstream, as often as it breaks. */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Random from "effect/Random"
+import { backoff } from "./internal/backoff.js"
 import { hasType, type Headers } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import type { Listener } from "./Telemetry.js"
@@ -22,11 +21,11 @@ export interface Broken {
   readonly data: (chunk: Uint8Array) => void
 }
 
+/** What can be asked to go on. */
+export type Resumable = Pick<Lease, "resume">
+
 /** What became of one attempt: nothing more is awaited, it broke again, or the upstream will not go on. */
 type Attempt = "complete" | "progress" | "none" | "refused"
-
-const FIRST_DELAY = 200
-const LONGEST_DELAY = 30_000
 
 /** The longest that an upstream is left alone because it asks for it. */
 const LONGEST_RETRY = 300_000
@@ -35,10 +34,12 @@ const LONGEST_RETRY = 300_000
 const MAX_ATTEMPTS = 10
 
 /** Succeeds with whether the stream is complete; else nobody can say how it would have gone on. */
-export const resume = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<boolean> =>
+export const resume = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Effect<boolean> =>
   Effect.suspend(() => {
     let failures = 0
-    const attempt = Effect.suspend(() => delay(failures, broken.retryAfter)).pipe(
+    const attempt = Effect.suspend(() =>
+      backoff(failures, Math.min(broken.retryAfter ?? 0, LONGEST_RETRY))
+    ).pipe(
       Effect.flatMap(Effect.sleep),
       Effect.andThen(once(lease, broken, telemetry)),
       Effect.tap((attempt) => {
@@ -50,15 +51,7 @@ export const resume = (lease: Lease, broken: Broken, telemetry: Listener): Effec
     })
   }).pipe(Effect.map((attempt) => attempt === "complete"))
 
-/** Exponential, with full jitter, behind what the upstream asks for. */
-const delay = (failures: number, retryAfter = 0): Effect.Effect<Duration.Duration> =>
-  Effect.map(Random.next, (random) =>
-    Duration.millis(
-      Math.min(retryAfter, LONGEST_RETRY) + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures)
-    )
-  )
-
-const once = (lease: Lease, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
+const once = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
     let isOpen = false
     let isFinished = false

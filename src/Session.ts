@@ -6,9 +6,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import type { Agreement } from "./Agreement.js"
 import { type Answer, discard, type Leave, refuse } from "./Answer.js"
 import { Exchange, type Owner } from "./Exchange.js"
-import { Feed } from "./Feed.js"
+import { type Fed, Feed } from "./Feed.js"
 import type { Terms } from "./Delivery.js"
 import type { EventTracker, SessionLog } from "./EventTracker.js"
 import type { HeldAnswer } from "./Initialize.js"
@@ -17,20 +18,38 @@ import { Bag } from "./internal/bag.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
 import { first, type Headers } from "./internal/headers.js"
-import { type Body, cancelled, cancelledRequest, hasPriming, type Message } from "./Protocol.js"
+import { frame } from "./internal/sse.js"
+import {
+  type Body,
+  cancelled,
+  cancelledRequest,
+  hasPriming,
+  type Message,
+  restarted,
+  toolsChanged
+} from "./Protocol.js"
 import { LimitReached, SessionNotFound, ShuttingDown, type UpstreamError } from "./ProxyError.js"
 import { type Broken, resume } from "./Resumption.js"
-import type { SessionStore } from "./SessionStore.js"
+import type { Change as RecordChange, SessionStore } from "./SessionStore.js"
 import { Streams } from "./Streams.js"
 import type { Listener } from "./Telemetry.js"
-import type { Abort, Lease, Request } from "./Upstream.js"
+import type { Abort, Request } from "./Upstream.js"
+import type { Change, Heir, UpstreamSession } from "./UpstreamSession.js"
 
 /**
  * Why a session ends: its client ended it, or had gone before it learned the id; whoever operates the proxy closed
  * it; nothing happened for long; the proxy shuts down; its upstream gave it up; or, in single-session mode, another
- * client took its place.
+ * client took its place. `suspended` is the end in this process alone: the next one goes on with it.
  */
-export type CloseReason = "deleted" | "abandoned" | "closed" | "idle" | "drained" | "failed" | "replaced"
+export type CloseReason =
+  | "deleted"
+  | "abandoned"
+  | "closed"
+  | "idle"
+  | "drained"
+  | "failed"
+  | "replaced"
+  | "suspended"
 
 /** A new session id: 128 random bits (Transports, "Session Management": secure, visible ASCII). */
 export const makeId = (): string => randomBytes(16).toString("base64url")
@@ -70,11 +89,9 @@ const probing: ReadonlySet<string> = new Set(["initialize", "notifications/initi
  * The session's scope owns everything that it holds: the admission permit, the lease, the record, the entry in
  * the registry, the exchanges in flight. Completing `ended` closes that scope.
  */
-export class Session implements Owner {
+export class Session implements Owner, Fed, Heir {
   /** What it is called in logs and lists. */
   readonly handle: string
-  /** When it was opened, in milliseconds since 1970. */
-  readonly createdAt: number
   /** When something last happened, in milliseconds since 1970. */
   lastActiveAt: number
   /** Whether the client has done more than to open the session and to try it out. */
@@ -92,20 +109,29 @@ export class Session implements Owner {
     readonly id: string,
     /** The address of the client that opened it. */
     readonly client: string,
-    readonly upstream: Lease,
-    /** What `initialize` settled. */
-    readonly protocolVersion: string,
+    /** When it was opened, in milliseconds since 1970. */
+    readonly createdAt: number,
+    readonly upstream: UpstreamSession,
+    /** What `initialize` settled, and the client since. */
+    readonly agreement: Agreement,
     private readonly shared: Shared,
     /** Where its streams are kept, if they are. */
     log: SessionLog | undefined
   ) {
     this.handle = handleOf(id)
-    this.createdAt = shared.clock.unsafeCurrentTimeMillis()
-    this.lastActiveAt = this.createdAt
-    upstream.onLost(() => this.end("failed"))
+    this.lastActiveAt = shared.clock.unsafeCurrentTimeMillis()
+    upstream.agree(agreement, this)
     if (log === undefined) return
     this.resumable = new Streams(log, this.terms, id)
     this.feed = new Feed(this, this.resumable)
+  }
+
+  get protocolVersion(): string {
+    return this.agreement.protocolVersion
+  }
+
+  get isListening(): boolean {
+    return (this.resumable?.attended ?? 0) > 0
   }
 
   get deadlines(): Deadlines {
@@ -151,6 +177,25 @@ export class Session implements Owner {
     return () => exchange.leave()
   }
 
+  /** Goes on with the streams that an earlier process has begun, for a client that sends these fields. */
+  goOn(headers: Headers): void {
+    this.isUsed = true
+    this.touch()
+    this.upstream.identify(headers)
+    const { feed, resumable: streams } = this
+    if (streams === undefined || feed === undefined) return
+    for (const log of streams.log.unfinished) {
+      const [first, ...others] = log.requests.map((id): Message => ({ jsonrpc: "2.0", id, method: "" }))
+      if (first === undefined) streams.takeUp(log, feed)
+      else {
+        const body: Body = { isBatch: others.length > 0, messages: [first, ...others] }
+        const exchange = new Exchange(this, { method: "POST", headers: {}, bytes: undefined, body }, discard)
+        this.exchanges.add(exchange)
+        exchange.goOn(streams, log)
+      }
+    }
+  }
+
   /** Passes on the answer to the `initialize` that opened the session. */
   begin(held: HeldAnswer, request: Request, answer: Answer): Leave {
     const exchange = new Exchange(this, request, answer)
@@ -172,10 +217,37 @@ export class Session implements Owner {
 
   /** Ends the exchanges in flight; each client is told why. */
   cut(): void {
-    const why = (this.reason ?? "drained") === "drained" ? new ShuttingDown() : new SessionNotFound()
-    for (const exchange of this.exchanges) exchange.cut(why)
+    const isSuspended = this.reason === "suspended"
+    const isShutDown = isSuspended || (this.reason ?? "drained") === "drained"
+    const why = isShutDown ? new ShuttingDown() : new SessionNotFound()
+    if (isSuspended) this.resumable?.suspend()
+    for (const exchange of this.exchanges) {
+      if (isSuspended) exchange.suspend(why)
+      else exchange.cut(why)
+    }
     this.feed?.cut(why)
-    this.resumable?.close(false)
+    this.resumable?.close(isSuspended)
+  }
+
+  keep(upstreamSessionId: string | undefined): Effect.Effect<void> {
+    return this.update({ upstreamSessionId })
+  }
+
+  recovered({ asked, hasOtherTools }: Change): void {
+    for (const exchange of this.exchanges) exchange.orphan()
+    const { feed, resumable: streams } = this
+    if (streams === undefined || feed === undefined) return
+    streams.log.renew()
+    const tell = (message: Message, isUrgent: boolean) =>
+      streams.tell(frame(JSON.stringify(message)), isUrgent)
+    for (const id of asked) tell(cancelled(id, "The server that asked is gone"), true)
+    if (this.agreement.declares("logging") && this.agreement.wantsWarnings) tell(restarted, false)
+    if (hasOtherTools) tell(toolsChanged, true)
+    feed.renew()
+  }
+
+  lost(): void {
+    this.end("failed")
   }
 
   /** Goes on with a stream that has broken at the upstream. */
@@ -236,7 +308,8 @@ export class Session implements Owner {
       deadlines,
       telemetry,
       keepAlive,
-      retry: hasPriming(this.protocolVersion) ? Duration.toMillis(retry) : undefined,
+      retry: Duration.toMillis(retry),
+      isPrimed: hasPriming(this.protocolVersion),
       bounds: { events: maxEvents, bytes: maxEventBytes },
       backlog: new Backlog()
     }
@@ -251,7 +324,23 @@ export class Session implements Owner {
     exchange.leave()
   }
 
-  heard(_frames: Buffer): void {}
+  heard(frames: Buffer): void {
+    if (this.upstream.recovers) this.upstream.asked.heard(frames)
+  }
+
+  private keepAgreement(): void {
+    const { logLevel, subscriptions } = this.agreement
+    this.shared.fork(this.update({ logLevel, subscriptions }))
+  }
+
+  /** What cannot be stored is lost with the process, and no sooner. */
+  private update(change: RecordChange): Effect.Effect<void> {
+    return this.shared.store.update(this.id, change).pipe(
+      Effect.catchAll(({ message }) => Effect.logWarning("a change is not stored", { message })),
+      Effect.annotateLogs("session", this.handle),
+      Effect.asVoid
+    )
+  }
 
   /** Puts off the expiry. */
   private touch(): void {
@@ -270,6 +359,7 @@ export class Session implements Owner {
 
   private observe(body: Body): void {
     for (const message of body.messages) {
+      if (this.agreement.note(message)) this.keepAgreement()
       this.isUsed ||= message.method !== undefined && !probing.has(message.method)
       const id = cancelledRequest(message)
       if (id === undefined) continue

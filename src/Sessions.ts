@@ -19,14 +19,17 @@ import { EventTracker } from "./EventTracker.js"
 import type { Answer, Leave } from "./Answer.js"
 import * as Deadlines from "./internal/deadlines.js"
 import { Flight } from "./internal/flight.js"
+import type { Headers } from "./internal/headers.js"
 import * as Opening from "./Opening.js"
-import { type ProxyError, ShuttingDown } from "./ProxyError.js"
+import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
+import * as Revival from "./Revival.js"
 import { type CloseReason, handleOf, type Report, type Session, type Shared } from "./Session.js"
-import { SessionStore } from "./SessionStore.js"
+import { type SessionRecord, SessionStore } from "./SessionStore.js"
 import { Stateless } from "./Stateless.js"
 import { Telemetry } from "./Telemetry.js"
 import type { Request } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
+import * as UpstreamSession from "./UpstreamSession.js"
 
 export interface Options {
   /**
@@ -48,6 +51,8 @@ export interface Options {
   readonly cleanupInterval: Duration.DurationInput
   /** How long a stream may be silent before a comment is sent. Default: 15 s. */
   readonly keepAlive: Duration.DurationInput
+  /** Whether a session that the upstream has lost is replaced there, under the client's own id. Default: true. */
+  readonly recover: boolean
 }
 
 export const defaults: Options = {
@@ -58,7 +63,8 @@ export const defaults: Options = {
   maxStateless: 1000,
   sessionTimeout: Duration.minutes(30),
   cleanupInterval: Duration.seconds(60),
-  keepAlive: Duration.seconds(15)
+  keepAlive: Duration.seconds(15),
+  recover: true
 }
 
 export interface Size {
@@ -89,6 +95,15 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     /** The live session with this id. Synchronous, for every exchange asks. */
     readonly get: (id: string) => Session | undefined
 
+    /** Whether there may be sessions that an earlier process has left. */
+    readonly revives: boolean
+
+    /**
+     * The session with this id, live or stored: one that an earlier process has left goes on, for a request with these
+     * fields. However many ask at once, it is revived once. Fails with `SessionNotFound` when there is none.
+     */
+    readonly revive: (id: string, headers: Headers) => Effect.Effect<Session, ProxyError>
+
     /** All live sessions, oldest first. */
     readonly list: () => ReadonlyArray<Session>
 
@@ -104,7 +119,7 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     /** Completes as soon as no client waits for an answer; open streams do not count. */
     readonly quiet: Effect.Effect<void>
 
-    /** Closes all sessions, for good, cuts all exchanges, and waits until everything is released. */
+    /** Closes all sessions, for good or, where they are stored, until the next start; cuts all exchanges, and waits until everything is released. */
     readonly drain: Effect.Effect<void>
 
     /** In single-session mode: completes when the session has ended, without another in its place. */
@@ -117,6 +132,9 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
 
 /** How long an `initialize` may go on that nobody waits for any more. */
 const LEFT_PATIENCE = Duration.seconds(60)
+
+/** How many sessions that have expired are ended upstream at once. */
+const MAX_ENDINGS = 8
 
 export const make = (
   options: Options
@@ -160,7 +178,11 @@ export const make = (
       sessionTimeout: Duration.toMillis(options.sessionTimeout),
       timeToLive: Duration.toMillis(options.sessionTimeout) + Duration.toMillis(options.cleanupInterval)
     }
-    const resources: Opening.Resources = { admission, pool, registry, shared }
+    const terms = { pool, deadlines, telemetry, recover: options.recover, fork: shared.fork }
+    const resources: Opening.Resources = { admission, terms, registry, shared }
+    /** Whether a session can go on in the next process. */
+    const outlives = store.isDurable && (pool.keepsSessions || options.recover)
+    const revivals = new Map<string, Revival.Revival>()
     const over = yield* Deferred.make<CloseReason>()
     const fibers = yield* FiberMap.make<string, void, never>()
     const run = yield* FiberMap.runtime(fibers)()
@@ -200,8 +222,8 @@ export const make = (
       return Effect.forEach(left.values(), Fiber.interrupt, { discard: true })
     })
 
-    const life = (opening: Opening.Opening): Effect.Effect<void> =>
-      Opening.live(opening, resources).pipe(
+    const life = (id: string, whole: Effect.Effect<CloseReason, ProxyError>): Effect.Effect<void> =>
+      whole.pipe(
         Effect.tap((reason) =>
           options.multiSession || makesRoom.has(reason) ? Effect.void : Deferred.succeed(over, reason)
         ),
@@ -210,16 +232,50 @@ export const make = (
             telemetry.sessionClosed(reason)
             return Effect.logInfo("session closed", { reason })
           },
-          onFailure: ({ message }) => Effect.logWarning("no session opened", { message })
+          onFailure: ({ _tag, message }) =>
+            _tag === "SessionNotFound"
+              ? Effect.logDebug("no such session")
+              : Effect.logWarning("no session opened", { message })
         }),
         Effect.ignore,
         Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
-        Effect.annotateLogs("session", handleOf(opening.id))
+        Effect.annotateLogs("session", handleOf(id))
       )
+
+    const revive = (id: string, headers: Headers): Effect.Effect<Session, ProxyError> =>
+      Effect.suspend(() => {
+        const live = registry.get(id)
+        if (live !== undefined) return Effect.succeed(live)
+        const underWay = revivals.get(id)
+        if (underWay !== undefined) return underWay.revived
+        if (!outlives) return new SessionNotFound()
+        if (isDraining) return new ShuttingDown()
+        const ending = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
+        if (ending !== undefined) return Effect.andThen(Fiber.await(ending), revive(id, headers))
+        const revival = new Revival.Revival(id, headers)
+        revivals.set(id, revival)
+        run(id, life(id, Revival.live(revival, resources)))
+        return Effect.ensuring(
+          revival.revived,
+          Effect.sync(() => revivals.delete(id))
+        )
+      })
+
+    /** What has expired in the store alone still has a session upstream. */
+    const endUpstream = (record: SessionRecord): Effect.Effect<void> =>
+      registry.has(record.id) || record.upstreamSessionId === undefined
+        ? Effect.void
+        : Effect.gen(function* () {
+            const upstream = yield* UpstreamSession.make(terms)
+            yield* upstream.adopt(record.upstreamSessionId)
+            upstream.negotiated(record.protocolVersion)
+          }).pipe(Effect.scoped, Effect.ignore)
 
     const sweep = Effect.suspend(() => {
       for (const session of registry.values()) session.expire()
-      return Effect.asVoid(store.removeExpired)
+      return Effect.flatMap(store.removeExpired, (expired) =>
+        Effect.forEach(expired, endUpstream, { concurrency: MAX_ENDINGS, discard: true })
+      )
     }).pipe(
       Effect.catchAll(({ message }) => Effect.logError("sessions that have expired stay", { message })),
       Effect.catchAllDefect((cause) => Effect.logError("defect", cause))
@@ -232,7 +288,7 @@ export const make = (
       for (const [id, fiber] of fibers) {
         const session = registry.get(id)
         if (session === undefined) fiber.unsafeInterruptAsFork(FiberId.none)
-        else session.end("drained")
+        else session.end(outlives ? "suspended" : "drained")
       }
       return FiberMap.awaitEmpty(fibers)
     })
@@ -241,7 +297,10 @@ export const make = (
       Effect.andThen(() => (isDraining ? new ShuttingDown() : Effect.void))
     )
 
-    yield* sweep.pipe(Effect.schedule(Schedule.spaced(options.cleanupInterval)), Effect.forkScoped)
+    yield* sweep.pipe(
+      Effect.andThen(Effect.schedule(sweep, Schedule.spaced(options.cleanupInterval))),
+      Effect.forkScoped
+    )
     yield* Effect.addFinalizer(() => drain)
 
     return Sessions.of({
@@ -252,10 +311,12 @@ export const make = (
           const opening = new Opening.Opening(client, request, answer)
           const opened = opening.opened(() => leave(opening.id))
           // The fiber starts at once: to check the bounds and to take a place is its first step.
-          run(opening.id, life(opening))
+          run(opening.id, life(opening.id, Opening.live(opening, resources)))
           return yield* opened
         }),
       get: (id) => registry.get(id),
+      revives: outlives,
+      revive,
       list: () => Array.from(registry.values()),
       exchange: (request, answer) => stateless.exchange(request, answer),
       close,

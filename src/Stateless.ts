@@ -58,6 +58,8 @@ export class Stateless implements Owner {
     this.report(error, undefined)
   }
 
+  heard(): void {}
+
   resume(): Abort {
     return () => {}
   }

@@ -145,6 +145,21 @@ export class Streams {
     for (const delivery of this.standalone) delivery.dismiss()
   }
 
+  /**
+   * Says something of the proxy's own on a stream that is open; where none is, only what must not get lost, to whoever
+   * comes back to the newest standalone one.
+   */
+  tell(event: Buffer, isUrgent: boolean): void {
+    const open = [...this.answers, ...this.standalone].findLast(({ isAttended }) => isAttended)
+    const delivery = open ?? (isUrgent ? this.newest : undefined)
+    delivery?.append(event, undefined)
+  }
+
+  /** Whoever reads is to come back to another process. */
+  suspend(): void {
+    for (const delivery of [...this.answers, ...this.standalone]) delivery.suspend()
+  }
+
   /** Ends everything: nobody can come back, unless it is to another process. */
   close(isSuspended: boolean): void {
     for (const delivery of [...this.answers, ...this.standalone]) delivery.dismiss()

@@ -18,6 +18,8 @@ export class Telemetry extends Context.Reference<Telemetry>()("shadowcat/Telemet
 
 export interface Listener {
   readonly sessionOpened: () => void
+  /** A session goes on that an earlier process had left. */
+  readonly sessionRevived: () => void
   /** A session has ended, for this `CloseReason`. */
   readonly sessionClosed: (reason: string) => void
   /** A request got an error of the proxy's own: the name of a bound, or of what is wrong with it. */
@@ -36,11 +38,14 @@ export interface Listener {
   readonly evicted: () => void
   /** The upstream's part of a stream that had broken goes on. */
   readonly resumed: () => void
+  /** Another session was opened at an upstream that had lost one, or could not be. */
+  readonly recovered: (outcome: "recovered" | "failed") => void
 }
 
 /** Hears nothing. */
 export const silent: Listener = {
   sessionOpened: () => {},
+  sessionRevived: () => {},
   sessionClosed: () => {},
   refused: () => {},
   exchanged: () => {},
@@ -49,5 +54,6 @@ export const silent: Listener = {
   replayed: () => {},
   repeated: () => {},
   evicted: () => {},
-  resumed: () => {}
+  resumed: () => {},
+  recovered: () => {}
 }

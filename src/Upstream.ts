@@ -3,6 +3,7 @@
  * a request and is told the answer through a sink, in callbacks. HTTP and stdio upstreams feed it; the fronts
  * and the logs of streams are its sinks. No fiber runs for an exchange.
  */
+import * as Exit from "effect/Exit"
 import type { Headers } from "./internal/headers.js"
 import type * as Protocol from "./Protocol.js"
 import type { UpstreamError } from "./ProxyError.js"
@@ -64,12 +65,22 @@ export interface Lease extends Upstream {
   readonly negotiated: (revision: string) => void
   /** The client ends its session with these fields; the end of the upstream's carries them too. */
   readonly parting: (headers: Headers) => void
-  /**
-   * Has a listener told, once, that the upstream's session is over without the client's doing: the upstream no longer
-   * knows it, or has ended itself. At once if it is over already.
-   */
+  /** What the proxy sends of itself carries the credentials among these fields, which the client has sent. */
+  readonly identify: (headers: Headers) => void
+  /** Takes over a session that another process has begun at the upstream. */
+  readonly adopt: (sessionId: string) => void
+  /** The upstream no longer knows its session: there is none to be ended. */
+  readonly forget: () => void
+  /** Has a listener told, once, that the upstream has ended of itself, and its session with it. At once if it has. */
   readonly onLost: (listener: () => void) => void
 }
+
+/**
+ * The exit of a session's scope when the process ends and the session does not: what the session has at its upstream
+ * is left there, for the next process to go on with.
+ */
+export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isSuccess(exit) && exit.value === "suspended"
 
 /** How long an answer that is no stream may stall between its head and its end, in milliseconds. */
 export const BODY_STALL = 60_000

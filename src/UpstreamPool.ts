@@ -15,9 +15,11 @@ export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
   {
     /** The upstream's address or command, without anything secret. */
     readonly name: string
+    /** Whether a session there can outlive this process: one of a server can, one of a child process ends with it. */
+    readonly keepsSessions: boolean
     /**
      * Leases the upstream for one client session, until the scope closes. The release ends the session at the
-     * upstream within a bounded time, and never fails.
+     * upstream within a bounded time, unless it is suspended, and never fails.
      */
     readonly lease: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
     /** Takes the requests that belong to no session, those of 2026-07-28 and later. */
@@ -35,7 +37,12 @@ export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
     Effect.map(Http.make({ ...Http.defaults, ...options }), (upstream) =>
-      UpstreamPool.of({ name: upstream.name, lease: upstream.lease(), stateless: upstream })
+      UpstreamPool.of({
+        name: upstream.name,
+        keepsSessions: true,
+        lease: upstream.lease(),
+        stateless: upstream
+      })
     )
   )
 
@@ -54,6 +61,7 @@ export const layerStdio = (options: StdioOptions): Layer.Layer<UpstreamPool> =>
     Effect.map(Stdio.make({ ...Stdio.defaults, ...options }), (upstream) =>
       UpstreamPool.of({
         name: upstream.name,
+        keepsSessions: false,
         lease: upstream.lease(),
         stateless: upstream,
         children: { size: () => upstream.children, bound: upstream.options.maxChildren }

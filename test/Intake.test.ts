@@ -22,7 +22,8 @@ const make = Effect.gen(function* () {
     deadlines: yield* Deadlines.make,
     telemetry: silent,
     keepAlive: 15_000,
-    retry: undefined,
+    retry: 3_000,
+    isPrimed: false,
     bounds: { events: 1_000, bytes: 1_000_000 },
     backlog: new Backlog()
   }

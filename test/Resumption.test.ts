@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import { UpstreamError } from "../src/ProxyError.js"
-import { type Broken, resume } from "../src/Resumption.js"
+import { type Broken, type Resumable, resume } from "../src/Resumption.js"
 import { type Listener, silent } from "../src/Telemetry.js"
-import type { Abort, Flow, Lease, Sink } from "../src/Upstream.js"
+import type { Abort, Flow, Sink } from "../src/Upstream.js"
 import { settle } from "./fixtures/ManualClock.js"
 
 const name = "http://upstream.test/mcp"
@@ -38,8 +38,7 @@ const events =
 const hangs: Act = () => {}
 
 /** An upstream that goes on with a stream as it is told, attempt by attempt. */
-class ScriptedLease implements Lease {
-  readonly name = name
+class ScriptedLease implements Resumable {
   /** The ids that it was asked to go on behind. */
   readonly asked: Array<string | undefined> = []
   /** When, by the clock of the test. */
@@ -60,24 +59,6 @@ class ScriptedLease implements Lease {
     queueMicrotask(() => act(sink))
     return () => this.aborts++
   }
-
-  exchange(): Abort {
-    throw new Error("a call is never sent twice")
-  }
-
-  send(): Abort {
-    throw new Error("nothing is to be sent")
-  }
-
-  sessionId(): undefined {
-    return undefined
-  }
-
-  negotiated(): void {}
-
-  parting(): void {}
-
-  onLost(): void {}
 }
 
 const COMMENT = ": nothing new\n\n"

@@ -408,7 +408,7 @@ describe("closing", () => {
       expect(answer.status).toBe(404)
       yield* settle
       expect(proxied.sessions.get(session.id)).toBeUndefined()
-      expect(lease.isLost).toBe(true)
+      expect(lease.sessionId()).toBeUndefined()
       expect(proxied.isEmpty).toBe(true)
     })
   )

@@ -27,7 +27,8 @@ const make = (options: Partial<Options> = {}, retry?: number) =>
       deadlines: yield* Deadlines.make,
       telemetry: silent,
       keepAlive: KEEP_ALIVE,
-      retry,
+      retry: retry ?? 0,
+      isPrimed: retry !== undefined,
       bounds: { events: maxEvents, bytes: maxEventBytes },
       backlog: new Backlog()
     }

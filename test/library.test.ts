@@ -103,6 +103,9 @@ class Within implements Upstream.Lease {
   }
   negotiated() {}
   parting() {}
+  identify() {}
+  adopt() {}
+  forget() {}
   onLost() {}
 }
 
@@ -113,6 +116,7 @@ describe("an application of its own", () => {
       let leases = 0
       const upstream = Layer.succeed(UpstreamPool.UpstreamPool, {
         name: "within",
+        keepsSessions: false,
         stateless: new Within(),
         lease: Effect.acquireRelease(
           Effect.sync(() => {

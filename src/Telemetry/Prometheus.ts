@@ -19,6 +19,11 @@ const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const listener = (registry: Registry): Listener => {
   const registers = [registry]
   const opened = new Counter({ name: "shadowcat_sessions_opened_total", help: "Sessions opened", registers })
+  const revived = new Counter({
+    name: "shadowcat_sessions_revived_total",
+    help: "Sessions that an earlier process had left and that go on",
+    registers
+  })
   const closed = new Counter({
     name: "shadowcat_sessions_closed_total",
     help: "Sessions closed, by reason",
@@ -74,8 +79,15 @@ const listener = (registry: Registry): Listener => {
     help: "Streams that had broken at the upstream and go on",
     registers
   })
+  const recovered = new Counter({
+    name: "shadowcat_upstream_recoveries_total",
+    help: "Sessions that the upstream had lost, by whether another was opened in their place",
+    labelNames: ["outcome"],
+    registers
+  })
   return {
     sessionOpened: () => opened.inc(),
+    sessionRevived: () => revived.inc(),
     sessionClosed: (reason) => closed.inc({ reason }),
     refused: (reason) => refused.inc({ reason }),
     exchanged: (method, outcome, millis) => {
@@ -87,7 +99,8 @@ const listener = (registry: Registry): Listener => {
     replayed: (events) => replayed.inc(events),
     repeated: () => repeated.inc(),
     evicted: () => evicted.inc(),
-    resumed: () => resumed.inc()
+    resumed: () => resumed.inc(),
+    recovered: (outcome) => recovered.inc({ outcome })
   }
 }
 

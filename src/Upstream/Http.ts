@@ -7,7 +7,15 @@ import { first, type Headers, type MutableHeaders, toUpstream } from "../interna
 import { EVENT_STREAM } from "../internal/sse.js"
 import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
 import { errorCode, UpstreamError } from "../ProxyError.js"
-import type { Abort, Flow, Lease, Request, Sink, Upstream } from "../Upstream.js"
+import {
+  type Abort,
+  type Flow,
+  isSuspended,
+  type Lease,
+  type Request,
+  type Sink,
+  type Upstream
+} from "../Upstream.js"
 
 export interface Options {
   /** The MCP endpoint, `http:` or `https:`, without credentials. */
@@ -93,7 +101,7 @@ export class HttpUpstream implements Upstream {
   lease(): Effect.Effect<Lease, never, Scope.Scope> {
     return Effect.acquireRelease(
       Effect.sync(() => new HttpLease(this)),
-      (lease) => lease.end()
+      (lease, exit) => (isSuspended(exit) ? Effect.void : lease.end())
     )
   }
 
@@ -112,8 +120,6 @@ class HttpLease implements Lease {
   private revision: string | undefined
   private authorization: string | undefined
   private farewell: Headers = {}
-  private isLost = false
-  private listener: () => void = () => {}
 
   constructor(private readonly upstream: HttpUpstream) {
     this.name = upstream.name
@@ -131,32 +137,33 @@ class HttpLease implements Lease {
     this.farewell = headers
   }
 
-  onLost(listener: () => void) {
-    this.listener = listener
-    if (this.isLost) listener()
+  identify(headers: Headers) {
+    this.authorization = first(headers, "authorization") ?? this.authorization
   }
+
+  adopt(sessionId: string) {
+    this.id = sessionId
+  }
+
+  forget() {
+    this.id = undefined
+  }
+
+  /** A server that cannot be reached may come back, and only an answer tells whether it knows the session then. */
+  onLost() {}
 
   /** Only the head of the answer to `initialize` tells the id (Transports, "Session Management"). */
   opened(headers: Headers) {
     this.id ??= first(headers, SESSION_ID)
   }
 
-  /** The upstream no longer knows the session: there is none to be ended. */
-  lose() {
-    if (this.id === undefined) return
-    this.id = undefined
-    this.isLost = true
-    this.listener()
-  }
-
   exchange(request: Request, sink: Sink): Abort {
-    this.authorization = first(request.headers, "authorization") ?? this.authorization
+    this.identify(request.headers)
     return this.upstream.request(
       request.method,
       toUpstream(request.headers, this.id, this.upstream.headers),
       request.bytes,
-      // A 404 to a GET may as well come from a server that has no such stream.
-      request.method === "GET" ? sink : new Learning(this, request, sink)
+      request.body !== undefined && isInitialize(request.body) ? new Learning(this, sink) : sink
     )
   }
 
@@ -192,22 +199,15 @@ class HttpLease implements Lease {
   }
 }
 
-/** Learns from the answers to a lease's messages what becomes of the session. */
+/** Learns from the answer to `initialize` what the session is called. */
 class Learning implements Sink {
-  private readonly opens: boolean
-  private isUnknown = false
-
   constructor(
     private readonly lease: HttpLease,
-    { body }: Request,
     private readonly sink: Sink
-  ) {
-    this.opens = body !== undefined && isInitialize(body)
-  }
+  ) {}
 
   head(status: number, headers: Headers, flow: Flow) {
-    if (this.opens && status < 300) this.lease.opened(headers)
-    this.isUnknown = status === 404
+    if (status < 300) this.lease.opened(headers)
     this.sink.head(status, headers, flow)
   }
 
@@ -215,15 +215,12 @@ class Learning implements Sink {
     this.sink.data(chunk)
   }
 
-  /** The client is told first. */
   end() {
     this.sink.end()
-    if (this.isUnknown) this.lease.lose()
   }
 
   error(error: UpstreamError) {
     this.sink.error(error)
-    if (this.isUnknown) this.lease.lose()
   }
 }
 

@@ -201,6 +201,12 @@ class StdioLease implements Lease {
 
   parting() {}
 
+  identify() {}
+
+  adopt() {}
+
+  forget() {}
+
   onLost(listener: () => void) {
     this.listener = listener
     if (this.end !== undefined) listener()

@@ -10,11 +10,12 @@ import { Sessions } from "../Sessions.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
 import { flag, optional, repeated, withDefault } from "./settings.js"
-import { upstreamOf, upstreamOptions } from "./upstream.js"
+import { recoveryOptions, recovers, upstreamOf, upstreamOptions } from "./upstream.js"
 import * as values from "./values.js"
 
 const options = {
   upstream: upstreamOptions,
+  recovery: recoveryOptions,
   multiSession: flag(
     "multi-session",
     "Serve many sessions at once. Without it there is one at a time, and the process ends with it"
@@ -163,9 +164,10 @@ const serve = Effect.gen(function* () {
   yield* sessions.over
 })
 
-export const forwardHttp = Command.make("http", options, ({ adminPort, upstream, ...options }) =>
+export const forwardHttp = Command.make("http", options, ({ adminPort, recovery, upstream, ...options }) =>
   Effect.flatMap(upstreamOf(upstream), (upstream) => {
-    const proxy = ForwardProxy.layerHttp({ ...options, ...upstream })
+    const recover = recovers(upstream, recovery)
+    const proxy = ForwardProxy.layerHttp({ ...options, ...upstream, recover })
     return serve.pipe(
       Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
       withLogging(options)

@@ -7,11 +7,12 @@ import { StdioFront } from "../StdioFront.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
 import { withDefault } from "./settings.js"
-import { upstreamOf, upstreamOptions } from "./upstream.js"
+import { recoveryOptions, recovers, upstreamOf, upstreamOptions } from "./upstream.js"
 import * as values from "./values.js"
 
 const options = {
   upstream: upstreamOptions,
+  recovery: recoveryOptions,
   maxExchanges: withDefault("max-exchanges", "256", {
     description: "How many requests may be in flight",
     value: "count",
@@ -45,8 +46,10 @@ const serve = Effect.gen(function* () {
   if (reason === "failed") return yield* new SessionLost({ upstream: name })
 })
 
-export const forwardStdio = Command.make("stdio", options, ({ upstream, ...options }) =>
-  Effect.flatMap(upstreamOf(upstream), (upstream) =>
-    serve.pipe(Effect.provide(ForwardProxy.layerStdio({ ...options, ...upstream })), withLogging(options))
-  )
+export const forwardStdio = Command.make("stdio", options, ({ recovery, upstream, ...options }) =>
+  Effect.flatMap(upstreamOf(upstream), (upstream) => {
+    const recover = recovers(upstream, recovery)
+    const proxy = ForwardProxy.layerStdio({ ...options, ...upstream, recover })
+    return serve.pipe(Effect.provide(proxy), withLogging(options))
+  })
 ).pipe(Command.withDescription("Serve the client that has started this, on standard input and output"))

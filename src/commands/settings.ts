@@ -44,6 +44,13 @@ export const flag = (name: string, description: string): Options.Options<boolean
     Options.withFallbackConfig(Config.boolean(variable(name)))
   )
 
+/** A switch that is on unless it is set to false. */
+export const onByDefault = (name: string, description: string): Options.Options<boolean> =>
+  Options.boolean(name).pipe(
+    Options.withDescription(`${description} (default: true) [${variable(name)}]`),
+    Options.withFallbackConfig(Config.withDefault(Config.boolean(variable(name)), true))
+  )
+
 /** An option that may come many times; in the environment its values are separated. */
 export const repeated = <A>(
   name: string,

@@ -5,7 +5,7 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as UpstreamPool from "../UpstreamPool.js"
-import { flag, optional, repeated, withDefault } from "./settings.js"
+import { flag, onByDefault, optional, repeated, withDefault } from "./settings.js"
 import * as values from "./values.js"
 
 /** What follows `--` on the command line, which no parser looks at: a command and its arguments. */
@@ -67,6 +67,18 @@ export const upstreamOptions = {
     read: values.oneOf({ inherit: "inherit", log: "log", ignore: "ignore" } as const)
   })
 }
+
+/** Whether a session goes on at an upstream that has lost it; what a command held in memory is rarely made anew. */
+export const recoveryOptions = {
+  url: onByDefault("recover", "Open another session at a server that has lost one, and go on"),
+  command: flag("recover-stdio", "Start a command that has ended anew, and go on with its session there")
+}
+
+/** Which of the two holds for an upstream. */
+export const recovers = (
+  upstream: UpstreamPool.Options,
+  given: { readonly url: boolean; readonly command: boolean }
+): boolean => ("url" in upstream ? given.url : given.command)
 
 interface Given {
   readonly url: URL | undefined

@@ -109,6 +109,9 @@ export const mayRespond = (frames: Buffer): boolean => frames.includes(ID_MEMBER
 
 const ID_MEMBER = Buffer.from('"id"')
 
+/** The same for a request, which is a message with an id and a method. */
+export const mayRequest = (frames: Buffer): boolean => frames.includes(METHOD) && frames.includes(ID_MEMBER)
+
 /**
  * Whether these frames are seen to answer a request without being read, which would cost a proxy as much as all
  * that it does of its own to relay a call. Servers write the id beside the version, at the message's beginning or

@@ -143,7 +143,7 @@ describe("an upstream that is killed", () => {
   it.scopedLive("takes the calls in flight with it, each with an error, and nothing else", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server)
+      const proxy = yield* startProxy(server, ["--multi-session", "--recover", "false"])
       const hanging = []
       for (const [, connect] of officialClients) {
         const client = yield* connect(proxy.url)

@@ -258,7 +258,7 @@ describe("an upstream that has ended a session", () => {
   it.scopedLive("is believed: the client gets its 404, and from then on the proxy's", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server)
+      const proxy = yield* startProxy(server, ["--multi-session", "--recover", "false"])
       const other = yield* initialize(proxy.url)
       const { session } = yield* initialize(proxy.url)
       yield* server.expire(server.sessions()[1] ?? "")

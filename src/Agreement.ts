@@ -1,0 +1,75 @@
+/** What a client and its server have agreed on: another session of that server has to be told, and to agree too. */
+import * as Either from "effect/Either"
+import { hasProperty, isRecord, isString } from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import type { Message } from "./Protocol.js"
+
+/** How many subscriptions are remembered. */
+const MAX_SUBSCRIPTIONS = 1_000
+
+export class Agreement {
+  private readonly uris: Set<string>
+
+  constructor(
+    /** The parameters of the client's `initialize`, as JSON. */
+    readonly initialize: string,
+    /** The revision that the server chose. */
+    readonly protocolVersion: string,
+    /** What the server declared, as JSON. */
+    readonly capabilities: string,
+    /** The level of `logging/setLevel`. */
+    public logLevel?: string,
+    subscriptions: ReadonlyArray<string> = []
+  ) {
+    this.uris = new Set(subscriptions)
+  }
+
+  /** The resources that the client has subscribed to. */
+  get subscriptions(): ReadonlyArray<string> {
+    return Array.from(this.uris)
+  }
+
+  /** Notes what a message of the client settles. True when it settles anything. */
+  note({ method, params }: Message): boolean {
+    if (method === "logging/setLevel" && hasProperty(params, "level") && isString(params.level)) {
+      this.logLevel = params.level
+      return true
+    }
+    if (!hasProperty(params, "uri") || !isString(params.uri)) return false
+    if (method === "resources/subscribe" && this.uris.size < MAX_SUBSCRIPTIONS) {
+      this.uris.add(params.uri)
+      return true
+    }
+    return method === "resources/unsubscribe" && this.uris.delete(params.uri)
+  }
+
+  /** Whether the server declared a capability, such as `tools.listChanged`. */
+  declares(...path: ReadonlyArray<string>): boolean {
+    const declared = path.reduce<unknown>(
+      (within, name) => (hasProperty(within, name) ? within[name] : undefined),
+      parsed(this.capabilities)
+    )
+    return declared !== undefined && declared !== false
+  }
+
+  /** Whether a server that declares these capabilities has all that the client was told of. */
+  holds(capabilities: unknown): boolean {
+    return includes(capabilities, parsed(this.capabilities))
+  }
+
+  /** Whether the client wants to hear of a warning. */
+  get wantsWarnings(): boolean {
+    return this.logLevel === undefined || !aboveWarning.has(this.logLevel)
+  }
+}
+
+const aboveWarning: ReadonlySet<string> = new Set(["error", "critical", "alert", "emergency"])
+
+const decode = Schema.decodeUnknownEither(Schema.parseJson())
+
+const parsed = (json: string): unknown => Either.getOrElse(decode(json), () => undefined)
+
+const includes = (all: unknown, part: unknown): boolean => {
+  if (!isRecord(part)) return part === false || all === part
+  return isRecord(all) && Object.entries(part).every(([name, value]) => includes(all[name], value))
+}

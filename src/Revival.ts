@@ -1,0 +1,78 @@
+/** How a session goes on that an earlier process has left in the store. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { Agreement } from "./Agreement.js"
+import type { Headers } from "./internal/headers.js"
+import { register, type Resources } from "./Opening.js"
+import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
+import { type CloseReason, Session } from "./Session.js"
+import type { SessionRecord } from "./SessionStore.js"
+import * as UpstreamSession from "./UpstreamSession.js"
+
+/** A revival under way, for all who wait for the same session. */
+export class Revival {
+  private readonly result = Deferred.unsafeMake<Session, ProxyError>(FiberId.none)
+
+  constructor(
+    readonly id: string,
+    /** What the request that has woken it came with: there may be credentials among it. */
+    readonly headers: Headers
+  ) {}
+
+  get revived(): Effect.Effect<Session, ProxyError> {
+    return Deferred.await(this.result)
+  }
+
+  settle(exit: Exit.Exit<Session, ProxyError>): void {
+    Deferred.unsafeDone(this.result, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
+  }
+}
+
+/** The rest of a session's life, in a scope of its own; succeeds with the reason for its end. */
+export const live = (revival: Revival, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
+  revive(revival, resources).pipe(
+    Effect.onExit((exit) => Effect.sync(() => revival.settle(exit))),
+    Effect.tap(({ client, protocolVersion, upstream }) =>
+      Effect.logInfo("session revived", { client, protocolVersion, upstream: upstream.name })
+    ),
+    Effect.tap(() => Effect.sync(() => resources.shared.telemetry.sessionRevived())),
+    Effect.flatMap(({ ended }) => Deferred.await(ended)),
+    Effect.scoped
+  )
+
+/** As a session is opened, but with a record that is there already, and without asking the upstream. */
+const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, ProxyError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const { admission, shared, terms } = resources
+      const scope = yield* Effect.scope
+      const record = yield* Effect.flatMap(restore(shared.store.get(revival.id)), found)
+      yield* admission.reserve(record.client, scope)
+      const upstream = yield* UpstreamSession.make(terms)
+      yield* restore(upstream.adopt(record.upstreamSessionId))
+      const log = yield* shared.tracker.open(record.id)
+      const { client, createdAt, id } = record
+      const session = new Session(id, client, createdAt, upstream, agreementOf(record), shared, log)
+      yield* register(session, resources, scope)
+      session.goOn(revival.headers)
+      return session
+    })
+  )
+
+const found = Option.match({
+  onNone: () => new SessionNotFound(),
+  onSome: (record: SessionRecord) => Effect.succeed(record)
+})
+
+const agreementOf = (record: SessionRecord): Agreement =>
+  new Agreement(
+    record.initialize,
+    record.protocolVersion,
+    record.capabilities,
+    record.logLevel,
+    record.subscriptions
+  )

@@ -1,0 +1,13 @@
+/** How long to wait before another attempt. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+
+const FIRST_DELAY = 200
+const LONGEST_DELAY = 30_000
+
+/** Exponential from 200 ms to 30 s, with full jitter, after so many failures in a row; `least` is in milliseconds. */
+export const backoff = (failures: number, least = 0): Effect.Effect<Duration.Duration> =>
+  Effect.map(Random.next, (random) =>
+    Duration.millis(least + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
+  )
