@@ -1,6 +1,6 @@
 import { expect, it } from "@effect/vitest"
 import { SessionRecord, layerMemory } from "../src/SessionStore.js"
-import { sessionStoreContract } from "./fixtures/sessionStoreContract.js"
+import { sessionStoreContract } from "../src/testing.js"
 
 sessionStoreContract("layerMemory", layerMemory)
 
