@@ -5,17 +5,15 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { type Bounds, Ledger, type Sums } from "./EventTracker/Ledger.js"
+import * as Ledger from "./EventTracker/Ledger.js"
 import { MemoryLog } from "./EventTracker/MemoryLog.js"
 import type { SessionLog } from "./EventTracker/SessionLog.js"
 import type { StoreError } from "./ProxyError.js"
-import { Telemetry } from "./Telemetry.js"
 
 export type { KeptEvent, Place, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 
-export interface Options extends Bounds {
+export interface Options extends Ledger.Bounds {
   /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */
   readonly retention: Duration.DurationInput
   /**
@@ -44,34 +42,24 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
 
     /**
      * The log of a session, until it is closed or suspended, with what an earlier process has left there; `undefined`
-     * where nothing is kept (`maxEvents` 0), and streams are relayed as they are.
+     * where nothing is kept (`maxEvents` 0), and streams are relayed as they are. A session has one at a time.
      */
     readonly open: (session: string) => Effect.Effect<SessionLog | undefined, StoreError>
 
     /** How much is kept at present. */
-    readonly size: () => Sums
+    readonly size: () => Ledger.Sums
   }
 >() {}
 
-/** How often to look for streams whose time is over. */
-const INTERVAL = Duration.seconds(1)
-
 /** A tracker in this process's memory. */
 export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"], never, Scope.Scope> =>
-  Effect.gen(function* () {
-    const clock = yield* Effect.clock
-    const ledger = new Ledger(options, clock, Duration.toMillis(options.retention), yield* Telemetry)
-    yield* Effect.sync(() => ledger.sweep()).pipe(
-      Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
-      Effect.schedule(Schedule.spaced(INTERVAL)),
-      Effect.forkScoped
-    )
-    return EventTracker.of({
+  Effect.map(Ledger.make(options, Duration.toMillis(options.retention)), (ledger) =>
+    EventTracker.of({
       options,
       open: () => Effect.sync(() => (options.maxEvents === 0 ? undefined : new MemoryLog(ledger))),
       size: () => ledger.sums
     })
-  })
+  )
 
 /** Events end with the process. */
 export const layerMemory = (options?: Partial<Options>): Layer.Layer<EventTracker> =>

@@ -1,7 +1,11 @@
 /** What all logs hold together: the bounds, and what goes first at each. */
 import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import { Fifo, type Queued } from "../internal/fifo.js"
-import type { Listener } from "../Telemetry.js"
+import { type Listener, Telemetry } from "../Telemetry.js"
 import type { MemoryStream } from "./MemoryStream.js"
 import type { KeptEvent } from "./SessionLog.js"
 
@@ -127,3 +131,18 @@ export class Ledger {
     this.telemetry.evicted()
   }
 }
+
+/** How often to look for streams whose time is over. */
+const INTERVAL = Duration.seconds(1)
+
+/** A ledger that lets go of what was delivered whole so many milliseconds ago. */
+export const make = (bounds: Bounds, retention: number): Effect.Effect<Ledger, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const ledger = new Ledger(bounds, yield* Effect.clock, retention, yield* Telemetry)
+    yield* Effect.sync(() => ledger.sweep()).pipe(
+      Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
+      Effect.schedule(Schedule.spaced(INTERVAL)),
+      Effect.forkScoped
+    )
+    return ledger
+  })

@@ -126,7 +126,6 @@ export class MemoryStream implements StreamLog, Bagged {
   skip(): void {
     this.newest++
     this.clear()
-    this.owner.changed(this)
   }
 
   get beforeOldest(): number {
@@ -179,6 +178,7 @@ export class MemoryStream implements StreamLog, Bagged {
     for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
     this.events.length = 0
     this.gone = 0
+    this.owner.changed(this)
   }
 
   private add(frame: Buffer, upstreamId: string | undefined): Logged {
