@@ -23,7 +23,7 @@ export const make: Effect.Effect<SessionStore["Type"], StoreError, SqliteFile> =
   const rows = yield* file.attempt(() => statements(file))
   /** The activity of every record in the file, for nobody else writes there. */
   const known = yield* file.attempt(
-    () => new Map(rows.all().map((record) => [record.id, activityOf(record)]))
+    () => new Map<string, Activity>(rows.activities().map(({ id, ...activity }) => [id, activity]))
   )
   const touched = new Map<string, Activity>()
 
@@ -146,6 +146,7 @@ const Row = Schema.Struct({
 })
 
 const decode = Schema.decodeUnknownSync(Schema.Array(Row))
+const decodeActivities = Schema.decodeUnknownSync(Schema.Array(Row.pick("id", "lastActiveAt", "timeToLive")))
 
 const statements = ({ prepare }: SqliteFile["Type"]) => {
   const columns = Object.keys(Row.fields)
@@ -161,6 +162,7 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
           })
       )
   }
+  const activities = prepare("SELECT id, lastActiveAt, timeToLive FROM sessions")
   const insert = prepare(
     `INSERT INTO sessions (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`
   )
@@ -171,6 +173,7 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
   const touch = prepare("UPDATE sessions SET lastActiveAt = ? WHERE id = ?")
   const remove = prepare("DELETE FROM sessions WHERE id = ?")
   return {
+    activities: () => decodeActivities(activities.all()),
     all: select("ORDER BY number"),
     one: select("WHERE id = ?"),
     byUpstream: select("WHERE upstream = ? AND upstreamSessionId = ?"),
