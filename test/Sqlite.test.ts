@@ -7,7 +7,7 @@ import { SessionStore } from "../src/SessionStore.js"
 import * as Sqlite from "../src/Sqlite.js"
 import { bundle } from "./fixtures/bundle.js"
 import { spawnNode } from "./fixtures/Child.js"
-import { makeFolder } from "./fixtures/folder.js"
+import { inMemory } from "./fixtures/sqlite.js"
 
 const writer = fileURLToPath(new URL("fixtures/sqliteWriter.ts", import.meta.url))
 
@@ -18,7 +18,7 @@ it.scopedLive(
   "a hundred processes killed while they write lose nothing that they said they had stored, and give no event id twice",
   () =>
     Effect.gen(function* () {
-      const folder = yield* makeFolder("crash")
+      const folder = yield* inMemory
       const script = yield* bundle(writer, folder)
       const path = join(folder, "sessions.db")
       const created = new Set<string>()

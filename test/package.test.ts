@@ -42,13 +42,16 @@ const strict = {
 const all = `
 import * as Admin from "shadowcat/Admin"
 import * as Prometheus from "shadowcat/Prometheus"
-import { ForwardProxy, Protocol, ProxyError, Telemetry, Upstream } from "shadowcat"
+import * as Sqlite from "shadowcat/Sqlite"
+import { EventTracker, ForwardProxy, Protocol, ProxyError, SessionStore, Telemetry, Upstream } from "shadowcat"
 import { Layer } from "effect"
 
 export const observed = Admin.layer({ port: 0 }).pipe(
   Layer.provideMerge(ForwardProxy.layerHttp({ url: new URL("http://127.0.0.1:1/mcp") })),
   Layer.provide(Prometheus.layer)
 )
+export const durable: Layer.Layer<SessionStore.SessionStore | EventTracker.EventTracker, ProxyError.StoreError> =
+  Sqlite.layer({ path: "sessions.db", sync: "full", maxEvents: 10 })
 export const pass = (lease: Upstream.Lease, error: ProxyError.ProxyError, outcome: Telemetry.Outcome): string =>
   [lease.name, error.message, outcome, Protocol.SESSION_ID].join()
 `
@@ -62,7 +65,9 @@ it.scopedLive(
       const tarball = readdirSync(folder)[0] ?? ""
       const files = (yield* run(folder, "tar", "-tzf", tarball)).trim().split("\n")
       expect(files).toEqual(expect.arrayContaining(["package/LICENSE", "package/dist/lib/index.d.ts"]))
-      expect(files.filter((file) => /test|\.map$|\.ts$/.test(file) && !file.endsWith(".d.ts"))).toEqual([])
+      expect(files.filter((file) => /\btest\b|\.map$|\.ts$/.test(file) && !file.endsWith(".d.ts"))).toEqual(
+        []
+      )
 
       writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }))
       // Compiled with what is here, against nothing but what the package itself asks for.
@@ -93,6 +98,14 @@ it.scopedLive(
       expect(names.trim().split(",")).toEqual(
         expect.arrayContaining(["ForwardProxy", "Sessions", "SessionStore", "UpstreamPool"])
       )
+      const stored = `
+        import * as Sqlite from "shadowcat/Sqlite"
+        import { SessionStore } from "shadowcat"
+        import { Effect } from "effect"
+        const count = Effect.flatMap(SessionStore.SessionStore, ({ count }) => count)
+        console.log(await Effect.runPromise(Effect.provide(count, Sqlite.layer({ path: "sessions.db" }))))
+      `
+      expect((yield* run(folder, "node", "--input-type=module", "-e", stored)).trim()).toBe("0")
       expect(yield* run(folder, "node_modules/.bin/shadowcat", "--version")).toMatch(/^\d+\.\d+\.\d+\s*$/)
     }),
   180_000

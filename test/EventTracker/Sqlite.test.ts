@@ -15,10 +15,9 @@ import { layer as layerSessions } from "../../src/SessionStore/Sqlite.js"
 import { SessionStore } from "../../src/SessionStore.js"
 import * as SqliteFile from "../../src/SqliteFile.js"
 import { eventTrackerContract } from "../../src/testing.js"
-import { makeFolder } from "../fixtures/folder.js"
 import { record } from "../fixtures/records.js"
 import { repeat } from "../fixtures/repeat.js"
-import { overNewFile } from "../fixtures/sqlite.js"
+import { inMemory, overNewFile } from "../fixtures/sqlite.js"
 
 eventTrackerContract("Sqlite.layer", (options) => overNewFile(layer(options)))
 
@@ -82,7 +81,7 @@ const start = (path: string, options: Partial<Options>): Effect.Effect<Part, nev
 /** A process's part on a file of its own, with the record of a session `a`. */
 const begin = (options: Partial<Options> = {}): Effect.Effect<Part, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const part = yield* start(join(yield* makeFolder("sqlite"), "sessions.db"), options)
+    const part = yield* start(join(yield* inMemory, "sessions.db"), options)
     yield* Effect.orDie(part.store.create(record("a", { timeToLive: Infinity })))
     return part
   })
@@ -380,5 +379,5 @@ it.scoped.prop(
         client.find()
       })
     ),
-  { fastCheck: { numRuns: 100 } }
+  { fastCheck: { numRuns: 100 }, timeout: 60_000 }
 )
