@@ -9,9 +9,11 @@ import * as SessionStore from "./SessionStore.js"
 import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
+/** The upstream, and what differs from the defaults, over stores of your own. */
+export type HttpOptionsOver = UpstreamPool.Options & Partial<HttpFront.Options & Sessions.Options>
+
 /** The upstream, and what differs from the defaults. */
-export type HttpOptions = UpstreamPool.Options &
-  Partial<HttpFront.Options & Sessions.Options & EventTracker.Options>
+export type HttpOptions = HttpOptionsOver & Partial<EventTracker.Options>
 
 /** The upstream, and what differs from the defaults. */
 export type StdioOptions = UpstreamPool.Options &
@@ -30,11 +32,17 @@ export type Services =
  * the layers by hand, as this does.
  */
 export const layerHttp = (options: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
+  layerHttpOver(Layer.merge(EventTracker.layerMemory(options), SessionStore.layerMemory), options)
+
+/** The same over stores of your own, such as those of `shadowcat/Sqlite`. */
+export const layerHttpOver = <E>(
+  stores: Layer.Layer<EventTracker.EventTracker | SessionStore.SessionStore, E>,
+  options: HttpOptionsOver
+): Layer.Layer<HttpFront.HttpFront | Services, ListenError | E> =>
   HttpFront.layer(options).pipe(
     Layer.provideMerge(Sessions.layer({ ...recovery(options), ...options })),
-    Layer.provideMerge(EventTracker.layerMemory(options)),
     Layer.provideMerge(UpstreamPool.layer(options)),
-    Layer.provideMerge(SessionStore.layerMemory)
+    Layer.provideMerge(stores)
   )
 
 /** Unless told, sessions are recovered at a server: what a command held in memory is rarely made anew. */

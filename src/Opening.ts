@@ -8,10 +8,11 @@ import * as Scope from "effect/Scope"
 import type { Admission } from "./Admission.js"
 import { Agreement } from "./Agreement.js"
 import type { Answer, Leave } from "./Answer.js"
+import type { SessionLog } from "./EventTracker.js"
 import { relay } from "./Initialize.js"
 import { hasType, streaming, toClient } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
-import { BadRequest, type ProxyError, ShuttingDown, UpstreamError } from "./ProxyError.js"
+import { BadRequest, type ProxyError, ShuttingDown, type StoreError, UpstreamError } from "./ProxyError.js"
 import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
 import { SessionRecord } from "./SessionStore.js"
 import { isSuspended, type Request, type Sink } from "./Upstream.js"
@@ -142,7 +143,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       return yield* Effect.gen(function* () {
         const agreement = new Agreement(initialize, protocolVersion, yield* asJson(capabilities))
         const { client, id } = opening
-        const log = yield* shared.tracker.open(id)
+        const log = yield* openLog(id, shared)
         const now = shared.clock.unsafeCurrentTimeMillis()
         const session = new Session(id, client, now, upstream, agreement, shared, log)
         yield* Effect.catchTag(shared.store.create(recordOf(session, shared)), "SessionExists", Effect.die)
@@ -150,6 +151,15 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
         return { session, leave: session.begin(held, request, answer) }
       }).pipe(Effect.tapError(() => Effect.sync(() => held.abort())))
     })
+  )
+
+/** The log of a session's streams. It ends with the scope: for good, or in this process alone. */
+export const openLog = (
+  id: string,
+  { tracker }: Shared
+): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
+  Effect.acquireRelease(tracker.open(id), (log, exit) =>
+    Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
   )
 
 /**

@@ -7,7 +7,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { Agreement } from "./Agreement.js"
 import type { Headers } from "./internal/headers.js"
-import { register, type Resources } from "./Opening.js"
+import { openLog, register, type Resources } from "./Opening.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
 import { type CloseReason, Session } from "./Session.js"
 import type { SessionRecord } from "./SessionStore.js"
@@ -54,7 +54,7 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
       yield* admission.reserve(record.client, scope)
       const upstream = yield* UpstreamSession.make(terms)
       yield* restore(upstream.adopt(record.upstreamSessionId))
-      const log = yield* shared.tracker.open(record.id)
+      const log = yield* openLog(record.id, shared)
       const { client, createdAt, id } = record
       const session = new Session(id, client, createdAt, upstream, agreementOf(record), shared, log)
       yield* register(session, resources, scope)

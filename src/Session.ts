@@ -226,7 +226,7 @@ export class Session implements Owner, Fed, Heir {
       else exchange.cut(why)
     }
     this.feed?.cut(why)
-    this.resumable?.close(isSuspended)
+    this.resumable?.close()
   }
 
   keep(upstreamSessionId: string | undefined): Effect.Effect<void> {

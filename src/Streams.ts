@@ -160,11 +160,9 @@ export class Streams {
     for (const delivery of [...this.answers, ...this.standalone]) delivery.suspend()
   }
 
-  /** Ends everything: nobody can come back, unless it is to another process. */
-  close(isSuspended: boolean): void {
+  /** Ends everything: nobody can come back. */
+  close(): void {
     for (const delivery of [...this.answers, ...this.standalone]) delivery.dismiss()
-    if (isSuspended) this.log.suspend()
-    else this.log.close()
   }
 
   private delivery(log: StreamLog, upstream: Source): Delivery {

@@ -9,6 +9,7 @@ import { HttpFront } from "../HttpFront.js"
 import { Sessions } from "../Sessions.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
+import { storeOptions, storesOf } from "./store.js"
 import { flag, optional, repeated, withDefault } from "./settings.js"
 import { recoveryOptions, recovers, upstreamOf, upstreamOptions } from "./upstream.js"
 import * as values from "./values.js"
@@ -16,6 +17,7 @@ import * as values from "./values.js"
 const options = {
   upstream: upstreamOptions,
   recovery: recoveryOptions,
+  store: storeOptions,
   multiSession: flag(
     "multi-session",
     "Serve many sessions at once. Without it there is one at a time, and the process ends with it"
@@ -139,7 +141,7 @@ const options = {
 }
 
 /** The admin API takes longer to load than everything else. */
-const withAdmin = (port: number, proxy: ReturnType<typeof ForwardProxy.layerHttp>) =>
+const withAdmin = <E>(port: number, proxy: ReturnType<typeof ForwardProxy.layerHttpOver<E>>) =>
   Layer.unwrapEffect(
     Effect.promise(async () => {
       const [Admin, Prometheus] = await Promise.all([
@@ -164,10 +166,10 @@ const serve = Effect.gen(function* () {
   yield* sessions.over
 })
 
-export const forwardHttp = Command.make("http", options, ({ adminPort, recovery, upstream, ...options }) =>
+export const forwardHttp = Command.make("http", options, ({ adminPort, recovery, store, upstream, ...options }) =>
   Effect.flatMap(upstreamOf(upstream), (upstream) => {
     const recover = recovers(upstream, recovery)
-    const proxy = ForwardProxy.layerHttp({ ...options, ...upstream, recover })
+    const proxy = ForwardProxy.layerHttpOver(storesOf(store, options), { ...options, ...upstream, recover })
     return serve.pipe(
       Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
       withLogging(options)

@@ -134,3 +134,12 @@ export const origin: Reader<string> = (text) =>
   text === "*" || (URL.canParse(text) && new URL(text).origin === text.toLowerCase())
     ? Either.right(text)
     : Either.left("an origin such as https://app.example.com, or * for all")
+
+/** Where sessions are kept. */
+export type Store = { readonly type: "memory" } | { readonly type: "sqlite"; readonly path: string }
+
+export const store: Reader<Store> = (text) => {
+  if (text === "memory") return Either.right({ type: "memory" })
+  const path = /^sqlite:(.+)$/.exec(text)?.[1]
+  return path === undefined ? Either.left("memory or sqlite:PATH") : Either.right({ type: "sqlite", path })
+}
