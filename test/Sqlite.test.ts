@@ -63,5 +63,5 @@ it.scopedLive(
       expect(removed.size).toBeGreaterThan(50)
       expect(new Set(issued).size).toBe(issued.length)
     }),
-  60_000
+  180_000
 )
