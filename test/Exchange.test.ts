@@ -812,7 +812,8 @@ describe("whatever happens to an exchange", () => {
           yield* step(started)
         }
         exchange.cut(new ShuttingDown())
-        owner.resumable?.close(false)
+        owner.resumable?.close()
+        owner.resumable?.log.close()
         expect(owner.settlements).toEqual([exchange])
         expect(owner.resumptions.size).toBe(0)
         expect(owner.ledger?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })

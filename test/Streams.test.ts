@@ -445,7 +445,8 @@ describe("whatever comes, breaks and is let go of", () => {
             judge(lane.client, lane.sent)
             expect(lane.client.answer.violations).toEqual([])
           }
-          streams.close(false)
+          streams.close()
+          streams.log.close()
           expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
         })
     )

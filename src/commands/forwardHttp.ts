@@ -166,15 +166,18 @@ const serve = Effect.gen(function* () {
   yield* sessions.over
 })
 
-export const forwardHttp = Command.make("http", options, ({ adminPort, recovery, store, upstream, ...options }) =>
-  Effect.flatMap(upstreamOf(upstream), (upstream) => {
-    const recover = recovers(upstream, recovery)
-    const proxy = ForwardProxy.layerHttpOver(storesOf(store, options), { ...options, ...upstream, recover })
-    return serve.pipe(
-      Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
-      withLogging(options)
-    )
-  })
+export const forwardHttp = Command.make(
+  "http",
+  options,
+  ({ adminPort, recovery, store, upstream, ...options }) =>
+    Effect.flatMap(upstreamOf(upstream), (upstream) => {
+      const recover = recovers(upstream, recovery)
+      const proxy = ForwardProxy.layerHttpOver(storesOf(store, options), { ...options, ...upstream, recover })
+      return serve.pipe(
+        Effect.provide(adminPort === undefined ? proxy : withAdmin(adminPort, proxy)),
+        withLogging(options)
+      )
+    })
 ).pipe(
   Command.withDescription("Serve MCP over Streamable HTTP, each client with an upstream session of its own")
 )
