@@ -111,9 +111,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   start(send: (sink: Sink) => Abort): void {
     this.enter()
     const abort = send(this)
-    // It may be over already, and given up where that was not possible yet.
+    // It may be over already, and given up where that was not possible yet; or broken, and going on elsewhere.
     if (this.isOver) abort()
-    else this.abort = abort
+    else this.abort ??= abort
   }
 
   /** Answers in the upstream's place. */

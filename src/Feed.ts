@@ -157,7 +157,7 @@ export class Feed implements Sink, Flow, Awaiting {
     this.asking = asking
     this.startedAt = performance.now()
     const abort = send(this)
-    if (this.isAsked) this.abort = abort
+    if (this.isAsked) this.abort ??= abort
     else abort()
   }
 

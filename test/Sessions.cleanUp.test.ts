@@ -7,6 +7,9 @@ import { seededLeaks } from "./fixtures/seededLeaks.js"
 
 const numRuns = 300
 
+/** Some faults show in few runs. */
+const enough = 2_000
+
 describe("whatever happens, in whatever order", () => {
   it.effect.prop(
     "everything is released exactly once, and every client is told one ending",
@@ -21,7 +24,7 @@ describe("the property finds what is seeded", () => {
     Effect.gen(function* () {
       const property = FastCheck.asyncProperty(run, (run) => Effect.runPromise(cleansUp(run, parts())))
       const { counterexample, errorInstance } = yield* Effect.promise(() =>
-        FastCheck.check(property, { numRuns, endOnFailure: true })
+        FastCheck.check(property, { numRuns: enough, endOnFailure: true })
       )
       expect(counterexample).not.toBeNull()
       expect(String(errorInstance)).toMatch(named)
