@@ -21,9 +21,11 @@ export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
   test: {
     include: ["test/**/*.test.ts"],
-    setupFiles: ["test/fixtures/seed.ts"],
+    setupFiles: ["test/fixtures/seed.ts", "test/fixtures/testers.ts"],
     sequence: { sequencer: LongestFirst },
     pool: "forks",
+    // A process takes file after file: to load Effect and the SDKs anew would take longer than what most files do.
+    isolate: false,
     poolOptions: { forks: { minForks: 1, maxForks: 2, execArgv: ["--expose-gc"] } },
     testTimeout: 30_000,
     hookTimeout: 30_000
