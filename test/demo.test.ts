@@ -79,12 +79,14 @@ describe.concurrent("scripts/demo", { timeout: 60_000 }, () => {
       expect(Number.parseInt(cell("calls"), 10)).toBeGreaterThan(20)
       expect(cell("errors")).toMatch(/^0 /)
       for (const title of ["p50", "p99"]) expect(cell(title)).toMatch(/^\d+(\.\d)? ms /)
+      expect(cell("went on")).toMatch(/^20 /)
+      expect(cell("interrupted")).toMatch(/^\d+ +of \d+ calls meanwhile/)
       expect(cell("memory")).toMatch(/^\d+ MB /)
       expect(cell("shutdown")).toMatch(/ code 0, 4 sessions still open$/)
       expect(cell("sockets left")).toMatch(/^0 /)
       // They have been counted at all: each client has at least its stream.
       expect(Number(/(\d+) at the peak/.exec(cell("sockets left"))?.[1])).toBeGreaterThanOrEqual(20)
-      expect(cell("sessions left")).toMatch(/^0 .* 20 /)
+      expect(cell("sessions left")).toMatch(/^4 .* of the 20 it issued: the 4 still open/)
       // No terminal, so nothing is rewritten.
       for (const control of ["\r", "\u001b"]) expect(demo.stderr()).not.toContain(control)
     })
@@ -191,7 +193,8 @@ describe("the verdict", () => {
     memory: undefined,
     proxy: { ending: 0, ms: 10 },
     sockets: { left: 0, peak: 30 },
-    upstream: { issued: 10, left: 0 }
+    upstream: { issued: 10, left: 2 },
+    second: { wentOn: 10, firstError: undefined, sessions: 10, interrupted: 3, calls: 20 }
   }
 
   it("is silent when all is as it should be", () => {
@@ -210,8 +213,16 @@ describe("the verdict", () => {
     [{ proxy: { ending: 1, ms: 10 } }, "the proxy's exit after SIGTERM: code 1"],
     [{ proxy: { ending: undefined, ms: 10 } }, "the proxy's exit after SIGTERM: not in time"],
     [{ sockets: { left: 1, peak: 30 } }, "sockets left here: 1"],
-    [{ upstream: { issued: 11, left: 0 } }, "the demo server issued 11 sessions for 10 clients"],
-    [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3"],
+    [{ upstream: { issued: 11, left: 2 } }, "the demo server issued 11 sessions for 10 clients"],
+    [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3, not the 2 that are stored"],
+    [
+      { second: { wentOn: 9, firstError: "oh", sessions: 10, interrupted: 0, calls: 0 } },
+      "1 of 10 sessions did not go on, the first: oh"
+    ],
+    [
+      { second: { wentOn: 10, firstError: undefined, sessions: 9, interrupted: 0, calls: 0 } },
+      "the proxy had 9 sessions for 10 clients after it was started again"
+    ],
     [{ upstream: { children: { atOnce: 9, left: 0 } } }, "there were 9 child processes for 10 clients"],
     [{ upstream: { children: { atOnce: 10, left: 1 } } }, "child processes left: 1"]
   ]

@@ -26,6 +26,8 @@ export interface Server {
   /** Fails as soon as the server ends by itself, and never succeeds. */
   readonly endedEarly: Effect.Effect<never, DemoFailure>
   readonly terminate: Effect.Effect<void>
+  /** Kills it, as is meant to happen, and waits for its end. */
+  readonly kill: Effect.Effect<void>
 }
 
 const guard = fileURLToPath(new URL("guard.js", import.meta.url))
@@ -76,10 +78,15 @@ export const startServer = (options: ServerOptions): Effect.Effect<Server, DemoF
         })
     )
 
+    let isKilled = false
     const endedEarly = Effect.flatMap(Deferred.await(ended), (ending) =>
-      Effect.fail(
-        new DemoFailure({ message: `${options.name} ended by itself (${ending}) and last said: ${lastSaid}` })
-      )
+      isKilled
+        ? Effect.never
+        : Effect.fail(
+            new DemoFailure({
+              message: `${options.name} ended by itself (${ending}) and last said: ${lastSaid}`
+            })
+          )
     )
     const url = yield* Deferred.await(listens).pipe(
       Effect.raceFirst(endedEarly),
@@ -94,6 +101,11 @@ export const startServer = (options: ServerOptions): Effect.Effect<Server, DemoF
       pid: child.pid ?? 0,
       ended: Deferred.await(ended),
       endedEarly,
-      terminate: Effect.sync(() => child.kill("SIGTERM"))
+      terminate: Effect.sync(() => child.kill("SIGTERM")),
+      kill: Effect.suspend(() => {
+        isKilled = true
+        child.kill("SIGKILL")
+        return Effect.asVoid(Deferred.await(ended))
+      })
     }
   })

@@ -12,8 +12,8 @@ const rota = [echo, sum, sampling, echo, sum]
  */
 const longestThought = (seconds: number): number => Math.min(1_000, seconds * 125)
 
-/** Lets one client call, short calls one after the other beside a long one, until so many seconds have passed. */
-const life = (client: Client, seconds: number, tally: Tally): Effect.Effect<void> =>
+/** Lets one client call, short calls one after the other beside long ones, until so many seconds have passed. */
+const life = (client: Client, seconds: number, tally: Tally, hasLongCalls: boolean): Effect.Effect<void> =>
   Effect.suspend(() => {
     const end = performance.now() + seconds * 1000
     let number = 0
@@ -36,13 +36,19 @@ const life = (client: Client, seconds: number, tally: Tally): Effect.Effect<void
       const call = rota[turn++ % rota.length] ?? echo
       return Effect.delay(make(call, call !== sampling), Math.random() * longestThought(seconds))
     })
+    if (!hasLongCalls) return short
     const long = make(longOperation(Math.min(2, seconds / 2)), false)
     return Effect.all([short, untilTheEnd(() => long)], { concurrency: "unbounded", discard: true })
   })
 
 /** Lets all clients call at the same time. */
-export const load = (clients: ReadonlyArray<Client>, seconds: number, tally: Tally): Effect.Effect<void> =>
-  Effect.forEach(clients, (client) => life(client, seconds, tally), {
+export const load = (
+  clients: ReadonlyArray<Client>,
+  seconds: number,
+  tally: Tally,
+  hasLongCalls = true
+): Effect.Effect<void> =>
+  Effect.forEach(clients, (client) => life(client, seconds, tally, hasLongCalls), {
     concurrency: "unbounded",
     discard: true
   })

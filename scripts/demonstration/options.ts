@@ -15,7 +15,8 @@ const defaults = { clients: 100, clientsOverStdio: 30, seconds: 8 }
 export const usage = `usage: scripts/demo [options]
 
 Starts the official demo server and shadowcat before it, lets official clients of both lines (1.x and 2.x) call
-tools through it all at once, checks that each gets its own answers, and says what is left when all have ended.
+tools through it all at once, checks that each gets its own answers, kills the demo server and then the proxy, shows
+that every session goes on when they are back, and says what is left when all have ended.
 
   --clients N   how many clients there are at once (1 to 500, default ${defaults.clients}, with --stdio ${defaults.clientsOverStdio})
   --seconds N   how long they go on calling (1 to 600, default ${defaults.seconds})

@@ -1,5 +1,6 @@
 /** What the demo found, as a table and as a verdict. */
 import type { Ending } from "./children.js"
+import type { SecondAct } from "./secondAct.js"
 
 export interface Findings {
   readonly clients: number
@@ -18,6 +19,8 @@ export interface Findings {
   readonly proxy: { readonly ending: Ending | undefined; readonly ms: number }
   readonly sockets: { readonly left: number; readonly peak: number }
   readonly upstream: HttpFindings | StdioFindings
+  /** Absent where the demo server is a command. */
+  readonly second: SecondAct | undefined
 }
 
 /** The sessions of one demo server. */
@@ -47,6 +50,7 @@ export const table = (found: Findings): string => {
     ...(memory === undefined
       ? []
       : [["memory", `${memory.toFixed(0)} MB`, "the most that the proxy has had (resident set)"] as const]),
+    ...secondRows(found.second),
     [
       "shutdown",
       milliseconds(proxy.ms),
@@ -57,7 +61,7 @@ export const table = (found: Findings): string => {
       count(sockets.left),
       `TCP connections of the clients' process, ${sockets.peak} at the peak`
     ],
-    ...upstreamRows(upstream)
+    ...upstreamRows(upstream, found.vanished)
   ]
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
   return rows
@@ -67,11 +71,30 @@ export const table = (found: Findings): string => {
     .join("\n")
 }
 
+const secondRows = (
+  second: SecondAct | undefined
+): ReadonlyArray<readonly [title: string, value: string, note: string]> =>
+  second === undefined
+    ? []
+    : [
+        [
+          "went on",
+          count(second.wentOn),
+          "clients, each in its session, after the demo server and then the proxy were killed (SIGKILL)"
+        ],
+        [
+          "interrupted",
+          count(second.interrupted),
+          `of ${count(second.calls)} calls meanwhile: in flight at a killing, or while there was no proxy`
+        ]
+      ]
+
 const upstreamRows = (
-  upstream: Findings["upstream"]
+  upstream: Findings["upstream"],
+  vanished: number
 ): ReadonlyArray<readonly [title: string, value: string, note: string]> => {
   if ("issued" in upstream) {
-    const note = `at the demo server, asked for each of the ${upstream.issued} it issued`
+    const note = `at the demo server, of the ${upstream.issued} it issued: the ${vanished} still open, for the proxy's next start`
     return [["sessions left", count(upstream.left), note]]
   }
   const { children } = upstream
@@ -89,10 +112,16 @@ const ended = (ending: Ending | undefined): string =>
 
 /** What went wrong, in one line; undefined when nothing did. */
 export const verdict = (found: Findings): string | undefined => {
-  const { clients, proxy, sessions, sockets, upstream, vanished } = found
+  const { clients, proxy, second, sessions, sockets, upstream, vanished } = found
   const wrong = [
     found.errors > 0 &&
       `${count(found.errors)} of ${count(found.calls)} calls failed, the first: ${found.firstError}`,
+    second !== undefined &&
+      second.wentOn < clients &&
+      `${clients - second.wentOn} of ${clients} sessions did not go on, the first: ${second.firstError}`,
+    second !== undefined &&
+      second.sessions !== clients &&
+      `the proxy had ${second.sessions} sessions for ${clients} clients after it was started again`,
     sessions.atOnce !== clients && `the proxy had ${sessions.atOnce} sessions for ${clients} clients`,
     sessions.afterDeletes !== vanished &&
       `the proxy had ${sessions.afterDeletes} sessions after the DELETEs, not ${vanished}`,
@@ -104,7 +133,9 @@ export const verdict = (found: Findings): string | undefined => {
       `there were ${upstream.children?.atOnce} child processes for ${clients} clients`,
     proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${ended(proxy.ending)}`,
     sockets.left > 0 && `sockets left here: ${sockets.left}`,
-    "issued" in upstream && upstream.left > 0 && `sessions left at the demo server: ${upstream.left}`,
+    "issued" in upstream &&
+      upstream.left !== vanished &&
+      `sessions left at the demo server: ${upstream.left}, not the ${vanished} that are stored`,
     "children" in upstream &&
       (upstream.children?.left ?? 0) > 0 &&
       `child processes left: ${upstream.children?.left}`

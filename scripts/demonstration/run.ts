@@ -11,6 +11,7 @@ import { peakMemory } from "./memory.js"
 import type { Options } from "./options.js"
 import { makeProgress, type Progress } from "./progress.js"
 import type { Findings } from "./report.js"
+import { secondAct } from "./secondAct.js"
 import { type Servers, startServers, stop } from "./servers.js"
 import { countSockets } from "./sockets.js"
 import { Tally } from "./tally.js"
@@ -22,7 +23,7 @@ const vanishingEvery = 5
 const vanishes = ({ number }: Client): boolean => number % vanishingEvery === vanishingEvery - 1
 
 /** What all but the load may take: generous, for the machine may be busy, and within what the demo promises. */
-const secondsForTheRest = 18
+const secondsForTheRest = 30
 const secondsToStartChildren = 30
 
 /** How many clients connect at once where each has a child that has to start: a client does not wait for long. */
@@ -94,11 +95,12 @@ const leftAt = (
   })
 
 const use = (
-  { proxy, upstream }: Servers,
+  servers: Servers,
   { clients: count, seconds, stdio }: Options,
   progress: Progress
 ): Effect.Effect<Used, DemoFailure, Scope.Scope> =>
   Effect.gen(function* () {
+    const { proxy, upstream } = servers
     progress.begin(`connecting ${count} clients`)
     const connecting = Array.from({ length: count }, (_, number) => connect(proxy.url, number))
     const clients = yield* atOnce(connecting, stdio ? connectingOverStdio : "unbounded")
@@ -122,6 +124,8 @@ const use = (
       )
     )
 
+    const second = "server" in upstream ? yield* secondAct(servers, upstream, clients, progress) : undefined
+
     progress.begin("ending the clients")
     const leaving = clients.filter((client) => !vanishes(client))
     yield* atOnce(leaving.map(({ endSession }) => endSession))
@@ -133,6 +137,7 @@ const use = (
       children,
       sessions: { atOnce: sessions, afterDeletes: yield* liveSessions(proxy.url) },
       vanished,
+      second,
       seconds,
       calls: tally.calls,
       errors: tally.errors,
