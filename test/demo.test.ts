@@ -11,8 +11,8 @@ import { officialClients } from "./fixtures/Clients.js"
 
 const script = fileURLToPath(new URL("../scripts/demo", import.meta.url))
 
-/** A busy machine takes long to start three programs. */
-const patience = 30_000
+/** A busy machine takes long to start five programs. */
+const patience = 60_000
 
 interface Demo {
   readonly stdout: () => string
@@ -64,7 +64,7 @@ const startDemo = (args: ReadonlyArray<string>): Effect.Effect<Demo, never, Scop
 
 const isThere = (pid: number) => existsSync(`/proc/${pid}`)
 
-describe.concurrent("scripts/demo", { timeout: 60_000 }, () => {
+describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
   it.scopedLive("lets the clients call, and shows what they met and that nothing is left", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--seconds", "1", "--clients", "20"])

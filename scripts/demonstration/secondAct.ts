@@ -23,8 +23,8 @@ export interface SecondAct {
 }
 
 /** How long the clients call around each killing, in seconds, and how much of that has passed then. */
-const seconds = 3
-const before = 1
+const seconds = 2
+const before = 0.5
 
 /** A number that no call of the first act has. */
 const lastCall = 1_000_000
