@@ -105,8 +105,10 @@ export class Attempt implements Sink {
 
   head(status: number, headers: Headers, flow: Flow): void {
     if (this.isGivenUp) return
-    if (status < 400) this.session.answered()
-    else if (this.isInSession && (status === 404 || status === 400)) {
+    // That a stream can be had says little: a child that ends again and again gives one each time.
+    if (status < 400) {
+      if (this.request.method === "POST") this.session.answered()
+    } else if (this.isInSession && (status === 404 || status === 400)) {
       // A 404 to a GET may as well come from a server that has no such stream.
       this.isDenied = status === 404 && this.request.method === "POST"
       if (this.session.recovers) {
