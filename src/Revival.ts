@@ -20,7 +20,9 @@ export class Revival {
   constructor(
     readonly id: string,
     /** What the request that has woken it came with: there may be credentials among it. */
-    readonly headers: Headers
+    readonly headers: Headers,
+    /** Called when it is over, before anybody hears how. */
+    private readonly over: () => void
   ) {}
 
   get revived(): Effect.Effect<Session, ProxyError> {
@@ -28,6 +30,7 @@ export class Revival {
   }
 
   settle(exit: Exit.Exit<Session, ProxyError>): void {
+    this.over()
     Deferred.unsafeDone(this.result, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
   }
 }
@@ -50,7 +53,11 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
     Effect.gen(function* () {
       const { admission, shared, terms } = resources
       const scope = yield* Effect.scope
-      const record = yield* Effect.flatMap(restore(shared.store.get(revival.id)), found)
+      const stored = yield* restore(shared.store.get(revival.id))
+      // Another upstream than the one that it was opened at would not know it, nor should it be told its id.
+      const known = Option.filter(stored, ({ upstream }) => upstream === terms.pool.name)
+      if (Option.isNone(known)) return yield* new SessionNotFound()
+      const record = known.value
       yield* admission.reserve(record.client, scope)
       const upstream = yield* UpstreamSession.make(terms)
       yield* restore(upstream.adopt(record.upstreamSessionId))
@@ -62,11 +69,6 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
       return session
     })
   )
-
-const found = Option.match({
-  onNone: () => new SessionNotFound(),
-  onSome: (record: SessionRecord) => Effect.succeed(record)
-})
 
 const agreementOf = (record: SessionRecord): Agreement =>
   new Agreement(

@@ -252,18 +252,15 @@ export const make = (
         if (isDraining) return new ShuttingDown()
         const ending = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
         if (ending !== undefined) return Effect.andThen(Fiber.await(ending), revive(id, headers))
-        const revival = new Revival.Revival(id, headers)
+        const revival = new Revival.Revival(id, headers, () => revivals.delete(id))
         revivals.set(id, revival)
         run(id, life(id, Revival.live(revival, resources)))
-        return Effect.ensuring(
-          revival.revived,
-          Effect.sync(() => revivals.delete(id))
-        )
+        return revival.revived
       })
 
     /** What has expired in the store alone still has a session upstream. */
     const endUpstream = (record: SessionRecord): Effect.Effect<void> =>
-      registry.has(record.id) || record.upstreamSessionId === undefined
+      registry.has(record.id) || record.upstreamSessionId === undefined || record.upstream !== pool.name
         ? Effect.void
         : Effect.gen(function* () {
             const upstream = yield* UpstreamSession.make(terms)
