@@ -220,11 +220,11 @@ export class Session implements Owner, Fed, Heir {
     const isSuspended = this.reason === "suspended"
     const isShutDown = isSuspended || (this.reason ?? "drained") === "drained"
     const why = isShutDown ? new ShuttingDown() : new SessionNotFound()
-    if (isSuspended) this.resumable?.suspend()
     for (const exchange of this.exchanges) {
       if (isSuspended) exchange.suspend(why)
       else exchange.cut(why)
     }
+    if (isSuspended) this.resumable?.suspend()
     this.feed?.cut(why)
     this.resumable?.close()
   }
