@@ -268,6 +268,17 @@ export const make = (
             upstream.negotiated(record.protocolVersion)
           }).pipe(Effect.scoped, Effect.ignore)
 
+    /** What a process has left that was killed is of no use where nothing can go on with it. */
+    const removeLeft = Effect.flatMap(store.list, (left) =>
+      Effect.forEach(
+        left.filter(({ upstream }) => upstream === pool.name),
+        ({ id }) => store.remove(id),
+        { discard: true }
+      )
+    ).pipe(
+      Effect.catchAll(({ message }) => Effect.logWarning("sessions that are over stay stored", { message }))
+    )
+
     const sweep = Effect.suspend(() => {
       for (const session of registry.values()) session.expire()
       return Effect.flatMap(store.removeExpired, (expired) =>
@@ -294,6 +305,7 @@ export const make = (
       Effect.andThen(() => (isDraining ? new ShuttingDown() : Effect.void))
     )
 
+    if (store.isDurable && !outlives) yield* removeLeft
     yield* sweep.pipe(
       Effect.andThen(Effect.schedule(sweep, Schedule.spaced(options.cleanupInterval))),
       Effect.forkScoped
