@@ -4,8 +4,9 @@ import { hasProperty, isRecord, isString } from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Message } from "./Protocol.js"
 
-/** How many subscriptions are remembered. */
+/** How many subscriptions are remembered, and how long the address of one may be, in characters. */
 const MAX_SUBSCRIPTIONS = 1_000
+const MAX_URI = 2_048
 
 export class Agreement {
   private readonly uris: Set<string>
@@ -32,11 +33,14 @@ export class Agreement {
   /** Notes what a message of the client settles. True when it settles anything. */
   note({ method, params }: Message): boolean {
     if (method === "logging/setLevel" && hasProperty(params, "level") && isString(params.level)) {
-      this.logLevel = params.level
-      return true
+      const isNew = params.level !== this.logLevel && levels.includes(params.level)
+      if (isNew) this.logLevel = params.level
+      return isNew
     }
     if (!hasProperty(params, "uri") || !isString(params.uri)) return false
-    if (method === "resources/subscribe" && this.uris.size < MAX_SUBSCRIPTIONS) {
+    if (method === "resources/subscribe") {
+      if (params.uri.length > MAX_URI || this.uris.size >= MAX_SUBSCRIPTIONS || this.uris.has(params.uri))
+        return false
       this.uris.add(params.uri)
       return true
     }
@@ -59,17 +63,29 @@ export class Agreement {
 
   /** Whether the client wants to hear of a warning. */
   get wantsWarnings(): boolean {
-    return this.logLevel === undefined || !aboveWarning.has(this.logLevel)
+    return this.logLevel === undefined || levels.indexOf(this.logLevel) <= levels.indexOf("warning")
   }
 }
 
-const aboveWarning: ReadonlySet<string> = new Set(["error", "critical", "alert", "emergency"])
+/** The levels of a log, the least first (2025-11-25, Logging, "Log Levels"). */
+const levels: ReadonlyArray<string> = [
+  "debug",
+  "info",
+  "notice",
+  "warning",
+  "error",
+  "critical",
+  "alert",
+  "emergency"
+]
 
 const decode = Schema.decodeUnknownEither(Schema.parseJson())
 
 const parsed = (json: string): unknown => Either.getOrElse(decode(json), () => undefined)
 
 const includes = (all: unknown, part: unknown): boolean => {
+  if (Array.isArray(part))
+    return Array.isArray(all) && part.every((one) => all.some((other) => includes(other, one)))
   if (!isRecord(part)) return part === false || all === part
   return isRecord(all) && Object.entries(part).every(([name, value]) => includes(all[name], value))
 }

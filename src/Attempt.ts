@@ -1,26 +1,27 @@
 /** A client's request on its way to the upstream session of the moment: to another one, if that is lost. */
+import * as Either from "effect/Either"
+import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import type { Headers } from "./internal/headers.js"
-import { type Body, type Message, type RequestId, requestIds } from "./Protocol.js"
-import type { UpstreamError } from "./ProxyError.js"
-import { bodyDeniesSession } from "./Recovery.js"
-import { type Abort, type Flow, type Lease, type Request, type Sink, still } from "./Upstream.js"
+import { type Body, type Message, parseBody, type RequestId, requestIds } from "./Protocol.js"
+import { UpstreamError } from "./ProxyError.js"
+import { denialOf, deniesSession } from "./Recovery.js"
+import { type Abort, BODY_STALL, type Flow, type Lease, type Request, type Sink, still } from "./Upstream.js"
 
 /** Whoever knows which upstream session is that of the moment. */
 export interface Attempted {
+  readonly name: string
+  readonly deadlines: Deadlines
   /** Whether a session that is lost is replaced. */
   readonly recovers: boolean
   /** The upstream has answered. */
   readonly answered: () => void
-  /**
-   * The upstream has not carried out the request: it denies the session, or may be denying it, or could not be reached
-   * and has told nothing.
-   */
+  /** The upstream may have denied the session, or could not be reached and was sent nothing. */
   readonly failed: (attempt: Attempt, lease: Lease, what: Failure) => void
   /** It is of no interest any more. */
   readonly dropped: (attempt: Attempt) => void
 }
 
-export type Failure = "denied" | "doubtful" | "unreached"
+export type Failure = "doubtful" | "unreached"
 
 /** How much of an answer is held that may deny a session, in bytes. */
 const MAX_DENIAL = 64 * 1024
@@ -31,10 +32,18 @@ interface Held {
   readonly headers: Headers
   readonly flow: Flow
   readonly chunks: Array<Uint8Array>
+  readonly deadline: Deadline
   bytes: number
 }
 
-export class Attempt implements Sink {
+/** What sends it, where that is not simply the client's request. */
+type Sends = (lease: Lease, sink: Sink) => Abort
+
+export class Attempt implements Sink, Expirable {
+  /** What the client sent, without what was read of it: that may be many times as large. */
+  private bytes: Uint8Array | undefined
+  private headers: Headers
+  private readonly method: Request["method"]
   private lease: Lease | undefined
   /** Whether it was sent within a session, which can be denied. */
   private isInSession = false
@@ -46,44 +55,55 @@ export class Attempt implements Sink {
 
   constructor(
     private readonly session: Attempted,
-    private request: Request,
+    { bytes, headers, method }: Request,
     private readonly sink: Sink,
-    /** How it is sent, unless as the client sent it. */
-    private readonly sends?: (lease: Lease, sink: Sink) => Abort
-  ) {}
+    private readonly sends?: Sends,
+    /** Whether it means something to the session alone that it was sent to first. */
+    readonly isBound = false
+  ) {
+    this.bytes = bytes
+    this.headers = headers
+    this.method = method
+  }
 
-  send(lease: Lease): void {
+  /** Sends it, as the client did or as it was read once more. */
+  send(lease: Lease, request = this.reread()): void {
     this.lease = lease
     this.isInSession = lease.sessionId() !== undefined
     this.isDenied = false
-    this.held = undefined
+    this.letGoOfHeld()
     this.isGivenUp = false
     this.abortSent = undefined
-    const abort = this.sends?.(lease, this) ?? lease.exchange(this.request, this)
+    const abort = this.sends?.(lease, this) ?? lease.exchange(request, this)
     if (this.isGivenUp) abort()
     else this.abortSent = abort
+    if (!this.session.recovers) this.forget()
   }
 
-  /** Once more, to another session: without what only the old one had to do with. */
+  /** Once more, to another session, without what only the old one had to do with. */
   sendAnew(lease: Lease): void {
-    const { body } = this.request
-    const messages = body?.messages.filter((message) => !isBound(message))
-    if (body === undefined || messages === undefined || messages.length === body.messages.length) {
-      return this.send(lease)
+    const request = this.reread()
+    const messages = request.body?.messages.filter((message) => !isBound(message))
+    if (messages === undefined || messages.length === request.body?.messages.length) {
+      return this.send(lease, request)
     }
     const [first, ...others] = messages
     if (first === undefined) return this.accept()
-    const left: Body = { isBatch: true, messages: [first, ...others] }
-    this.request = { ...this.request, body: left, bytes: Buffer.from(JSON.stringify(left.messages)) }
-    this.send(lease)
+    this.send(lease, withMessages(request, [first, ...others]))
   }
 
-  /** The session is as it was: what was held is the answer. */
-  goOn(lease: Lease): void {
+  /** The session is as it was: what was held is the answer. True when there was none, and it is sent again. */
+  goOn(lease: Lease): boolean {
     const { held } = this
-    if (held === undefined) return this.send(lease)
-    this.release(held)
-    this.sink.end()
+    if (held === undefined) this.send(lease)
+    else this.conclude(held)
+    return held === undefined
+  }
+
+  /** The session is lost, and with it whatever else could have come. */
+  giveBack(): void {
+    if (this.held !== undefined) return this.conclude(this.held)
+    this.sink.error(new UpstreamError({ reason: "Replaced", upstream: this.session.name }))
   }
 
   /** Answers what needs no answer of the upstream. */
@@ -92,9 +112,21 @@ export class Attempt implements Sink {
     this.sink.end()
   }
 
-  /** Whether it waits for nothing but the responses to these requests. */
+  /**
+   * Whether the upstream cannot have carried it out: it was not reached, or said what it says to whatever names a session
+   * that it does not know.
+   */
+  isUndone(denial: string | undefined): boolean {
+    const { held } = this
+    if (this.isBound) return false
+    if (held === undefined || this.method === "GET" || held.status === 404) return true
+    return denialOf(held.status, Buffer.concat(held.chunks)) === denial
+  }
+
+  /** Whether it waits for nothing but the response to this request. */
   waitsOnlyFor(id: RequestId): boolean {
-    const ids = this.request.body === undefined ? [] : requestIds(this.request.body)
+    const { body } = this.reread()
+    const ids = body === undefined ? [] : requestIds(body)
     return ids.length === 1 && ids[0] === id
   }
 
@@ -106,16 +138,13 @@ export class Attempt implements Sink {
   head(status: number, headers: Headers, flow: Flow): void {
     if (this.isGivenUp) return
     // That a stream can be had says little: a child that ends again and again gives one each time.
-    if (status < 400) {
-      if (this.request.method === "POST") this.session.answered()
-    } else if (this.isInSession && (status === 404 || status === 400)) {
+    if (status < 400 && this.method === "POST") this.session.answered()
+    if (this.isInSession && (status === 404 || status === 400)) {
+      if (this.session.recovers) return this.hold(status, headers, flow)
       // A 404 to a GET may as well come from a server that has no such stream.
-      this.isDenied = status === 404 && this.request.method === "POST"
-      if (this.session.recovers) {
-        this.held = { status, headers, flow, chunks: [], bytes: 0 }
-        return this.isDenied ? this.fail("denied") : undefined
-      }
+      this.isDenied = status === 404 && this.method === "POST"
     }
+    this.forget()
     this.sink.head(status, headers, flow)
   }
 
@@ -134,13 +163,11 @@ export class Attempt implements Sink {
     if (held === undefined) {
       this.sink.end()
       // The client is told first, in the upstream's own words.
-      if (this.isDenied) this.fail("denied")
-    } else if (held.status === 404 || bodyDeniesSession(Buffer.concat(held.chunks))) {
+      if (this.isDenied) this.fail("doubtful")
+    } else if (held.status === 404 || deniesSession(Buffer.concat(held.chunks))) {
+      held.deadline.clear()
       this.fail("doubtful")
-    } else {
-      this.release(held)
-      this.sink.end()
-    }
+    } else this.conclude(held)
   }
 
   error(error: UpstreamError): void {
@@ -148,31 +175,72 @@ export class Attempt implements Sink {
     if (this.held !== undefined) this.release(this.held)
     else if (this.mayWait && unsent.has(error.reason)) return this.fail("unreached")
     this.sink.error(error)
-    if (this.isDenied) this.fail("denied")
+    if (this.isDenied) this.fail("doubtful")
+  }
+
+  /** What is held does not come to its end. */
+  expire(): void {
+    this.giveUp()
+    this.sink.error(new UpstreamError({ reason: "Stalled", upstream: this.session.name }))
   }
 
   /** A stream that cannot be had is asked for again by whoever wants it. */
   private get mayWait(): boolean {
-    return this.session.recovers && this.request.method === "POST" && !this.isDenied
+    return this.session.recovers && this.method === "POST" && !this.isDenied
+  }
+
+  private reread(): Request {
+    const { bytes, headers, method } = this
+    const body = bytes === undefined ? undefined : Either.getOrUndefined(parseBody(bytes))
+    return { method, headers, bytes, body }
+  }
+
+  /** It is answered, and will not be sent again. */
+  private forget(): void {
+    this.bytes = undefined
+    this.headers = {}
+  }
+
+  private hold(status: number, headers: Headers, flow: Flow): void {
+    const deadline = this.session.deadlines.of(this)
+    deadline.set(BODY_STALL)
+    this.held = { status, headers, flow, deadline, chunks: [], bytes: 0 }
   }
 
   private fail(what: Failure): void {
-    if (what === "denied") this.giveUp()
     if (this.lease !== undefined) this.session.failed(this, this.lease, what)
   }
 
   private giveUp(): void {
     this.isGivenUp = true
-    this.held = undefined
+    this.letGoOfHeld()
     this.abortSent?.()
   }
 
-  private release(held: Held): void {
+  private letGoOfHeld(): void {
+    this.held?.deadline.clear()
     this.held = undefined
+  }
+
+  private conclude(held: Held): void {
+    this.release(held)
+    this.sink.end()
+  }
+
+  private release(held: Held): void {
+    this.letGoOfHeld()
+    this.forget()
     this.sink.head(held.status, held.headers, held.flow)
     for (const chunk of held.chunks) this.sink.data(chunk)
   }
 }
+
+/** A request with some of its messages only. */
+export const withMessages = (request: Request, messages: Body["messages"]): Request => ({
+  ...request,
+  body: { isBatch: true, messages },
+  bytes: Buffer.from(JSON.stringify(messages))
+})
 
 /** With these errors nothing was sent. */
 const unsent: ReadonlySet<UpstreamError["reason"]> = new Set(["Unreachable", "ConnectTimeout"])

@@ -68,6 +68,11 @@ export class Delivery implements Flow, Expirable, Bagged {
     return this.reader !== undefined
   }
 
+  /** Whether its client has been given an id to come back with. */
+  get isKnown(): boolean {
+    return this.terms.isPrimed || this.log.last > 0
+  }
+
   isReadBy(reader: Answer): boolean {
     return this.reader === reader
   }

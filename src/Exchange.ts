@@ -11,6 +11,7 @@ import type { Listener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Awaiting, Intake } from "./Intake.js"
 import type { Delivery } from "./Delivery.js"
+import { kept } from "./EventTracker/SessionLog.js"
 import type { StreamLog } from "./EventTracker.js"
 import type { Broken } from "./Resumption.js"
 import type { Streams } from "./Streams.js"
@@ -68,6 +69,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private isResumable = false
   /** Whether it has broken at the upstream, which is asked to go on. */
   private isBroken = false
+  /** Whether its session at the upstream is lost. */
+  private isOrphan = false
   private isPaused = false
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
@@ -264,14 +267,16 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** Its session at the upstream is lost: what has broken there does not go on. */
   orphan(): void {
+    this.isOrphan = true
     if (this.isOver || !this.isBroken) return
     this.abort?.()
-    this.fail(new UpstreamError({ reason: "Replaced", upstream: this.owner.upstream.name }))
+    this.fail(this.replaced)
   }
 
   /** This process ends, and the session does not: another goes on with what it can. */
   suspend(error: ProxyError): void {
-    if (this.isCancelled || this.intake?.isResumable !== true) return this.cut(error)
+    const canGoOn = this.intake?.isResumable === true && this.delivery?.isKnown === true
+    if (this.isCancelled || !canGoOn) return this.cut(error)
     this.abort?.()
     this.settle("left")
   }
@@ -284,9 +289,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.status = 200
     this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
     this.intake.lastEventId = log.cursor
-    for (let next = log.after(log.beforeOldest); next !== undefined; next = log.after(next.sequence)) {
-      this.note(next.frame)
-    }
+    for (const { frame } of kept(log)) this.note(frame)
     this.deadline.set(this.owner.patience)
     this.broken(this.intake, undefined)
   }
@@ -309,6 +312,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
   private broken(intake: Intake, error: UpstreamError | undefined): void {
     if (intake.isComplete) return this.finish("answered")
+    if (this.isOrphan) return this.fail(this.replaced)
     if (!intake.isResumable) return this.fail(error ?? this.closed)
     this.isBroken = true
     this.abort = this.owner.resume(intake, (isComplete) => {
@@ -316,6 +320,10 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
       if (isComplete) this.finish("answered")
       else this.fail(error ?? this.closed)
     })
+  }
+
+  private get replaced(): UpstreamError {
+    return new UpstreamError({ reason: "Replaced", upstream: this.owner.upstream.name })
   }
 
   private get closed(): UpstreamError {

@@ -17,7 +17,7 @@ import type { UpstreamSession } from "./UpstreamSession.js"
 /** The session that is fed. */
 export interface Fed {
   readonly id: string
-  readonly upstream: Pick<UpstreamSession, "exchange" | "resume">
+  readonly upstream: Pick<UpstreamSession, "exchange" | "listen">
   readonly telemetry: Listener
   /** Looks what the upstream asks of the client. */
   readonly heard: (frames: Buffer) => void
@@ -66,14 +66,14 @@ export class Feed implements Sink, Flow, Awaiting {
       // What it has missed is worth more than to know at once whether there is more to come.
       const leave = this.streams.comeBack(back, answer)
       if (!this.isAsked)
-        this.ask(undefined, (sink) => this.session.upstream.resume(this.streams.cursor, sink))
+        this.ask(undefined, (sink) => this.session.upstream.listen(this.streams.cursor, sink))
       return leave
     }
     const asking: Asking = { answer, back }
     this.ask(asking, (sink) =>
       back === undefined
         ? this.session.upstream.exchange(request, sink)
-        : this.session.upstream.resume(this.streams.cursor, sink)
+        : this.session.upstream.listen(this.streams.cursor, sink)
     )
     return () => this.leave(asking)
   }
@@ -84,7 +84,7 @@ export class Feed implements Sink, Flow, Awaiting {
     this.abort?.()
     this.rest()
     if (this.streams.attended > 0)
-      this.ask(undefined, (sink) => this.session.upstream.resume(undefined, sink))
+      this.ask(undefined, (sink) => this.session.upstream.listen(undefined, sink))
   }
 
   /** Gives up the upstream's stream. */
@@ -176,7 +176,9 @@ export class Feed implements Sink, Flow, Awaiting {
   }
 
   private broken(intake: Intake): void {
-    this.abort = this.session.resume(intake, () => this.settle("answered"))
+    this.abort = this.session.resume(intake, () => {
+      if (this.intake === intake) this.settle("answered")
+    })
   }
 
   private leave(asking: Asking): void {

@@ -103,7 +103,13 @@ export class HttpRouter {
 
   private read(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
     const parsed = parseBody(bytes)
-    answer.requestId = requestId(Either.getOrUndefined(parsed))
+    const body = Either.getOrUndefined(parsed)
+    answer.requestId = requestId(body)
+    // Whatever session id comes with a request without sessions is ignored.
+    const revision = first(message.headers, PROTOCOL_VERSION) ?? ""
+    if (isModern(undefined, body) || isWithoutSessions(revision)) {
+      return this.route(message, answer, bytes, parsed, undefined)
+    }
     this.withSession(message.headers, answer, (session) =>
       this.route(message, answer, bytes, parsed, session)
     )

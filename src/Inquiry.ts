@@ -11,6 +11,8 @@ export interface Reply {
   readonly status: number
   /** The JSON-RPC response, if there was one. */
   readonly response: Message | undefined
+  /** What came, where it is no stream. */
+  readonly body: Uint8Array
 }
 
 /** How long the upstream may take. */
@@ -61,7 +63,9 @@ class Listening implements Sink {
   }
 
   end(): void {
-    if (!this.isOver) this.settle(this.find(parseMessages(Buffer.concat(this.chunks))))
+    if (this.isOver) return
+    const body = Buffer.concat(this.chunks)
+    this.settle(this.find(parseMessages(body)), body)
   }
 
   error(error: UpstreamError): void {
@@ -84,8 +88,8 @@ class Listening implements Sink {
     return all.find(({ id, method }) => method === undefined && (id === this.message.id || id == null))
   }
 
-  private settle(response: Message | undefined): void {
+  private settle(response: Message | undefined, body: Uint8Array = new Uint8Array()): void {
     this.giveUp()
-    this.resume(Effect.succeed({ status: this.status, response }))
+    this.resume(Effect.succeed({ status: this.status, response, body }))
   }
 }

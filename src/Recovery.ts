@@ -1,40 +1,58 @@
 /** A new session at an upstream that has lost the old one, and how to tell whether it has. */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Agreement } from "./Agreement.js"
 import { relay } from "./Initialize.js"
 import { ask, type Reply } from "./Inquiry.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import type { Headers } from "./internal/headers.js"
+import { passing } from "./internal/backoff.js"
 import { type Message, parseMessages } from "./Protocol.js"
 import { type LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lease, Sink } from "./Upstream.js"
 import type { UpstreamPool } from "./UpstreamPool.js"
 
-/** Whether an upstream knows a session; nobody can say of one that does not answer. */
-export type Knowledge = "known" | "unknown" | "silent"
+/** What an upstream says of a session; nobody can say of one that does not answer. */
+export type Knowledge =
+  | { readonly type: "known" }
+  | { readonly type: "silent" }
+  /** In these words, which it has for every message that names the session. */
+  | { readonly type: "unknown"; readonly denial: string | undefined }
 
 /** Asks the upstream with a `ping` on that session, which every server answers (2025-11-25, Ping). */
 export const probe = (lease: Lease): Effect.Effect<Knowledge> =>
   ask(lease, { jsonrpc: "2.0", id: "shadowcat/ping", method: "ping" }).pipe(
     Effect.map(knowledge),
-    Effect.orElseSucceed(() => "silent" as const)
+    Effect.orElseSucceed((): Knowledge => ({ type: "silent" }))
   )
 
-const knowledge = ({ response, status }: Reply): Knowledge => {
-  if (status >= 500) return "silent"
-  return status === 404 || (status === 400 && deniesSession(response)) ? "unknown" : "known"
+const knowledge = ({ body, status }: Reply): Knowledge => {
+  if (status >= 500 || passing.has(status)) return { type: "silent" }
+  return status === 404 || (status === 400 && deniesSession(body))
+    ? { type: "unknown", denial: denialOf(status, body) }
+    : { type: "known" }
 }
 
-/** Some servers deny a session with a 400, as an error that says nothing else, or without any. */
-export const deniesSession = (response: Message | undefined): boolean => {
-  const error = response?.error
-  return typeof error !== "object" || error === null || ("code" in error && error.code === SERVER_ERROR)
+/** Whether a 400 may deny a session: some servers have no more to say to that than -32000, or no JSON-RPC at all. */
+export const deniesSession = (body: Uint8Array): boolean => {
+  const error = errorIn(body)
+  return error === undefined || error.code === SERVER_ERROR
 }
 
-/** The same, of the body of an answer. */
-export const bodyDeniesSession = (body: Uint8Array): boolean =>
-  deniesSession(parseMessages(body).find(({ method }) => method === undefined))
+/** What a refusal says, apart from which request it refuses. */
+export const denialOf = (status: number, body: Uint8Array): string => {
+  const error = errorIn(body)
+  return JSON.stringify([status, error?.code, error?.message])
+}
+
+const isRpcError = Schema.is(Schema.Struct({ code: Schema.Number, message: Schema.String }))
+
+const errorIn = (body: Uint8Array) => {
+  const error = parseMessages(body).find(({ method }) => method === undefined)?.error
+  return isRpcError(error) ? error : undefined
+}
 
 const SERVER_ERROR = -32000
 
@@ -52,6 +70,15 @@ export interface Lost {
  * since. Fails with `Changed` when the server no longer agrees to what it once did.
  */
 export const renew = (lost: Lost): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
+  Effect.timeoutFail(renewal(lost), {
+    duration: PATIENCE,
+    onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: lost.pool.name })
+  })
+
+/** How long that may take in all. */
+const PATIENCE = Duration.seconds(60)
+
+const renewal = (lost: Lost): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
   Effect.gen(function* () {
     const { agreement, pool } = lost
     const lease = yield* pool.lease
@@ -81,7 +108,7 @@ const initialize = (
     held.finish({ ...nobody, head: (told) => (status = told) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
-        reason: status >= 500 ? "Rejected" : "Refused",
+        reason: status >= 500 || passing.has(status) ? "Rejected" : "Refused",
         upstream: lease.name,
         detail: `${status}`
       })
@@ -91,6 +118,10 @@ const initialize = (
       return yield* new UpstreamError({ reason: "Changed", upstream: lease.name })
     }
   })
+
+/** An upstream that has ended before its session was of any use. */
+export const endedEarly = (lease: Lease): UpstreamError =>
+  new UpstreamError({ reason: "Gone", upstream: lease.name })
 
 const nobody: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
 

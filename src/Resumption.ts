@@ -1,6 +1,6 @@
 /** Goes on with a stream that has broken at the upstream, as often as it breaks. */
 import * as Effect from "effect/Effect"
-import { backoff } from "./internal/backoff.js"
+import { backoff, passing } from "./internal/backoff.js"
 import { hasType, type Headers } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import type { Listener } from "./Telemetry.js"
@@ -86,6 +86,3 @@ const once = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Eff
     if (isFinished) abort()
     return Effect.sync(() => abort())
   })
-
-/** Refusals that another attempt may not meet. */
-const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])

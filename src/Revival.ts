@@ -4,13 +4,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { Agreement } from "./Agreement.js"
 import type { Headers } from "./internal/headers.js"
 import { openLog, register, type Resources } from "./Opening.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
 import { type CloseReason, Session } from "./Session.js"
 import type { SessionRecord } from "./SessionStore.js"
+import { suspended } from "./Upstream.js"
 import * as UpstreamSession from "./UpstreamSession.js"
 
 /** A revival under way, for all who wait for the same session. */
@@ -35,16 +36,27 @@ export class Revival {
   }
 }
 
-/** The rest of a session's life, in a scope of its own; succeeds with the reason for its end. */
+/**
+ * The rest of a session's life, in a scope of its own; succeeds with the reason for its end. What fails before it is
+ * live again leaves everything as it was.
+ */
 export const live = (revival: Revival, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
-  revive(revival, resources).pipe(
-    Effect.onExit((exit) => Effect.sync(() => revival.settle(exit))),
-    Effect.tap(({ client, protocolVersion, upstream }) =>
-      Effect.logInfo("session revived", { client, protocolVersion, upstream: upstream.name })
-    ),
-    Effect.tap(() => Effect.sync(() => resources.shared.telemetry.sessionRevived())),
-    Effect.flatMap(({ ended }) => Deferred.await(ended)),
-    Effect.scoped
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const revived = yield* Effect.exit(restore(Scope.extend(revive(revival, resources), scope)))
+      revival.settle(revived)
+      if (Exit.isFailure(revived)) {
+        yield* Scope.close(scope, suspended)
+        return yield* Effect.failCause(revived.cause)
+      }
+      const { client, ended, protocolVersion, upstream } = revived.value
+      resources.shared.telemetry.sessionRevived()
+      yield* Effect.logInfo("session revived", { client, protocolVersion, upstream: upstream.name })
+      const over = yield* Effect.exit(restore(Deferred.await(ended)))
+      yield* Scope.close(scope, over)
+      return yield* over
+    })
   )
 
 /** As a session is opened, but with a record that is there already, and without asking the upstream. */
@@ -60,8 +72,8 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
       const record = known.value
       yield* admission.reserve(record.client, scope)
       const upstream = yield* UpstreamSession.make(terms)
-      yield* restore(upstream.adopt(record.upstreamSessionId))
       const log = yield* openLog(record.id, shared)
+      yield* restore(upstream.adopt(record.upstreamSessionId))
       const { client, createdAt, id } = record
       const session = new Session(id, client, createdAt, upstream, agreementOf(record), shared, log)
       yield* register(session, resources, scope)

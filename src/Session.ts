@@ -8,6 +8,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type { Agreement } from "./Agreement.js"
 import { type Answer, discard, type Leave, refuse } from "./Answer.js"
+import { kept } from "./EventTracker/SessionLog.js"
 import { Exchange, type Owner } from "./Exchange.js"
 import { type Fed, Feed } from "./Feed.js"
 import type { Terms } from "./Delivery.js"
@@ -186,8 +187,10 @@ export class Session implements Owner, Fed, Heir {
     if (streams === undefined || feed === undefined) return
     for (const log of streams.log.unfinished) {
       const [first, ...others] = log.requests.map((id): Message => ({ jsonrpc: "2.0", id, method: "" }))
-      if (first === undefined) streams.takeUp(log, feed)
-      else {
+      if (first === undefined) {
+        streams.takeUp(log, feed)
+        for (const { frame } of kept(log)) this.heard(frame)
+      } else {
         const body: Body = { isBatch: others.length > 0, messages: [first, ...others] }
         const exchange = new Exchange(this, { method: "POST", headers: {}, bytes: undefined, body }, discard)
         this.exchanges.add(exchange)
@@ -234,8 +237,12 @@ export class Session implements Owner, Fed, Heir {
   }
 
   recovered({ asked, hasOtherTools }: Change): void {
-    for (const exchange of this.exchanges) exchange.orphan()
     const { feed, resumable: streams } = this
+    for (const exchange of this.exchanges) {
+      // The client of a stream that is passed on as it is opens another.
+      if (exchange.method === "GET") exchange.cut(new ShuttingDown())
+      else exchange.orphan()
+    }
     if (streams === undefined || feed === undefined) return
     streams.log.renew()
     const tell = (message: Message, isUrgent: boolean) =>

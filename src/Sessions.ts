@@ -24,7 +24,7 @@ import * as Opening from "./Opening.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
 import * as Revival from "./Revival.js"
 import { type CloseReason, handleOf, type Report, type Session, type Shared } from "./Session.js"
-import { type SessionRecord, SessionStore } from "./SessionStore.js"
+import { SessionRecord, SessionStore } from "./SessionStore.js"
 import { Stateless } from "./Stateless.js"
 import { Telemetry } from "./Telemetry.js"
 import type { Request } from "./Upstream.js"
@@ -258,15 +258,24 @@ export const make = (
         return revival.revived
       })
 
+    const endings = yield* Effect.makeSemaphore(MAX_ENDINGS)
     /** What has expired in the store alone still has a session upstream. */
     const endUpstream = (record: SessionRecord): Effect.Effect<void> =>
-      registry.has(record.id) || record.upstreamSessionId === undefined || record.upstream !== pool.name
+      record.upstreamSessionId === undefined || record.upstream !== pool.name
         ? Effect.void
         : Effect.gen(function* () {
             const upstream = yield* UpstreamSession.make(terms)
             yield* upstream.adopt(record.upstreamSessionId)
             upstream.negotiated(record.protocolVersion)
           }).pipe(Effect.scoped, Effect.ignore)
+
+    /** The whole process may have slept for longer than a session may be idle, and the session wakes with it. */
+    const keep = (record: SessionRecord, { lastActiveAt }: Session) =>
+      Effect.catchTag(
+        store.create(new SessionRecord({ ...record, lastActiveAt })),
+        "SessionExists",
+        () => Effect.void
+      )
 
     /** What a process has left that was killed is of no use where nothing can go on with it. */
     const removeLeft = Effect.flatMap(store.list, (left) =>
@@ -282,7 +291,15 @@ export const make = (
     const sweep = Effect.suspend(() => {
       for (const session of registry.values()) session.expire()
       return Effect.flatMap(store.removeExpired, (expired) =>
-        Effect.forEach(expired, endUpstream, { concurrency: MAX_ENDINGS, discard: true })
+        Effect.forEach(
+          expired,
+          (record) => {
+            const live = registry.get(record.id)
+            if (live !== undefined) return keep(record, live)
+            return Effect.sync(() => watch(endings.withPermits(1)(endUpstream(record))))
+          },
+          { discard: true }
+        )
       )
     }).pipe(
       Effect.catchAll(({ message }) => Effect.logError("sessions that have expired stay", { message })),

@@ -75,6 +75,9 @@ export interface Lease extends Upstream {
   readonly onLost: (listener: () => void) => void
 }
 
+/** Closes a scope as if its session went on in another process. */
+export const suspended: Exit.Exit<string> = Exit.succeed("suspended")
+
 /**
  * The exit of a session's scope when the process ends and the session does not: what the session has at its upstream
  * is left there, for the next process to go on with.

@@ -3,17 +3,17 @@
  * not see which; what is sent while one takes the place of the other waits.
  */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as Scope from "effect/Scope"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
 import type { Agreement } from "./Agreement.js"
-import { Attempt, type Attempted, type Failure, isBound } from "./Attempt.js"
-import { backoff } from "./internal/backoff.js"
+import { Attempt, type Attempted, type Failure, isBound, withMessages } from "./Attempt.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
 import { type Body, cancelledRequest, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
-import * as Recovery from "./Recovery.js"
+import type { Lost } from "./Recovery.js"
+import { Replacement, type Replaced } from "./Replacement.js"
 import { ServerRequests } from "./ServerRequests.js"
 import { ToolList } from "./ToolList.js"
 import type { Listener } from "./Telemetry.js"
@@ -33,6 +33,8 @@ export interface Terms {
 
 /** The client session that it is for. */
 export interface Heir {
+  /** What it is called in logs. */
+  readonly handle: string
   /** Whether the client listens to what the upstream may say of itself. */
   readonly isListening: boolean
   /** Keeps the id of the new session, before anything of that reaches the client. */
@@ -50,9 +52,6 @@ export interface Change {
   readonly hasOtherTools: boolean
 }
 
-/** How many attempts in a row may fail, or lead to nothing. */
-const MAX_ATTEMPTS = 10
-
 /** An upstream session that has not begun. Whatever becomes of it ends when the scope closes. */
 export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -60,35 +59,38 @@ export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.
     (session, exit) => session.close(exit)
   )
 
-export class UpstreamSession implements Upstream, Attempted {
+export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   readonly name: string
+  readonly deadlines: Deadlines
+  readonly recovers: boolean
+  lease: Lease | undefined
   /** What the upstream has asked of the client. */
   readonly asked = new ServerRequests()
   private readonly tools = new ToolList()
-  private lease: Lease | undefined
-  private scope: Scope.CloseableScope | undefined
+  private readonly replacement: Replacement<boolean>
   private agreement: Agreement | undefined
   private heir: Heir | undefined
+  /** Whether the client has been told that it will hear of other tools. */
+  private hasChangingTools = false
   private credentials: Headers = {}
   private readonly waiting = new Set<Attempt>()
-  private recovery: Fiber.RuntimeFiber<void> | undefined
-  /** How many attempts have failed since the upstream last answered. */
-  private failures = 0
+  /** How the upstream denied the session before this one. */
+  private denial: string | undefined
   /** Whether there was another session before: a response may be meant for that. */
   private isSuccessor = false
-  private isClosed = false
 
   constructor(private readonly terms: Terms) {
     this.name = terms.pool.name
-  }
-
-  get recovers(): boolean {
-    return this.terms.recover
+    this.deadlines = terms.deadlines
+    this.recovers = terms.recover
+    this.replacement = new Replacement(this, terms.fork)
   }
 
   /** Leases the upstream. Only the wait for it can be interrupted. */
   get leased(): Effect.Effect<Lease, UpstreamError | LimitReached> {
-    return this.hold(this.terms.pool.lease)
+    return Effect.tap(this.replacement.take(this.terms.pool.lease), (lease) => {
+      this.lease = lease
+    })
   }
 
   /** Goes on with what an earlier process has begun. What ended with that is begun anew as soon as it is needed. */
@@ -115,6 +117,7 @@ export class UpstreamSession implements Upstream, Attempted {
   /** What `initialize` has settled, and for whom. */
   agree(agreement: Agreement, heir: Heir): void {
     this.agreement = agreement
+    this.hasChangingTools = agreement.declares("tools", "listChanged")
     this.heir = heir
     this.negotiated(agreement.protocolVersion)
     this.lease?.onLost(() => this.ended())
@@ -130,87 +133,149 @@ export class UpstreamSession implements Upstream, Attempted {
 
   exchange(request: Request, sink: Sink): Abort {
     const { body } = request
-    if (!this.recovers) return this.attempt(new Attempt(this, request, sink))
+    if (!this.recovers) return this.attempt(new Attempt(this, request, sink), request)
     this.identify(request.headers)
-    const attempt = new Attempt(this, request, this.tools.tap(body, sink))
-    if (body === undefined || !this.concernsOthers(body)) return this.attempt(attempt)
-    attempt.accept()
-    return () => {}
+    const tapped = this.hasChangingTools ? this.tools.tap(body, sink) : sink
+    if (body === undefined) return this.attempt(new Attempt(this, request, tapped), request)
+    this.note(body)
+    const current = body.messages.filter((message) => this.isCurrent(message))
+    const [message, ...others] = current
+    if (message === undefined) {
+      new Attempt(this, request, sink).accept()
+      return () => {}
+    }
+    const asked =
+      current.length === body.messages.length ? request : withMessages(request, [message, ...others])
+    return this.attempt(new Attempt(this, asked, tapped), asked)
   }
 
   /** Sends a message of the proxy's own within the session, as the client would send it. */
   send(message: Message, sink: Sink): Abort {
-    const request: Request = {
-      method: "POST",
-      headers: {},
-      bytes: undefined,
-      body: { isBatch: false, messages: [message] }
-    }
-    return this.attempt(new Attempt(this, request, sink, (lease, sink) => lease.send(message, sink)))
+    return this.attempt(
+      new Attempt(this, own("POST"), sink, (lease, sink) => lease.send(message, sink), true)
+    )
   }
 
-  /** Goes on with a stream behind an event, or with the standalone one. */
+  /** Goes on with a stream that has broken, which no other session knows of. */
   resume(lastEventId: string | undefined, sink: Sink): Abort {
-    const request: Request = { method: "GET", headers: {}, bytes: undefined, body: undefined }
-    return this.attempt(new Attempt(this, request, sink, (lease, sink) => lease.resume(lastEventId, sink)))
+    const sends = (lease: Lease, sink: Sink) => lease.resume(lastEventId, sink)
+    return this.attempt(new Attempt(this, own("GET"), sink, sends, true))
+  }
+
+  /** Opens the standalone stream: behind an event, or anew in another session. */
+  listen(lastEventId: string | undefined, sink: Sink): Abort {
+    const { lease: first } = this
+    const sends = (lease: Lease, sink: Sink) => lease.resume(lease === first ? lastEventId : undefined, sink)
+    return this.attempt(new Attempt(this, own("GET"), sink, sends))
   }
 
   answered(): void {
-    this.failures = 0
+    this.replacement.answered()
   }
 
   failed(attempt: Attempt, lease: Lease, what: Failure): void {
     if (!this.recovers) return this.lose()
     // It may be news of a session that has been replaced meanwhile.
-    if (this.lease !== undefined && this.lease !== lease) return attempt.sendAnew(this.lease)
-    if (what === "denied") this.drop()
-    this.wait(attempt)
+    if (this.lease === lease || what === "unreached") this.wait(attempt)
+    else if (!attempt.isUndone(this.denial)) attempt.giveBack()
+    else if (this.lease === undefined) this.wait(attempt)
+    else attempt.sendAnew(this.lease)
   }
 
   dropped(attempt: Attempt): void {
     this.waiting.delete(attempt)
   }
 
-  /** The scope closes, and with it that of the lease. */
-  close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      this.isClosed = true
-      const stopped = this.recovery === undefined ? Effect.void : Fiber.interrupt(this.recovery)
-      return Effect.andThen(stopped, () => this.release(exit))
+  get isSettled(): boolean {
+    return this.lease !== undefined && this.waiting.size === 0
+  }
+
+  get lost(): Lost | undefined {
+    const { agreement, credentials, deadlines, terms } = this
+    return agreement && { pool: terms.pool, agreement, credentials, deadlines }
+  }
+
+  known(lease: Lease): boolean {
+    return this.taken().filter((attempt) => attempt.goOn(lease)).length > 0
+  }
+
+  unknown(denial: string | undefined): void {
+    this.denial = denial
+    this.drop()
+    for (const attempt of this.waiting) {
+      if (attempt.isUndone(denial)) continue
+      this.waiting.delete(attempt)
+      attempt.giveBack()
+    }
+  }
+
+  prepare(lease: Lease): Effect.Effect<boolean> {
+    const kept = this.heir?.keep(lease.sessionId()) ?? Effect.void
+    return Effect.andThen(kept, this.hasChangingTools ? this.tools.differ(lease) : Effect.succeed(false))
+  }
+
+  replaced(lease: Lease, hasOtherTools: boolean): void {
+    const { ids } = this.asked
+    this.asked.clear()
+    this.isSuccessor = true
+    this.lease = lease
+    lease.onLost(() => this.ended())
+    this.log(Effect.logInfo("upstream session recovered", { upstream: this.name }))
+    this.terms.telemetry.recovered("recovered")
+    this.heir?.recovered({ asked: ids, hasOtherTools })
+    for (const attempt of this.taken()) attempt.sendAnew(lease)
+  }
+
+  givenUp(cause: string | undefined): Effect.Effect<void> {
+    return Effect.sync(() => {
+      this.log(Effect.logWarning("upstream session lost", { upstream: this.name, cause }))
+      this.terms.telemetry.recovered("failed")
+      this.heir?.lost()
     })
   }
 
-  private attempt(attempt: Attempt): Abort {
-    if (this.lease === undefined) this.wait(attempt)
-    else attempt.send(this.lease)
+  /** The scope closes, and with it that of the lease. */
+  close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return this.replacement.close(exit)
+  }
+
+  private attempt(attempt: Attempt, request?: Request): Abort {
+    if (this.lease !== undefined) attempt.send(this.lease, request)
+    else if (attempt.isBound) attempt.giveBack()
+    else this.wait(attempt)
     return () => attempt.abort()
   }
 
   private wait(attempt: Attempt): void {
     this.waiting.add(attempt)
-    this.recover()
+    this.replacement.start()
+  }
+
+  /** A request that is cancelled while it waits is not sent. */
+  private note({ messages }: Body): void {
+    if (this.waiting.size === 0) return
+    for (const message of messages) {
+      const id = cancelledRequest(message)
+      if (id === undefined) continue
+      for (const attempt of this.waiting) if (attempt.waitsOnlyFor(id)) this.waiting.delete(attempt)
+    }
   }
 
   /**
-   * Whether a message has to do with nothing of the present session: a response to what the one before it had asked,
-   * whose ids are used again, or whatever only that one knew of.
+   * Whether a message has to do with the present session: not if it is a response to what the one before had asked,
+   * whose ids are used again, nor while there is none, if only that one knew what it speaks of.
    */
-  private concernsOthers({ messages }: Body): boolean {
-    for (const message of messages) {
-      const id = cancelledRequest(message)
-      if (id === undefined || this.waiting.size === 0) continue
-      for (const attempt of this.waiting) if (attempt.waitsOnlyFor(id)) this.waiting.delete(attempt)
-    }
-    const isAsked = messages.map((message) => message.method !== undefined || this.asked.settle(message))
-    if (this.lease === undefined) return messages.every(isBound)
-    return this.isSuccessor && !isAsked.includes(true)
+  private isCurrent(message: Message): boolean {
+    if (message.method === undefined && !this.asked.settle(message) && this.isSuccessor) return false
+    return this.lease !== undefined || !isBound(message)
   }
 
   /** The upstream has ended of itself. */
   private ended(): void {
     this.drop()
     if (!this.recovers) this.lose()
-    else if (this.waiting.size > 0 || this.heir?.isListening === true) this.recover()
+    else if (this.waiting.size > 0 || this.heir?.isListening === true) this.replacement.start()
+    else this.replacement.clear()
   }
 
   private lose(): void {
@@ -224,70 +289,8 @@ export class UpstreamSession implements Upstream, Attempted {
     this.lease = undefined
   }
 
-  private recover(): void {
-    if (this.recovery !== undefined || this.isClosed) return
-    // Whoever has noticed the loss is still being told.
-    this.recovery = this.terms.fork(
-      Effect.ensuring(
-        Effect.andThen(Effect.yieldNow(), this.recovered),
-        Effect.sync(() => (this.recovery = undefined))
-      )
-    )
-  }
-
-  /** Tries until there is a session that the upstream knows and nobody waits any more, or gives up. */
-  private get recovered(): Effect.Effect<void> {
-    return Effect.gen(this, function* () {
-      while (this.failures < MAX_ATTEMPTS) {
-        if (this.failures > 0) yield* Effect.flatMap(backoff(this.failures - 1), Effect.sleep)
-        this.failures++
-        const { lease } = this
-        const knowledge = lease === undefined ? "unknown" : yield* Recovery.probe(lease)
-        if (lease !== undefined && lease === this.lease) {
-          if (knowledge === "known") this.goOn(lease)
-          if (knowledge === "known" && this.isSettled) return
-          if (knowledge !== "unknown") continue
-        }
-        this.drop()
-        const renewed = yield* Effect.exit(this.renewed)
-        if (Exit.isSuccess(renewed) && this.isSettled) return
-        if (Exit.isInterrupted(renewed)) return yield* Effect.interrupt
-        if (isFinal(renewed)) break
-      }
-      yield* Effect.logWarning("upstream session lost", { upstream: this.name })
-      this.terms.telemetry.recovered("failed")
-      this.heir?.lost()
-    })
-  }
-
-  /** Whether there is a session, and nobody waits for another. */
-  private get isSettled(): boolean {
-    return this.lease !== undefined && this.waiting.size === 0
-  }
-
-  private goOn(lease: Lease): void {
-    for (const attempt of this.taken()) attempt.goOn(lease)
-  }
-
-  /** A new session takes the place of the one that is lost. */
-  private get renewed(): Effect.Effect<void, UpstreamError | LimitReached> {
-    return Effect.gen(this, function* () {
-      const { agreement, credentials, heir, terms } = this
-      if (agreement === undefined || heir === undefined) return
-      yield* this.release(Exit.void)
-      const { deadlines, pool } = terms
-      const lease = yield* this.hold(Recovery.renew({ pool, agreement, credentials, deadlines }))
-      yield* heir.keep(lease.sessionId())
-      const hasOtherTools = agreement.declares("tools", "listChanged") && (yield* this.tools.differ(lease))
-      this.isSuccessor = true
-      lease.onLost(() => this.ended())
-      yield* Effect.logInfo("upstream session recovered", { upstream: this.name })
-      terms.telemetry.recovered("recovered")
-      const asked = this.asked.ids
-      this.asked.clear()
-      heir.recovered({ asked, hasOtherTools })
-      for (const attempt of this.taken()) attempt.sendAnew(lease)
-    })
+  private log(logged: Effect.Effect<void>): void {
+    this.terms.fork(Effect.annotateLogs(logged, "session", this.heir?.handle ?? ""))
   }
 
   /** All that wait, who wait no more. */
@@ -296,35 +299,12 @@ export class UpstreamSession implements Upstream, Attempted {
     this.waiting.clear()
     return all
   }
-
-  /** Takes a lease, in a scope of its own. */
-  private hold<E>(leased: Effect.Effect<Lease, E, Scope.Scope>): Effect.Effect<Lease, E> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(this, function* () {
-        const scope = yield* Scope.make()
-        const lease = yield* Effect.onError(restore(Scope.extend(leased, scope)), (cause) =>
-          Scope.close(scope, Exit.failCause(cause))
-        )
-        this.scope = scope
-        this.lease = lease
-        return lease
-      })
-    )
-  }
-
-  private release(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const { scope } = this
-    this.scope = undefined
-    return scope === undefined ? Effect.void : Scope.close(scope, exit)
-  }
 }
 
-/** Whether no other attempt can end otherwise: the server is there, and will not have the client. */
-const isFinal = (exit: Exit.Exit<void, UpstreamError | LimitReached>): boolean =>
-  Exit.match(exit, {
-    onSuccess: () => false,
-    onFailure: (cause) =>
-      cause._tag === "Fail" &&
-      cause.error._tag === "UpstreamError" &&
-      (cause.error.reason === "Changed" || cause.error.reason === "Refused")
-  })
+/** A request of the proxy's own; what it says is known to whoever sends it. */
+const own = (method: Request["method"]): Request => ({
+  method,
+  headers: {},
+  bytes: undefined,
+  body: undefined
+})

@@ -72,3 +72,8 @@ export interface StreamLog {
   /** Lets go of all events; nobody will ask for the stream any more. */
   readonly forget: () => void
 }
+
+/** The events of a stream that are kept, oldest first. */
+export const kept = function* (log: StreamLog): Iterable<KeptEvent> {
+  for (let next = log.after(log.beforeOldest); next !== undefined; next = log.after(next.sequence)) yield next
+}

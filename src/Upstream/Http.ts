@@ -325,8 +325,10 @@ class Hop implements Dispatcher.DispatchHandler {
   private reasonOf(error: Error): UpstreamError["reason"] {
     switch (errorCode(error)) {
       case "UND_ERR_CONNECT_TIMEOUT":
-      case "ETIMEDOUT":
         return "ConnectTimeout"
+      case "ETIMEDOUT":
+        // The system also gives up a connection that a request is on.
+        return this.controller === undefined ? "ConnectTimeout" : "Closed"
       case "UND_ERR_HEADERS_TIMEOUT":
         return "AnswerTimeout"
       case "UND_ERR_INVALID_ARG":

@@ -1,4 +1,4 @@
-/** How long to wait before another attempt. */
+/** When another attempt may end otherwise, and how long to wait before it. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
@@ -11,3 +11,6 @@ export const backoff = (failures: number, least = 0): Effect.Effect<Duration.Dur
   Effect.map(Random.next, (random) =>
     Duration.millis(least + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
   )
+
+/** The statuses of refusals that another attempt may not meet: too early, too many, in the way of another. */
+export const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])
