@@ -51,18 +51,23 @@ export const make = (options: Options): Effect.Effect<SqliteFile["Type"], StoreE
       Effect.try({ try: work, catch: (cause) => toStoreError(options.path, cause) })
 
     yield* attempt(() => createFile(path))
-    const database = yield* Effect.acquireRelease(
-      Effect.tryPromise({
-        try: () => openDatabase(path),
-        catch: (cause) => toStoreError(options.path, cause)
-      }),
-      (database) =>
-        Effect.catchAll(
-          attempt(() => database.close()),
-          ({ message }) => Effect.logWarning("the session store did not close well", { message })
+    const opened = Effect.tryPromise({
+      try: () => openDatabase(path),
+      catch: (cause) => toStoreError(options.path, cause)
+    }).pipe(
+      Effect.tap((database) =>
+        Effect.tapError(
+          attempt(() => takeUp(database, options.path, options.sync === "full" ? "FULL" : "NORMAL")),
+          () => Effect.ignore(attempt(() => database.leave()))
         )
+      )
     )
-    yield* attempt(() => takeUp(database, options.path, options.sync === "full" ? "FULL" : "NORMAL"))
+    const database = yield* Effect.acquireRelease(opened, (database) =>
+      Effect.catchAll(
+        attempt(() => database.close()),
+        ({ message }) => Effect.logWarning("the session store did not close well", { message })
+      )
+    )
 
     const transact = <A>(work: () => A) => attempt(() => database.transact(work))
     const behind = new WriteBehind((work) => {
@@ -100,6 +105,8 @@ const createFile = (path: string): void => {
   try {
     closeSync(openSync(path, "ax", 0o600))
   } catch (error) {
+    if (errorCode(error) === "ENOENT")
+      throw new Error("its folder does not exist: create that first", { cause: error })
     if (errorCode(error) !== "EEXIST") throw error
   }
   if (!statSync(path).isFile()) throw new Error("it is not a file")

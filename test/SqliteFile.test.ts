@@ -60,6 +60,22 @@ describe("a file that cannot be used is told apart, with its path", () => {
     })
   )
 
+  it.scoped("one of another program with a write-ahead log, which stays so", () =>
+    Effect.gen(function* () {
+      const path = yield* newFile
+      const libsql = JSON.stringify(createRequire(import.meta.url).resolve("libsql"))
+      const other = yield* spawnNode("-e", [
+        `const database = new (require(${libsql}))(${JSON.stringify(path)})
+        database.exec("PRAGMA journal_mode = WAL; CREATE TABLE others (id)")
+        database.close()`
+      ])
+      expect(yield* other.exit).toEqual({ code: 0, signal: null })
+      const before = readFileSync(path)
+      expect((yield* refusal(path)).message).toContain("another program")
+      expect(readFileSync(path).equals(before)).toBe(true)
+    })
+  )
+
   it.scoped("one that another process has, until that ends", () =>
     Effect.gen(function* () {
       const path = yield* filled

@@ -3,9 +3,13 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import { spawnSync } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { openDatabase } from "../src/internal/database.js"
+import * as SqliteFile from "../src/SqliteFile.js"
 import { type Cli, type CliRun, runCli, startCli } from "./fixtures/Cli.js"
 import { makeDeafServer } from "./fixtures/DeafServer.js"
+import { makeFolder } from "./fixtures/folder.js"
 import { freePort } from "./fixtures/freePort.js"
 import { makePlainServer, type PlainServer } from "./fixtures/PlainServer.js"
 import { startProxy } from "./fixtures/Proxy.js"
@@ -54,6 +58,8 @@ const options: ReadonlyArray<readonly [name: string, wrong: string, hint: RegExp
   ["request-timeout", "-1", /duration/],
   ["connect-timeout", "x", /duration/],
   ["stall-timeout", "0s", /duration/],
+  ["store", "redis:x", /memory or sqlite:PATH/],
+  ["store-sync", "half", /normal, full/],
   ["shutdown-timeout", "999h", /duration/],
   ["log-level", "loud", /one of .*debug/],
   ["log-format", "xml", /pretty.*json/]
@@ -73,6 +79,7 @@ const kinds: ReadonlyArray<readonly [name: string, wrong: string]> = [
   ["max-body", "0"],
   ["session-timeout", "-1"],
   ["request-timeout", "5 apples"],
+  ["store", "sqlite:"],
   ["log-level", "loud"],
   ["log-format", "xml"]
 ]
@@ -213,6 +220,12 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
       env: { SHADOWCAT_MULTI_SESSION: "maybe" },
       hint: /SHADOWCAT_MULTI_SESSION/
     },
+    ...["recover", "recover-stdio"].map((name) => ({
+      name: `${variable(name)} that is neither true nor false`,
+      args: [...forward, ...nowhere],
+      env: { [variable(name)]: "maybe" },
+      hint: new RegExp(variable(name))
+    })),
     ...kinds.map(([name, value]) => ({
       name: `--${name} ${value}`,
       args: [...without(name), `--${name}`, value],
@@ -253,6 +266,53 @@ describe.concurrent("a failure exits 1, with one line that says what to do", () 
       })
     )
   }
+
+  const expectRefused = (path: string, hint: RegExp) =>
+    Effect.map(runCli([...forward, ...nowhere, "--store", `sqlite:${path}`]), (run) => {
+      expectFailure(run, 1, hint)
+      expect(run.stderr).toContain(path)
+    })
+
+  /** A file for sessions that a proxy has used and left. */
+  const usedStore = Effect.gen(function* () {
+    const path = join(yield* makeFolder("store"), "sessions.db")
+    yield* Effect.scoped(SqliteFile.make({ path }))
+    return path
+  })
+
+  it.scopedLive("a store that another proxy uses, which goes on", () =>
+    Effect.gen(function* () {
+      const path = yield* usedStore
+      const server = yield* makePlainServer()
+      const proxy = yield* startProxy(server, ["--store", `sqlite:${path}`])
+      yield* expectRefused(path, /another process.*file of its own/)
+      expect((yield* initialize(proxy.url)).answer.status).toBe(200)
+    })
+  )
+
+  it.scopedLive("a store of a newer version", () =>
+    Effect.gen(function* () {
+      const path = yield* usedStore
+      const database = yield* Effect.promise(() => openDatabase(path))
+      database.exec("PRAGMA user_version = 99")
+      database.close()
+      yield* expectRefused(path, /newer version.*use that one, or another file/)
+    })
+  )
+
+  it.scopedLive("a store that is no database", () =>
+    Effect.gen(function* () {
+      const path = join(yield* makeFolder("store"), "sessions.db")
+      writeFileSync(path, "garbage ".repeat(2_000))
+      yield* expectRefused(path, /no database.*restore it, or remove it/)
+    })
+  )
+
+  it.scopedLive("a store in a folder that is missing", () =>
+    Effect.gen(function* () {
+      yield* expectRefused(join(yield* makeFolder("store"), "missing", "sessions.db"), /folder.*create/)
+    })
+  )
 })
 
 /** The line that tells what is served, and nothing else so far. */

@@ -17,6 +17,8 @@ export interface Database {
   /** All of the work, or none of it when it throws. */
   readonly transact: <A>(work: () => A) => A
   readonly close: () => void
+  /** Closes it as it is, for whoever it belongs to. */
+  readonly leave: () => void
 }
 
 /** Opens a file, and loads what it takes to do so. The path must be absolute: others may lead over the network. */
@@ -30,6 +32,16 @@ export const openDatabase = async (path: string): Promise<Database> => {
       // As one array: alone, `null` would be taken for a list of named values.
       run: (...values) => statement.run(values).changes,
       all: (...values) => statement.all(values)
+    }
+  }
+
+  const leave = () => {
+    try {
+      // Closing alone would keep the lock until the last prepared statement is collected.
+      handle.exec("PRAGMA locking_mode = NORMAL")
+      prepare("SELECT 1 FROM sqlite_master").all()
+    } finally {
+      handle.close()
     }
   }
 
@@ -54,13 +66,11 @@ export const openDatabase = async (path: string): Promise<Database> => {
     },
     close: () => {
       try {
-        // Closing alone would keep the lock until the last prepared statement is collected.
         handle.exec("PRAGMA journal_mode = DELETE")
-        handle.exec("PRAGMA locking_mode = NORMAL")
-        prepare("SELECT 1 FROM sqlite_master").all()
       } finally {
-        handle.close()
+        leave()
       }
-    }
+    },
+    leave
   }
 }
