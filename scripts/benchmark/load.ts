@@ -83,6 +83,12 @@ export const tracking: Measure = throughput("Tracking", sseTool, false, [
   }
 ])
 
+const storingOf = (kind: string, tool: string): Measure =>
+  throughput(`Storing-${kind}`, tool, false, [{ ...cpu(kind), mark: { of: "comparison", atMost: 1.05 } }])
+
+/** What it costs to keep sessions, and the events of their streams, in a file. */
+export const storing: ReadonlyArray<Measure> = [storingOf("JSON", jsonTool), storingOf("SSE", sseTool)]
+
 // Each proxy answers as it does by default, with JSON or with an event stream.
 export const stdioLoad: ReadonlyArray<Measure> = [
   throughput("Stdio", jsonTool, false, [perSecond("Stdio", 6), cpu("Stdio")]),

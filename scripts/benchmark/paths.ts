@@ -1,3 +1,4 @@
+import { join } from "node:path"
 import type { Bench } from "./bench.js"
 
 /** A way from the clients to the upstream. */
@@ -40,6 +41,21 @@ export const paths: ReadonlyArray<Path> = [
 export const trackingPaths: ReadonlyArray<Path> = [
   tracked,
   overHttp("untracked", "--max-sessions 5000 --max-events 0")
+]
+
+/** The same server, with sessions kept in a file and in memory. */
+export const storingPaths: ReadonlyArray<Path> = [
+  {
+    name: subject,
+    proxy: ({ folder, programs, upstreamUrl }) => [
+      programs.shadowcat,
+      ...forward("--max-sessions 5000 --store"),
+      `sqlite:${join(folder, "sessions.db")}`,
+      "--url",
+      upstreamUrl
+    ]
+  },
+  overHttp("memory", "--max-sessions 5000")
 ]
 
 /** To a command that speaks over standard input and output: a child for each session, but for mcp-proxy's only one. */
