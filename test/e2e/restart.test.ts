@@ -256,12 +256,12 @@ describe.concurrent("a session that an earlier process has left", () => {
       const server = yield* makeLegacyServer()
       const { start } = yield* makeDurable(server)
       // A client that listens keeps the session alive for as long as the process is.
-      const proxy = yield* start(["--session-timeout", "100ms", "--cleanup-interval", "100ms"])
+      const proxy = yield* start(["--session-timeout", "2s", "--cleanup-interval", "500ms"])
       const { session } = yield* initialize(proxy.url)
       yield* stream(proxy.url, { headers: session })
       yield* end(proxy, "SIGKILL")
       // Then both times have passed.
-      yield* Effect.sleep(200)
+      yield* Effect.sleep(2_500)
       const again = yield* start(["--cleanup-interval", "1h"])
       yield* server.until(() => server.counts.delete === 1 && server.sessions().length === 0)
       const late = yield* post(again.url, request("late", "ping"), session)
