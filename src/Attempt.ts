@@ -49,6 +49,7 @@ export class Attempt implements Sink, Expirable {
   private isInSession = false
   private abortSent: Abort | undefined
   private held: Held | undefined
+  private isAnswered = false
   private isDenied = false
   /** Whether what was sent last is given up: nothing of it is of interest. */
   private isGivenUp = false
@@ -144,8 +145,7 @@ export class Attempt implements Sink, Expirable {
       // A 404 to a GET may as well come from a server that has no such stream.
       this.isDenied = status === 404 && this.method === "POST"
     }
-    this.forget()
-    this.sink.head(status, headers, flow)
+    this.answer(status, headers, flow)
   }
 
   data(chunk: Uint8Array): void {
@@ -186,7 +186,7 @@ export class Attempt implements Sink, Expirable {
 
   /** A stream that cannot be had is asked for again by whoever wants it. */
   private get mayWait(): boolean {
-    return this.session.recovers && this.method === "POST" && !this.isDenied
+    return this.session.recovers && this.method === "POST" && !this.isAnswered
   }
 
   private reread(): Request {
@@ -195,7 +195,7 @@ export class Attempt implements Sink, Expirable {
     return { method, headers, bytes, body }
   }
 
-  /** It is answered, and will not be sent again. */
+  /** It will not be sent again. */
   private forget(): void {
     this.bytes = undefined
     this.headers = {}
@@ -222,6 +222,12 @@ export class Attempt implements Sink, Expirable {
     this.held = undefined
   }
 
+  private answer(status: number, headers: Headers, flow: Flow): void {
+    this.isAnswered = true
+    this.forget()
+    this.sink.head(status, headers, flow)
+  }
+
   private conclude(held: Held): void {
     this.release(held)
     this.sink.end()
@@ -229,8 +235,7 @@ export class Attempt implements Sink, Expirable {
 
   private release(held: Held): void {
     this.letGoOfHeld()
-    this.forget()
-    this.sink.head(held.status, held.headers, held.flow)
+    this.answer(held.status, held.headers, held.flow)
     for (const chunk of held.chunks) this.sink.data(chunk)
   }
 }

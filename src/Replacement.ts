@@ -34,6 +34,7 @@ const MAX_ATTEMPTS = 10
 export class Replacement<Change> {
   private scope: Scope.CloseableScope | undefined
   private fiber: Fiber.RuntimeFiber<void> | undefined
+  private clearing: Fiber.RuntimeFiber<void> | undefined
   private failures = 0
   private isClosed = false
 
@@ -76,7 +77,7 @@ export class Replacement<Change> {
 
   /** Gives back what is left of a session that has ended. */
   clear(): void {
-    if (this.fiber === undefined && !this.isClosed) this.fork(this.release(Exit.void))
+    if (this.fiber === undefined && !this.isClosed) this.clearing = this.fork(this.release(Exit.void))
   }
 
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
@@ -138,9 +139,11 @@ export class Replacement<Change> {
   private release(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.uninterruptible(
       Effect.suspend(() => {
-        const { scope } = this
+        const { clearing, scope } = this
+        this.clearing = undefined
         this.scope = undefined
-        return scope === undefined ? Effect.void : Scope.close(scope, exit)
+        const cleared = clearing === undefined ? Effect.void : Fiber.await(clearing)
+        return Effect.andThen(cleared, scope === undefined ? Effect.void : Scope.close(scope, exit))
       })
     )
   }
