@@ -102,7 +102,70 @@ describe("an upstream that cannot be reached", () => {
   )
 })
 
+describe("a session that the upstream seems to deny", () => {
+  it.scoped("is kept where it answers a ping, and the refusal is the client's", () =>
+    Effect.gen(function* () {
+      const proxied = yield* make()
+      const { session } = yield* proxied.open()
+      proxied.pool.onOwn = (ping) => queueMicrotask(() => ping.act("json"))
+      for (let count = 0; count < 20; count++) {
+        const calls = [proxied.ask(session, call(1, "unknown")), proxied.ask(session)]
+        for (const { exchange } of calls) exchange.act("not found")
+        yield* settle
+        for (const { answer } of calls) expect(answer).toMatchObject({ status: 404, ending: "end" })
+      }
+      expect(proxied.pool.leases.length).toBe(1)
+      expect(proxied.clock.unsafeCurrentTimeMillis()).toBe(0)
+    })
+  )
+
+  it.scoped("by an answer that does not end is not looked at for ever", () =>
+    Effect.gen(function* () {
+      const proxied = yield* make()
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, call(1))
+      exchange.head(400, "application/json")
+      yield* proxied.clock.advance("61 seconds")
+      expect(answer.failure).toMatchObject({ reason: "Stalled" })
+      expect(session.load.exchanges).toBe(0)
+    })
+  )
+})
+
 describe("another session in the place of one that is lost", () => {
+  it.scoped("is asked for again when the upstream begins to answer, and never ends", () =>
+    Effect.gen(function* () {
+      const proxied = yield* make()
+      const { lease, session } = yield* proxied.open()
+      proxied.pool.onOwn = (own) => queueMicrotask(() => own.act("open stream"))
+      proxied.pool.dies(lease)
+      const { answer } = proxied.ask(session, call(1))
+      yield* proxied.clock.advance("59 seconds")
+      expect(proxied.pool.leases.length).toBe(2)
+      proxied.pool.onOwn = (own) => queueMicrotask(() => own.act("json"))
+      yield* proxied.clock.advance("10 seconds")
+      proxied.pool.open[0]?.act("json")
+      expect(answer.messages()).toMatchObject([{ id: 1, result: {} }])
+      expect(proxied.pool.leases.map(({ releases }) => releases)).toEqual([1, 1, 0])
+    })
+  )
+
+  it.scoped("does not go on with a stream of the old one that breaks later either", () =>
+    Effect.gen(function* () {
+      const proxied = yield* make()
+      const { session } = yield* proxied.open()
+      const streamed = proxied.ask(session, call(1))
+      streamed.exchange.act("event with id")
+      const other = proxied.ask(session, call(2))
+      other.exchange.act("not found")
+      yield* settle
+      streamed.exchange.act("break")
+      expect(streamed.answer.messages().at(-1)).toMatchObject({ id: 1, error: { code: -32000 } })
+      yield* proxied.clock.advance("60 seconds")
+      expect(sent(proxied).filter((line) => line.endsWith("GET"))).toEqual([])
+    })
+  )
+
   it.scoped("is sent a batch without what only the old one had to do with", () =>
     Effect.gen(function* () {
       const proxied = yield* make()
