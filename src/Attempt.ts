@@ -173,7 +173,7 @@ export class Attempt implements Sink, Expirable {
   error(error: UpstreamError): void {
     if (this.isGivenUp) return
     if (this.held !== undefined) this.release(this.held)
-    else if (this.mayWait && unsent.has(error.reason)) return this.fail("unreached")
+    else if (this.mayWait && unreached.has(error.reason)) return this.fail("unreached")
     this.sink.error(error)
     if (this.isDenied) this.fail("doubtful")
   }
@@ -247,8 +247,8 @@ export const withMessages = (request: Request, messages: Body["messages"]): Requ
   bytes: Buffer.from(JSON.stringify(messages))
 })
 
-/** With these errors nothing was sent. */
-const unsent: ReadonlySet<UpstreamError["reason"]> = new Set(["Unreachable", "ConnectTimeout"])
+/** After these errors another try may succeed, and nothing was sent. */
+const unreached: ReadonlySet<UpstreamError["reason"]> = new Set(["Unreachable", "ConnectTimeout"])
 
 /** Whether a message says something about what only one upstream session knows of. */
 export const isBound = ({ method }: Message): boolean => method === undefined || bound.has(method)

@@ -353,7 +353,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.owner.flight.leave()
   }
 
-  private fail(error: ProxyError): void {
+  private fail(cause: ProxyError): void {
+    const error = cause._tag === "UpstreamError" && this.isRequest ? cause.afterSending : cause
     if (this.intake !== undefined || (this.splitter !== undefined && this.splitter.isAtBorder)) {
       this.tellPending(error)
       return this.finish("failed")

@@ -150,7 +150,7 @@ const upstreamReasons = {
   ConnectTimeout: [504, "did not accept a connection within --connect-timeout"],
   AnswerTimeout: [504, "did not begin to answer within --request-timeout"],
   Stalled: [504, "stopped in the middle of its answer"],
-  Closed: [502, "closed the connection before its answer was complete: it may have carried out the request"],
+  Closed: [502, "closed the connection before its answer was complete"],
   Redirected: [502, "redirects to another address; give that one as --url"],
   NotMcp: [502, "did not answer `initialize` with an MCP result; is the URL that of its MCP endpoint?"],
   Refused: [502, "refused `initialize`"],
@@ -160,12 +160,17 @@ const upstreamReasons = {
   NotStarted: [502, "cannot be started"],
   StartTimeout: [504, "did not answer `initialize` within --start-timeout"],
   Gone: [502, "is gone"],
-  Replaced: [
-    502,
-    "has lost the session, and with it the answer to this request, which it may have carried out: repeat it if that is safe"
-  ],
+  Replaced: [502, "has lost the session, and with it the answer to this request"],
   Changed: [502, "is not what it was: it lacks what the client was told that it has"]
 } as const
+
+/** With these, the upstream was sent nothing. */
+const unsent: ReadonlySet<keyof typeof upstreamReasons> = new Set([
+  "Unreachable",
+  "ConnectTimeout",
+  "NotAsked",
+  "NotStarted"
+])
 
 /** The upstream failed to answer. */
 export class UpstreamError extends Schema.TaggedError<UpstreamError>()("UpstreamError", {
@@ -173,15 +178,24 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
   /** The upstream's address or command, without anything secret. */
   upstream: Schema.String,
   /** What the system or the upstream itself said. */
-  detail: Schema.optional(Schema.String)
+  detail: Schema.optional(Schema.String),
+  /** Whether it may have carried out the request that it was sent. */
+  isUncertain: Schema.optionalWith(Schema.Boolean, { default: () => false })
 }) {
   readonly code = Code.ServerError
   get status() {
     return upstreamReasons[this.reason][0]
   }
   override get message() {
-    const what = `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}`
-    return this.detail === undefined ? what : `${what} (${this.detail})`
+    const detail = this.detail === undefined ? "" : ` (${this.detail})`
+    const rest = this.isUncertain ? "; it may have carried out the request: repeat it if that is safe" : ""
+    return `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}${detail}${rest}`
+  }
+
+  /** The same for a request that was sent and is not answered. */
+  get afterSending(): UpstreamError {
+    const { detail, reason, upstream } = this
+    return unsent.has(reason) ? this : new UpstreamError({ reason, upstream, detail, isUncertain: true })
   }
 }
 
