@@ -1,5 +1,6 @@
 /** One request of a client and its answer, on their way through the proxy. */
 import type { Answer } from "./Answer.js"
+import { Awaited } from "./Awaited.js"
 import type { HeldAnswer } from "./Initialize.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
@@ -58,7 +59,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private isAttended = true
   private isOver = false
   private isCancelled = false
-  private isAwaited = false
   private readonly deadline: Deadline
   private abort: Abort | undefined
   private flow: Flow | undefined
@@ -76,8 +76,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private readonly startedAt = performance.now()
   /** What it is counted under. */
   private readonly label: string
-  /** The requests that the client waits for: those of the body that are neither answered nor cancelled. */
-  private pending: ReadonlyArray<RequestId>
+  private readonly awaited: Awaited
 
   constructor(
     private readonly owner: Owner,
@@ -88,18 +87,18 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
     this.isInitialize = request.body !== undefined && isInitialize(request.body)
     this.label = methodLabel(request.body)
-    this.pending = request.body === undefined ? [] : requestIds(request.body)
+    this.awaited = new Awaited(request.body === undefined ? [] : requestIds(request.body), owner.flight)
     this.deadline = owner.deadlines.of(this)
   }
 
   /** Whether the client waits for the response to one of its requests, or for what a stream may bring. */
   get isRequest(): boolean {
-    return this.pending.length > 0 || this.method === "GET"
+    return !this.awaited.isEmpty || this.method === "GET"
   }
 
   /** The requests whose responses the client still waits for. */
   get requests(): ReadonlyArray<RequestId> {
-    return this.pending
+    return this.awaited.ids
   }
 
   /**
@@ -158,7 +157,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     // Without a session there is nothing to resume, whatever ids the events have.
     this.isResumable ||= this.owner.id !== undefined && Sse.hasEventId(frames)
     // A frame that is too large to be held is not read; it may well be the response.
-    if (!this.splitter.isAtBorder) this.mayBeAnswered ||= this.pending.length > 0
+    if (!this.splitter.isAtBorder) this.mayBeAnswered ||= !this.awaited.isEmpty
     else this.note(frames)
     this.answer.data(frames)
     this.expectSilence()
@@ -167,9 +166,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   /** Looks whether the frames answer one of the requests, and what they ask. */
   note(frames: Buffer): void {
     this.owner.heard(frames)
-    if (this.pending.length === 0 || !Sse.mayRespond(frames)) return
-    this.pending = unanswered(this.pending, frames)
-    if (this.pending.length === 0) this.stopWaiting()
+    this.awaited.note(frames)
   }
 
   /** The stream goes on, on another connection. */
@@ -181,8 +178,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** A shutdown waits for the response as long as there is somebody to be told. */
   attended(isAttended: boolean): void {
-    if (!isAttended) this.stopWaiting()
-    else if (this.pending.length > 0 && !this.isAwaited && !this.isOver) this.enter()
+    if (!isAttended) this.awaited.leave()
+    else if (!this.awaited.isEmpty && !this.isOver) this.enter()
   }
 
   /** A client that does not read yet is no fault of the upstream's. */
@@ -202,7 +199,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   end(): void {
     if (this.isOver) return
     if (this.intake !== undefined) return this.broken(this.intake, undefined)
-    if (this.splitter !== undefined && this.pending.length > 0 && !this.isResumable) {
+    if (this.splitter !== undefined && !this.awaited.isEmpty && !this.isResumable) {
       this.tellPending(this.closed)
       return this.finish("failed")
     }
@@ -231,7 +228,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
       return this.settle("left")
     }
     this.isAttended = false
-    this.stopWaiting()
+    this.awaited.leave()
     // What is kept is let go on by its delivery, which knows whether somebody else reads it by now.
     if (this.intake === undefined) this.resume()
     const hasDeadline = this.flow !== undefined && this.splitter === undefined
@@ -240,11 +237,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** The client has cancelled a request. Once none is left to wait for, the exchange ends unanswered. */
   cancel(id: RequestId): void {
-    if (!this.pending.includes(id)) return
-    this.pending = this.pending.filter((pending) => pending !== id)
-    if (this.pending.length > 0) return
+    if (!this.awaited.cancel(id)) return
     this.isCancelled = true
-    this.stopWaiting()
+    this.awaited.leave()
     this.deadline.set(CANCELLED_GRACE)
   }
 
@@ -301,7 +296,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** From now on what the upstream says goes into the log. */
   private track(streams: Streams, headers: Headers): void {
-    const delivery = streams.answering(this.pending, this)
+    const delivery = streams.answering(this.requests, this)
     this.delivery = delivery
     this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
     // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
@@ -341,16 +336,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   private enter(): void {
-    if (this.isStream) return
-    this.owner.flight.enter()
-    this.isAwaited = true
-  }
-
-  /** A shutdown need not wait for this: the client has its response, wants none, or has gone. */
-  private stopWaiting(): void {
-    if (!this.isAwaited) return
-    this.isAwaited = false
-    this.owner.flight.leave()
+    if (!this.isStream) this.awaited.enter()
   }
 
   private fail(cause: ProxyError): void {
@@ -371,7 +357,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     ) {
       return
     }
-    for (const id of this.pending) {
+    for (const id of this.requests) {
       const told = Sse.frame(toJsonRpc(error, id))
       if (this.delivery === undefined) this.answer.data(told)
       else this.delivery.append(told, undefined)
@@ -388,7 +374,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isOver = true
     this.owner.telemetry.exchanged(this.label, outcome, performance.now() - this.startedAt)
     this.deadline.clear()
-    this.stopWaiting()
+    this.awaited.leave()
     this.owner.settled(this)
     this.answer.settled()
   }
@@ -402,13 +388,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     }
     this.finish("cancelled")
   }
-}
-
-const unanswered = (ids: ReadonlyArray<RequestId>, frames: Buffer): ReadonlyArray<RequestId> => {
-  const [first] = ids
-  if (first !== undefined && ids.length === 1 && Sse.visiblyAnswer(frames, first)) return []
-  const responses = Sse.messages(frames).filter(({ method }) => method === undefined)
-  return ids.filter((id) => !responses.some((response) => response.id === id))
 }
 
 const isEventStream = (headers: Headers): boolean =>
