@@ -459,12 +459,12 @@ describe("the end of a session", () => {
   )
 
   it.scopedLive(
-    "comes when the upstream no longer knows it: its 404 passes, and then the proxy says so",
+    "comes when the upstream no longer knows it: its 404 passes, and then the proxy says so, unless it is recovered",
     () =>
       Effect.gen(function* () {
         const gone = JSON.stringify({ jsonrpc: "2.0", id: 7, error: { code: -32001, message: "upstream's" } })
         const server = yield* makePlainServer({ "tools/list": ({ answer }) => answer(404, json, gone) })
-        const front = yield* startFront(server)
+        const front = yield* startFront(server, { recover: false })
         const { session } = yield* initialize(front.url)
         expect(yield* post(front.url, list, session)).toMatchObject({ status: 404, text: gone })
         yield* front.untilHealth(({ sessions }) => sessions === 0)
@@ -599,7 +599,7 @@ describe("an upstream that fails", () => {
   it.scopedLive("is 502 within a session too, which outlives it", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server)
+      const front = yield* startFront(server, { recover: false })
       const { session } = yield* initialize(front.url)
       yield* server.kill
       const told = { status: 502, code: ERROR, message: /cannot be reached/ }
