@@ -13,6 +13,7 @@ import { makeFolder } from "./fixtures/folder.js"
 import { freePort } from "./fixtures/freePort.js"
 import { makePlainServer, type PlainServer } from "./fixtures/PlainServer.js"
 import { startProxy } from "./fixtures/Proxy.js"
+import { runHere } from "./fixtures/runHere.js"
 import {
   del,
   get,
@@ -92,17 +93,23 @@ describe.concurrent("help, version and completions", () => {
     return run.stdout
   }
 
-  for (const args of [[], ["--help"], ["-h"], ["forward"], ["forward", "--help"]]) {
+  for (const [args, run] of [
+    [["--help"], runCli],
+    [[], runHere],
+    [["-h"], runHere],
+    [["forward"], runHere],
+    [["forward", "--help"], runHere]
+  ] as const) {
     it.live(`shadowcat ${args.join(" ")} tells what there is`, () =>
       Effect.gen(function* () {
-        expect(expectText(yield* runCli(args))).toMatch(/- (forward )?http /)
+        expect(expectText(yield* run(args))).toMatch(/- (forward )?http /)
       })
     )
   }
 
   it.live("shadowcat forward http --help tells every option, its variable and its default", () =>
     Effect.gen(function* () {
-      const help = expectText(yield* runCli([...forward, "--help"]))
+      const help = expectText(yield* runHere([...forward, "--help"]))
       for (const name of ["multi-session", ...options.map(([name]) => name)]) {
         expect(help).toContain(`--${name}`)
         expect(help).toContain(`[${variable(name)}]`)
@@ -132,10 +139,14 @@ describe.concurrent("help, version and completions", () => {
     })
   )
 
-  for (const shell of ["bash", "zsh", "fish"]) {
+  for (const [shell, run] of [
+    ["bash", runCli],
+    ["zsh", runHere],
+    ["fish", runHere]
+  ] as const) {
     it.live(`shadowcat --completions ${shell} is a script that knows the options`, () =>
       Effect.gen(function* () {
-        const script = expectText(yield* runCli(["--completions", shell]))
+        const script = expectText(yield* run(["--completions", shell]))
         expect(script).toContain("forward")
         expect(script).toContain("max-sessions")
         const { error, stderr } = spawnSync(shell, ["-n"], { input: script, encoding: "utf8" })
@@ -164,16 +175,43 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
     ...(name === "port" ? [] : ["--port", "0"])
   ]
 
-  const wrong: ReadonlyArray<{
+  interface Wrong {
     readonly name: string
     readonly args: ReadonlyArray<string>
     readonly env?: Readonly<Record<string, string>>
     readonly hint: RegExp
-  }> = [
+  }
+
+  /** One of each kind, each told by a process. */
+  const told: ReadonlyArray<Wrong> = [
     { name: "an unknown command", args: ["serve"], hint: /forward.*--help/ },
+    { name: "an unknown option", args: [...forward, ...nowhere, "--bogus"], hint: /--bogus.*--help/ },
+    { name: "questions without a terminal", args: [...forward, "--wizard"], hint: /terminal/ },
+    { name: "no --url", args: forward, hint: /--url/ },
+    { name: "completions for an unknown shell", args: ["--completions", "tcsh"], hint: /--help/ },
+    {
+      name: "SHADOWCAT_MULTI_SESSION that is neither true nor false",
+      args: [...forward, ...nowhere],
+      env: { SHADOWCAT_MULTI_SESSION: "maybe" },
+      hint: /SHADOWCAT_MULTI_SESSION/
+    },
+    {
+      name: "a value that may be secret",
+      args: [...forward, ...nowhere, "--header", "secret"],
+      hint: /--header/
+    },
+    {
+      name: "a variable that is read before all options",
+      args: [...forward, ...nowhere],
+      env: { SHADOWCAT_LOG_LEVEL: "loud" },
+      hint: /--log-level/
+    }
+  ]
+
+  /** What else there is, told by the function that the process calls. */
+  const others: ReadonlyArray<Wrong> = [
     { name: "an unknown command of forward", args: ["forward", "htp"], hint: /forward http.*--help/ },
     { name: "an unknown option in the place of a command", args: ["--bogus"], hint: /--help/ },
-    { name: "an unknown option", args: [...forward, ...nowhere, "--bogus"], hint: /--bogus.*--help/ },
     {
       name: "an unknown option with a value",
       args: [...forward, ...nowhere, "--bogus=1"],
@@ -199,7 +237,6 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
       args: [...forward, "--Path", "/x", ...nowhere],
       hint: /no option --Path/
     },
-    { name: "questions without a terminal", args: [...forward, "--wizard"], hint: /terminal/ },
     { name: "an argument too many", args: [...forward, ...nowhere, "extra"], hint: /extra.*--help/ },
     { name: "an option without its value", args: [...forward, "--port", "0", "--url"], hint: /--url/ },
     {
@@ -207,18 +244,10 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
       args: [...forward, ...nowhere, "--max-sessions"],
       hint: /--max-sessions/
     },
-    { name: "no --url", args: forward, hint: /--url/ },
     {
       name: "an option given twice",
       args: [...forward, ...nowhere, "--path", "/a", "--path", "/b"],
       hint: /--path/
-    },
-    { name: "completions for an unknown shell", args: ["--completions", "tcsh"], hint: /--help/ },
-    {
-      name: "SHADOWCAT_MULTI_SESSION that is neither true nor false",
-      args: [...forward, ...nowhere],
-      env: { SHADOWCAT_MULTI_SESSION: "maybe" },
-      hint: /SHADOWCAT_MULTI_SESSION/
     },
     ...["recover", "recover-stdio"].map((name) => ({
       name: `${variable(name)} that is neither true nor false`,
@@ -239,14 +268,19 @@ describe.concurrent("wrong use exits 2, with one line that says what to do", () 
     }))
   ]
 
-  for (const { args, env = {}, hint, name } of wrong) {
-    it.live(name, () =>
-      Effect.gen(function* () {
-        const run = yield* runCli(args, { env })
-        expectFailure(run, 2, hint)
-        expect(run.stderr).not.toContain("secret")
-      })
+  const expectRefusal = (run: CliRun, { hint }: Wrong) => {
+    expectFailure(run, 2, hint)
+    expect(run.stderr).not.toContain("secret")
+  }
+
+  for (const wrong of told) {
+    it.live(wrong.name, () =>
+      Effect.map(runCli(wrong.args, { env: wrong.env ?? {} }), (run) => expectRefusal(run, wrong))
     )
+  }
+
+  for (const wrong of others) {
+    it.live(wrong.name, () => Effect.map(runHere(wrong.args, wrong.env), (run) => expectRefusal(run, wrong)))
   }
 })
 
