@@ -1,14 +1,16 @@
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, it, layer } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { Changes } from "../fixtures/Changes.js"
 import { type AnyConnection, officialClients } from "../fixtures/Clients.js"
 import { type Faults, makeFaults } from "../fixtures/Faults.js"
 import { eventually } from "../fixtures/eventually.js"
 import { type LegacyServer, makeLegacyServer } from "../fixtures/LegacyServer.js"
-import { type Proxy, startProxy, type Upstream } from "../fixtures/Proxy.js"
+import { startProxy, type Upstream } from "../fixtures/Proxy.js"
 import { callTool, post } from "../fixtures/RawClient.js"
 import { makeStdioServer } from "../fixtures/StdioServer.js"
 import type { ToolServer } from "../fixtures/ToolServer.js"
@@ -206,39 +208,56 @@ const places: ReadonlyArray<readonly [where: string, text: string, bytes: number
   ["the empty line behind an event", `}\n\n`, 2]
 ]
 
-describe.each(officialClients)("client %s", (_, connect) => {
+/** What is cut is new in each test; the proxy and the server are not what it is about, and one of each does for all. */
+class Rig extends Context.Tag("test/Rig")<Rig, { readonly url: string; readonly faults: Faults }>() {}
+
+/** The client's own connections are cut. */
+const clientsCut = Layer.scoped(
+  Rig,
+  Effect.gen(function* () {
+    const { faults } = yield* startBroken(yield* makeLegacyServer())
+    return { url: faults.url, faults }
+  })
+)
+
+/** Those of the proxy are. */
+const upstreamCut = Layer.scoped(
+  Rig,
+  Effect.gen(function* () {
+    const faults = yield* makeFaults(yield* makeResumable)
+    const { proxy } = yield* startBroken(faults)
+    return { url: proxy.url, faults }
+  })
+)
+
+for (const [line, connect] of officialClients) {
   /** Calls a tool that says something before its result, with a cut in the middle of it. */
-  const callCut = (proxy: Pick<Proxy, "url">, faults: Faults, [, place, bytes]: (typeof places)[number]) =>
+  const callCut = ([, place, bytes]: (typeof places)[number]) =>
     Effect.gen(function* () {
-      const client = yield* connect(proxy.url)
+      const { faults, url } = yield* Rig
+      const client = yield* connect(url)
       yield* client.call("echo", { text: "hi" })
+      const earlier = faults.cuts()
       yield* faults.cutInside(place, bytes)
       expect(yield* client.call("log", { text })).toBe("logged")
-      expect(faults.cuts()).toBe(1)
+      expect(faults.cuts() - earlier).toBe(1)
       expect(client.notifications).toMatchObject([
         { method: "notifications/message", params: { data: text } }
       ])
       expectNothingTwice(client)
     })
 
-  it.scopedLive.each([...places, ["the id", ".1.W", 1] as const])(
-    "whose connection is cut in the middle of %s is told it whole, once",
-    (place) =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const { faults } = yield* startBroken(server)
-        yield* callCut(faults, faults, place)
-      })
-  )
+  layer(clientsCut, { excludeTestServices: true })(`client ${line}`, (it) => {
+    it.scoped.each([...places, ["the id", ".1.W", 1] as const])(
+      "whose connection is cut in the middle of %s is told it whole, once",
+      callCut
+    )
+  })
 
-  it.scopedLive.each([...places, ["the id", "message\nid: e", 12] as const])(
-    "of an upstream whose connection is cut in the middle of %s is told it whole, once",
-    (place) =>
-      Effect.gen(function* () {
-        const server = yield* makeResumable
-        const behind = yield* makeFaults(server)
-        const { proxy } = yield* startBroken(behind)
-        yield* callCut(proxy, behind, place)
-      })
-  )
-})
+  layer(upstreamCut, { excludeTestServices: true })(`client ${line}`, (it) => {
+    it.scoped.each([...places, ["the id", "message\nid: e", 12] as const])(
+      "of an upstream whose connection is cut in the middle of %s is told it whole, once",
+      callCut
+    )
+  })
+}
