@@ -19,7 +19,8 @@ it.scopedLive(
   () =>
     Effect.gen(function* () {
       const folder = yield* inMemory
-      const script = yield* bundle(writer, folder)
+      const trial = { path: join(folder, "trial.db"), expected: [], gone: [], times: 3 }
+      const script = yield* bundle(writer, folder, `${JSON.stringify(trial)}\n`)
       const path = join(folder, "sessions.db")
       const created = new Set<string>()
       const removed = new Set<string>()
