@@ -15,7 +15,7 @@ import {
 } from "../fixtures/Children.js"
 import { eventually } from "../fixtures/eventually.js"
 import type { Front, FrontOptions } from "../fixtures/Front.js"
-import { descriptors } from "../fixtures/leaks.js"
+import { openHere, openedSince } from "../fixtures/leaks.js"
 import { processes, watchdogsOf } from "../fixtures/processes.js"
 import {
   type Answer,
@@ -41,12 +41,12 @@ const leavesNothing = <E>(
   test: (front: Children) => Effect.Effect<void, unknown, Scope.Scope>
 ) =>
   Effect.gen(function* () {
-    const before = yield* descriptors()
+    const before = yield* openHere
     const scope = yield* Scope.make()
     const front = yield* Scope.extend(start, scope)
     yield* Effect.ensuring(Effect.scoped(test(front)), Scope.close(scope, Exit.void))
     expect(front.census.alive()).toEqual([])
-    yield* eventually(descriptors(), (now) => now.total <= before.total)
+    yield* eventually(openedSince(before), (opened) => opened.length === 0)
   })
 
 const expectText = (answer: Answer, id: string | number, text: string) => {

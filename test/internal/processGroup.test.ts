@@ -7,7 +7,7 @@ import * as ProcessGroup from "../../src/internal/processGroup.js"
 import * as Watchdog from "../../src/internal/watchdog.js"
 import { hasOnlyZombies } from "../../src/internal/zombies.js"
 import { eventually } from "../fixtures/eventually.js"
-import { descriptors } from "../fixtures/leaks.js"
+import { openedSince, openHere } from "../fixtures/leaks.js"
 import { Census, zombies } from "../fixtures/processes.js"
 
 /** Longer than a test may take: what waits for it fails. */
@@ -41,10 +41,10 @@ const ending = (script: string, killTimeout = never) =>
   Effect.gen(function* () {
     const census = new Census()
     const watchdog = yield* Watchdog.make
-    const before = yield* descriptors()
+    const before = yield* openHere
     const child = yield* Effect.scoped(Effect.tap(start(watchdog, { census, script, killTimeout }), said))
     expect(census.alive()).toEqual([])
-    expect((yield* descriptors()).total).toBe(before.total)
+    expect(yield* openedSince(before)).toEqual([])
     return child.signalCode ?? child.exitCode
   })
 
@@ -110,14 +110,14 @@ describe("a pipe that somebody else holds", () => {
   it.scopedLive("is closed here all the same", () =>
     Effect.gen(function* () {
       const watchdog = yield* Watchdog.make
-      const before = yield* descriptors()
+      const before = yield* openHere
       // Without a mark and in a session of its own, nobody knows it.
       const script = 'env -i "$(command -v setsid)" "$(command -v sleep)" 300 & echo $!; exit'
       const holder = yield* Effect.scoped(
         Effect.flatMap(start(watchdog, { census: new Census(), script }), said)
       )
       yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(Number(holder), "SIGKILL")))
-      yield* eventually(descriptors(), ({ total }) => total === before.total)
+      yield* eventually(openedSince(before), (opened) => opened.length === 0)
     })
   )
 })
@@ -132,12 +132,12 @@ describe("a command that cannot be started", () => {
     it.scopedLive(`fails with the system's error: ${JSON.stringify(options)}`, () =>
       Effect.gen(function* () {
         const watchdog = yield* Watchdog.make
-        const before = yield* descriptors()
+        const before = yield* openHere
         const { cause } = yield* Effect.flip(
           start(watchdog, { census: new Census(), script: "", ...options })
         )
         expect(String(cause)).toMatch(message)
-        yield* eventually(descriptors(), ({ total }) => total === before.total)
+        yield* eventually(openedSince(before), (opened) => opened.length === 0)
       })
     )
   }
