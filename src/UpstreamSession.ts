@@ -164,8 +164,9 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
 
   /** Opens the standalone stream: behind an event, or anew in another session. */
   listen(lastEventId: string | undefined, sink: Sink): Abort {
-    const { lease: first } = this
-    const sends = (lease: Lease, sink: Sink) => lease.resume(lease === first ? lastEventId : undefined, sink)
+    const present = this.lease
+    const sends = (lease: Lease, sink: Sink) =>
+      lease.resume(lease === present ? lastEventId : undefined, sink)
     return this.attempt(new Attempt(this, own("GET"), sink, sends))
   }
 

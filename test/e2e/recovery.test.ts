@@ -1,12 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { officialClients } from "../fixtures/Clients.js"
+import { entry } from "../fixtures/Cli.js"
+import { officialClients, officialStdioClients } from "../fixtures/Clients.js"
 import { eventOf, openStream } from "../fixtures/events.js"
 import { startEverything } from "../fixtures/Everything.js"
 import { type LegacyServer, makeLegacyServer } from "../fixtures/LegacyServer.js"
 import { initializeResult, makePlainServer, type PlainServer, type Script } from "../fixtures/PlainServer.js"
-import { startProxy } from "../fixtures/Proxy.js"
+import { startProxy, upstreamArgs } from "../fixtures/Proxy.js"
 import { callTool, initialize, post, request, stream } from "../fixtures/RawClient.js"
 import { ERROR, expectError, NO_SESSION } from "../fixtures/RpcError.js"
 
@@ -274,6 +275,24 @@ describe("a server that is started again", () => {
       yield* client.until(() => client.notifications.some(({ method }) => method.endsWith("list_changed")))
       expect(again.counts.initialize).toBe(1)
     })
+  )
+
+  it.scopedLive.each(officialStdioClients)(
+    "goes on with the one client of `forward stdio` (%s)",
+    ([, connect]) =>
+      Effect.gen(function* () {
+        const server = yield* makeLegacyServer()
+        const args = [entry, "forward", "stdio", ...upstreamArgs(server)]
+        const client = yield* connect({ command: process.execPath, args })
+        yield* server.until(() => server.counts.getStreams === 1)
+        yield* server.kill
+        const again = yield* makeLegacyServer({ port: server.port })
+        expect(yield* client.call("bump")).toBe("bumped")
+        yield* again.until(() => again.counts.getStreams === 1)
+        expect(yield* client.call("bump")).toBe("bumped")
+        yield* client.until(() => client.notifications.some(({ method }) => method.endsWith("list_changed")))
+        expect(again.counts.initialize).toBe(1)
+      })
   )
 
   it.scopedLive("and says so as the official demo server does, goes on too", () =>
