@@ -77,6 +77,9 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
       const { client, createdAt, id } = record
       const session = new Session(id, client, createdAt, upstream, agreementOf(record), shared, log)
       yield* register(session, resources, scope)
+      // The time that a session may be idle is that of the process which it is in.
+      const { timeToLive } = shared
+      if (record.timeToLive !== timeToLive) yield* shared.store.update(id, { timeToLive })
       session.goOn(revival.headers)
       return session
     })

@@ -42,7 +42,13 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
 export type Change = Partial<
   Pick<
     SessionRecord,
-    "upstream" | "upstreamSessionId" | "protocolVersion" | "capabilities" | "logLevel" | "subscriptions"
+    | "upstream"
+    | "upstreamSessionId"
+    | "protocolVersion"
+    | "capabilities"
+    | "logLevel"
+    | "subscriptions"
+    | "timeToLive"
   >
 >
 

@@ -59,7 +59,7 @@ const options: ReadonlyArray<readonly [name: string, wrong: string, hint: RegExp
   ["request-timeout", "-1", /duration/],
   ["connect-timeout", "x", /duration/],
   ["stall-timeout", "0s", /duration/],
-  ["store", "redis:x", /memory or sqlite:PATH/],
+  ["store", "redis:x", /sqlite:PATH, or memory/],
   ["store-sync", "half", /normal, full/],
   ["shutdown-timeout", "999h", /duration/],
   ["log-level", "loud", /one of .*debug/],

@@ -13,7 +13,7 @@ import { SqliteFile } from "../SqliteFile.js"
 /** What the hot path needs of a record: it never asks the file. */
 interface Activity {
   lastActiveAt: number
-  readonly timeToLive: number
+  timeToLive: number
 }
 
 /** How often to look for activity that is to be written, as long as there is any. */
@@ -116,9 +116,13 @@ export const make: Effect.Effect<SessionStore["Type"], StoreError, Scope.Scope |
       },
       update: (id, change) =>
         file.attempt(() => {
-          const record = find(id) === undefined ? undefined : read(id)
-          if (record !== undefined) rows.update(new SessionRecord({ ...record, ...change }))
-          return record !== undefined
+          const activity = find(id)
+          const record = activity === undefined ? undefined : read(id)
+          if (activity === undefined || record === undefined) return false
+          const changed = new SessionRecord({ ...record, ...change })
+          rows.update(changed)
+          activity.timeToLive = changed.timeToLive
+          return true
         }),
       remove: (id) =>
         file.attempt(() => {
@@ -206,7 +210,7 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
   )
   const update = prepare(
     `UPDATE sessions SET upstream = ?, upstreamSessionId = ?, protocolVersion = ?, capabilities = ?, logLevel = ?,
-      subscriptions = ? WHERE id = ?`
+      subscriptions = ?, timeToLive = ? WHERE id = ?`
   )
   const touch = prepare("UPDATE sessions SET lastActiveAt = ? WHERE id = ?")
   const remove = prepare("DELETE FROM sessions WHERE id = ?")
@@ -238,6 +242,7 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
         record.capabilities,
         record.logLevel ?? null,
         JSON.stringify(record.subscriptions),
+        record.timeToLive,
         record.id
       ),
     touch: (id: string, at: number) => void touch.run(at, id),

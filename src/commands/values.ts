@@ -141,5 +141,7 @@ export type Store = { readonly type: "memory" } | { readonly type: "sqlite"; rea
 export const store: Reader<Store> = (text) => {
   if (text === "memory") return Either.right({ type: "memory" })
   const path = /^sqlite:(.+)$/.exec(text)?.[1]
-  return path === undefined ? Either.left("memory or sqlite:PATH") : Either.right({ type: "sqlite", path })
+  return path === undefined
+    ? Either.left("a place such as sqlite:PATH, or memory")
+    : Either.right({ type: "sqlite", path })
 }
