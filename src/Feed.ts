@@ -71,7 +71,7 @@ export class Feed implements Sink, Flow, Awaiting {
     }
     const asking: Asking = { answer, back }
     this.ask(asking, (sink) =>
-      back === undefined
+      lastEventId === undefined
         ? this.session.upstream.exchange(request, sink)
         : this.session.upstream.listen(this.streams.cursor, sink)
     )

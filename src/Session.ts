@@ -289,7 +289,7 @@ export class Session implements Owner, Fed, Heir {
     const lastEventId = first(request.headers, "last-event-id")
     // A stream that a client comes back to has its place already.
     if (lastEventId === undefined && this.isFull(true)) return refuse(answer, this.full)
-    const isStandalone = lastEventId === undefined || streams.standaloneAt(lastEventId) !== undefined
+    const isStandalone = lastEventId === undefined || streams.isStandalone(lastEventId)
     return isStandalone ? feed.listen(request, answer) : streams.resume(lastEventId, answer)
   }
 

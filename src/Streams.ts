@@ -80,6 +80,11 @@ export class Streams {
     return delivery
   }
 
+  /** Whether an event id is of a standalone stream, even of one that is not known any more. */
+  isStandalone(eventId: string): boolean {
+    return this.log.find(eventId)?.stream?.requests.length === 0
+  }
+
   /** The place in a standalone stream that an event id names. */
   standaloneAt(eventId: string): Back | undefined {
     const place = this.log.find(eventId)

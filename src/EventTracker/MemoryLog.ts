@@ -95,6 +95,8 @@ export class MemoryLog implements SessionLog, Owner {
     const isPast = named.generation < this.generation
     if (isPast && number > this.origin.count) return this.lostPlace(named)
     const stream = Array.from(this.streams).find((stream) => stream.number === number)
+    // Who has been told nothing of a stream has not been told its end either.
+    if (isPast && stream === undefined && sequence === 0) return this.lostPlace(named)
     if (stream === undefined) return number <= this.count ? { stream, sequence } : undefined
     if (sequence <= (isPast ? stream.endIn(named.generation) : stream.last)) return { stream, sequence }
     if (!isPast) return undefined

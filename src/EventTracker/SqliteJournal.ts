@@ -119,5 +119,11 @@ export class SqliteJournal implements Journal {
   }
 }
 
-/** Whether somebody may still miss something of the stream. */
-const isWanted = (stream: MemoryStream): boolean => stream.slot !== OUTSIDE && !stream.isRetired
+/**
+ * Whether somebody may still miss something of the stream. Of one that answers requests and has said nothing, an id
+ * tells all that there is to tell.
+ */
+const isWanted = (stream: MemoryStream): boolean =>
+  stream.slot !== OUTSIDE &&
+  !stream.isRetired &&
+  (stream.last > 0 || stream.cursor !== undefined || stream.requests.length === 0)

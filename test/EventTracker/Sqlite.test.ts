@@ -328,7 +328,11 @@ class Client {
   }
 
   private readonly note = (): void => {
-    const wanted = this.streams.filter(({ isDelivered }) => !isDelivered)
+    // Of what has said nothing, the id that its client has tells enough.
+    const wanted = this.streams.filter(
+      ({ isDelivered, log }) =>
+        !isDelivered && (log.last > 0 || log.cursor !== undefined || log.requests.length === 0)
+    )
     this.stored = new Map(wanted.map(({ id, log }) => [id, keptOf(log)]))
   }
 
