@@ -9,7 +9,8 @@ const MAX_SUBSCRIPTIONS = 1_000
 const MAX_URI = 2_048
 
 export class Agreement {
-  private readonly uris: Set<string>
+  /** Most clients subscribe to nothing. */
+  private uris: Set<string> | undefined
 
   constructor(
     /** The parameters of the client's `initialize`, as JSON. */
@@ -22,12 +23,12 @@ export class Agreement {
     public logLevel?: string,
     subscriptions: ReadonlyArray<string> = []
   ) {
-    this.uris = new Set(subscriptions)
+    if (subscriptions.length > 0) this.uris = new Set(subscriptions)
   }
 
   /** The resources that the client has subscribed to. */
   get subscriptions(): ReadonlyArray<string> {
-    return Array.from(this.uris)
+    return Array.from(this.uris ?? [])
   }
 
   /** Notes what a message of the client settles. True when it settles anything. */
@@ -39,12 +40,12 @@ export class Agreement {
     }
     if (!hasProperty(params, "uri") || !isString(params.uri)) return false
     if (method === "resources/subscribe") {
-      if (params.uri.length > MAX_URI || this.uris.size >= MAX_SUBSCRIPTIONS || this.uris.has(params.uri))
-        return false
-      this.uris.add(params.uri)
-      return true
+      const uris = (this.uris ??= new Set())
+      const isKept = params.uri.length <= MAX_URI && uris.size < MAX_SUBSCRIPTIONS && !uris.has(params.uri)
+      if (isKept) uris.add(params.uri)
+      return isKept
     }
-    return method === "resources/unsubscribe" && this.uris.delete(params.uri)
+    return method === "resources/unsubscribe" && this.uris?.delete(params.uri) === true
   }
 
   /** Whether the server declared a capability, such as `tools.listChanged`. */

@@ -11,6 +11,7 @@ import type { Answer, Leave } from "./Answer.js"
 import type { SessionLog } from "./EventTracker.js"
 import { relay } from "./Initialize.js"
 import { hasType, streaming, toClient } from "./internal/headers.js"
+import { released } from "./internal/released.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import { BadRequest, type ProxyError, ShuttingDown, type StoreError, UpstreamError } from "./ProxyError.js"
 import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
@@ -158,7 +159,7 @@ export const openLog = (
   id: string,
   { tracker }: Shared
 ): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
-  Effect.acquireRelease(tracker.open(id), (log, exit) =>
+  released(tracker.open(id), (log, exit) =>
     Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
   )
 

@@ -7,29 +7,30 @@ const MAX = 1_000
 
 export class ServerRequests {
   /** By what tells ids apart: `1` and `"1"` are two. */
-  private readonly open = new Map<string, RequestId>()
+  private open: Map<string, RequestId> | undefined
 
   get ids(): ReadonlyArray<RequestId> {
-    return Array.from(this.open.values())
+    return Array.from(this.open?.values() ?? [])
   }
 
   /** The upstream says something. */
   heard(frames: Buffer): void {
     if (!mayRequest(frames)) return
+    const open = (this.open ??= new Map<string, RequestId>())
     for (const { id, method } of messages(frames)) {
       if (method === undefined || id === undefined || id === null) continue
-      this.open.set(JSON.stringify(id), id)
-      const [oldest] = this.open.keys()
-      if (this.open.size > MAX && oldest !== undefined) this.open.delete(oldest)
+      open.set(JSON.stringify(id), id)
+      const [oldest] = open.keys()
+      if (open.size > MAX && oldest !== undefined) open.delete(oldest)
     }
   }
 
   /** Whether a response of the client's answers one of them; from then on it does no more. */
   settle({ id }: Message): boolean {
-    return this.open.delete(JSON.stringify(id))
+    return this.open !== undefined && this.open.delete(JSON.stringify(id))
   }
 
   clear(): void {
-    this.open.clear()
+    this.open = undefined
   }
 }

@@ -10,6 +10,7 @@ import type { Agreement } from "./Agreement.js"
 import { Attempt, type Attempted, type Failure, isBound, withMessages } from "./Attempt.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
+import { released } from "./internal/released.js"
 import { type Body, cancelledRequest, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lost } from "./Recovery.js"
@@ -54,7 +55,7 @@ export interface Change {
 
 /** An upstream session that has not begun. Whatever becomes of it ends when the scope closes. */
 export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
-  Effect.acquireRelease(
+  released(
     Effect.sync(() => new UpstreamSession(terms)),
     (session, exit) => session.close(exit)
   )

@@ -44,7 +44,7 @@ export class MemoryLog implements SessionLog, Owner {
   readonly unfinished: ReadonlyArray<StreamLog>
   private readonly streams = new Bag<MemoryStream>()
   /** What an earlier process issued and did not live to store, by generation and number. */
-  private readonly lost = new Map<string, MemoryStream>()
+  private lost: Map<string, MemoryStream> | undefined
   private seen = new Window()
   private count: number
 
@@ -145,10 +145,11 @@ export class MemoryLog implements SessionLog, Owner {
   /** Where a client stands in a stream of which nothing was stored but, in the id, what it was to answer. */
   private lostPlace({ generation, number, requests }: EventId.EventId): Place {
     const key = `${generation}.${number}`
-    const known = this.lost.get(key)
+    const lost = (this.lost ??= new Map<string, MemoryStream>())
+    const known = lost.get(key)
     const stream = known ?? new MemoryStream(++this.count, requests, this)
     if (known === undefined) {
-      if (this.lost.size < MAX_STREAMS) this.lost.set(key, stream)
+      if (lost.size < MAX_STREAMS) lost.set(key, stream)
       this.streams.add(stream)
     }
     return { stream: stream.slot < 0 ? undefined : stream, sequence: NOWHERE }

@@ -43,7 +43,7 @@ export class MemoryStream implements StreamLog, Bagged {
   private isEnded = false
   private retirement: Retirement | undefined
   private upstreamAt: string | undefined
-  private before: ReadonlyMap<number, number> = new Map()
+  private before = NONE
   private readonly ids: EventId.Frame
 
   constructor(
@@ -200,6 +200,9 @@ export class MemoryStream implements StreamLog, Bagged {
     return event
   }
 }
+
+/** The generations before the first. */
+const NONE: ReadonlyMap<number, number> = new Map()
 
 /** So many events that are gone are cut off at once. */
 const TRIMMED = 64

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { buildConnector, Client, type Dispatcher, Pool } from "undici"
 import { first, type Headers, type MutableHeaders, toUpstream } from "../internal/headers.js"
+import { released } from "../internal/released.js"
 import { EVENT_STREAM } from "../internal/sse.js"
 import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
 import { errorCode, UpstreamError } from "../ProxyError.js"
@@ -99,7 +100,7 @@ export class HttpUpstream implements Upstream {
 
   /** The lease of one client session. Its release ends the upstream's session, within a bounded time. */
   lease(): Effect.Effect<Lease, never, Scope.Scope> {
-    return Effect.acquireRelease(
+    return released(
       Effect.sync(() => new HttpLease(this)),
       (lease, exit) => (isSuspended(exit) ? Effect.void : lease.end())
     )

@@ -10,6 +10,7 @@ import { accepted } from "../internal/accept.js"
 import { environmentOf } from "../internal/environment.js"
 import { first } from "../internal/headers.js"
 import * as ProcessGroup from "../internal/processGroup.js"
+import { released } from "../internal/released.js"
 import * as Watchdog from "../internal/watchdog.js"
 import {
   type Body,
@@ -101,7 +102,7 @@ export class StdioUpstream implements Upstream {
       yield* this.place
       const process = yield* this.start
       const note = yield* this.notes
-      return yield* Effect.acquireRelease(
+      return yield* released(
         Effect.sync(() => new StdioLease(this, process, note)),
         (lease) => Effect.sync(() => lease.leave())
       )
@@ -114,7 +115,7 @@ export class StdioUpstream implements Upstream {
 
   private get place(): Effect.Effect<void, LimitReached, Scope.Scope> {
     const { maxChildren } = this.options
-    return Effect.acquireRelease(
+    return released(
       Effect.suspend(() => {
         if (this.taken >= maxChildren) return new LimitReached({ limit: "max-children", bound: maxChildren })
         this.taken++

@@ -4,6 +4,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { released } from "./released.js"
 import { MARKER, type Watchdog } from "./watchdog.js"
 import { hasOnlyZombies } from "./zombies.js"
 
@@ -36,7 +37,7 @@ export const start = (
   options: Options,
   watchdog: Watchdog
 ): Effect.Effect<ChildProcess, NotStarted, Scope.Scope> =>
-  Effect.acquireRelease(launch(options, watchdog), (child) =>
+  released(launch(options, watchdog), (child) =>
     Effect.andThen(stop(child, options.killTimeout), () => {
       if (child.pid !== undefined) watchdog.forget(child.pid)
       for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy()
