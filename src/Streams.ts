@@ -47,9 +47,7 @@ export class Streams {
 
   /** The stream that answers these requests. */
   answering(requests: ReadonlyArray<RequestId>, upstream: Source): Delivery {
-    const delivery = this.delivery(this.log.stream(requests), upstream)
-    this.answers.add(delivery)
-    return delivery
+    return this.goOn(this.log.stream(requests), upstream)
   }
 
   /**
@@ -112,8 +110,7 @@ export class Streams {
     const { sequence, stream } = place
     if (stream === undefined || (stream.hasEnded && sequence === stream.last))
       return refuse(answer, new BadRequest({ reason: "StreamEnded" }))
-    const delivery =
-      [...this.answers, ...this.standalone].find(({ log }) => log === stream) ?? this.delivery(stream, still)
+    const delivery = this.all.find(({ log }) => log === stream) ?? this.delivery(stream, still)
     answer.settled()
     delivery.comeBack(answer, this.head, sequence)
     if (delivery.isAttended && !this.standalone.has(delivery)) this.answers.add(delivery)
@@ -155,19 +152,23 @@ export class Streams {
    * comes back to the newest standalone one.
    */
   tell(event: Buffer, isUrgent: boolean): void {
-    const open = [...this.answers, ...this.standalone].findLast(({ isAttended }) => isAttended)
+    const open = this.all.findLast(({ isAttended }) => isAttended)
     const delivery = open ?? (isUrgent ? this.newest : undefined)
     delivery?.append(event, undefined)
   }
 
   /** Whoever reads is to come back to another process. */
   suspend(): void {
-    for (const delivery of [...this.answers, ...this.standalone]) delivery.suspend()
+    for (const delivery of this.all) delivery.suspend()
   }
 
   /** Ends everything: nobody can come back. */
   close(): void {
-    for (const delivery of [...this.answers, ...this.standalone]) delivery.dismiss()
+    for (const delivery of this.all) delivery.dismiss()
+  }
+
+  private get all(): ReadonlyArray<Delivery> {
+    return [...this.answers, ...this.standalone]
   }
 
   private delivery(log: StreamLog, upstream: Source): Delivery {

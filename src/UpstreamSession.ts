@@ -137,17 +137,18 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     if (!this.recovers) return this.attempt(new Attempt(this, request, sink), request)
     this.identify(request.headers)
     const tapped = this.hasChangingTools ? this.tools.tap(body, sink) : sink
-    if (body === undefined) return this.attempt(new Attempt(this, request, tapped), request)
-    this.note(body)
-    const current = body.messages.filter((message) => this.isCurrent(message))
+    if (body !== undefined) this.note(body)
+    const current = body?.messages.filter((message) => this.isCurrent(message))
+    if (current === undefined || current.length === body?.messages.length) {
+      return this.attempt(new Attempt(this, request, tapped), request)
+    }
     const [message, ...others] = current
     if (message === undefined) {
       new Attempt(this, request, sink).accept()
       return () => {}
     }
-    const asked =
-      current.length === body.messages.length ? request : withMessages(request, [message, ...others])
-    return this.attempt(new Attempt(this, asked, tapped), asked)
+    const rest = withMessages(request, [message, ...others])
+    return this.attempt(new Attempt(this, rest, tapped), rest)
   }
 
   /** Sends a message of the proxy's own within the session, as the client would send it. */

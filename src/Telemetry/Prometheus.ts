@@ -18,12 +18,12 @@ const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 
 const listener = (registry: Registry): Listener => {
   const registers = [registry]
-  const opened = new Counter({ name: "shadowcat_sessions_opened_total", help: "Sessions opened", registers })
-  const revived = new Counter({
-    name: "shadowcat_sessions_revived_total",
-    help: "Sessions that an earlier process had left and that go on",
-    registers
-  })
+  const counter = (name: string, help: string) => new Counter({ name, help, registers })
+  const opened = counter("shadowcat_sessions_opened_total", "Sessions opened")
+  const revived = counter(
+    "shadowcat_sessions_revived_total",
+    "Sessions that an earlier process had left and that go on"
+  )
   const closed = new Counter({
     name: "shadowcat_sessions_closed_total",
     help: "Sessions closed, by reason",
@@ -49,36 +49,24 @@ const listener = (registry: Registry): Listener => {
     buckets,
     registers
   })
-  const received = new Counter({
-    name: "shadowcat_received_bytes_total",
-    help: "Bytes of request bodies from clients",
-    registers
-  })
-  const sent = new Counter({
-    name: "shadowcat_sent_bytes_total",
-    help: "Bytes of answers' bodies to clients",
-    registers
-  })
-  const replayed = new Counter({
-    name: "shadowcat_events_replayed_total",
-    help: "Events that clients had missed and got when they came back",
-    registers
-  })
-  const repeated = new Counter({
-    name: "shadowcat_events_repeated_total",
-    help: "Events that an upstream sent twice and that were dropped",
-    registers
-  })
-  const evicted = new Counter({
-    name: "shadowcat_events_evicted_total",
-    help: "Events that were let go of at a bound, for newer ones",
-    registers
-  })
-  const resumed = new Counter({
-    name: "shadowcat_upstream_resumes_total",
-    help: "Streams that had broken at the upstream and go on",
-    registers
-  })
+  const received = counter("shadowcat_received_bytes_total", "Bytes of request bodies from clients")
+  const sent = counter("shadowcat_sent_bytes_total", "Bytes of answers' bodies to clients")
+  const replayed = counter(
+    "shadowcat_events_replayed_total",
+    "Events that clients had missed and got when they came back"
+  )
+  const repeated = counter(
+    "shadowcat_events_repeated_total",
+    "Events that an upstream sent twice and that were dropped"
+  )
+  const evicted = counter(
+    "shadowcat_events_evicted_total",
+    "Events that were let go of at a bound, for newer ones"
+  )
+  const resumed = counter(
+    "shadowcat_upstream_resumes_total",
+    "Streams that had broken at the upstream and go on"
+  )
   const recovered = new Counter({
     name: "shadowcat_upstream_recoveries_total",
     help: "Sessions that the upstream had lost, by whether another was opened in their place",
