@@ -45,8 +45,8 @@ export interface Retirement extends Queued {
   readonly at: number
 }
 
-/** What an event costs beside its bytes, roughly. */
-export const OVERHEAD = 256
+/** What an event costs beside its bytes, roughly, with its share of a stream, which is most often all of it. */
+export const OVERHEAD = 512
 
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)

@@ -34,7 +34,7 @@ export interface StoredStream {
 
 export class MemoryStream implements StreamLog, Bagged {
   slot = OUTSIDE
-  private readonly events: Array<Logged> = []
+  private events: Array<Logged> = []
   /** How many events at the beginning of the array are no longer kept. */
   private gone = 0
   /** The sequence number of the newest event; the first has 1, for 0 stands before it. */
@@ -44,16 +44,13 @@ export class MemoryStream implements StreamLog, Bagged {
   private retirement: Retirement | undefined
   private upstreamAt: string | undefined
   private before = NONE
-  private readonly ids: EventId.Frame
+  private ids: EventId.Frame | undefined
 
   constructor(
     readonly number: number,
     readonly requests: ReadonlyArray<RequestId>,
     private readonly owner: Owner
-  ) {
-    const { generation, secret } = owner
-    this.ids = EventId.frameOf({ secret, generation, number, requests })
-  }
+  ) {}
 
   /** Takes up what another process has left. */
   restore({ cursor, ends, events, hasEnded, last }: StoredStream): void {
@@ -95,6 +92,9 @@ export class MemoryStream implements StreamLog, Bagged {
   }
 
   idAt(sequence: number): string {
+    const { number, owner, requests } = this
+    const { generation, secret } = owner
+    this.ids ??= EventId.frameOf({ secret, generation, number, requests })
     return EventId.format(this.ids, sequence)
   }
 
@@ -138,6 +138,7 @@ export class MemoryStream implements StreamLog, Bagged {
 
   end(): void {
     this.isEnded = true
+    this.ids = undefined
     this.owner.changed(this)
   }
 
@@ -176,7 +177,7 @@ export class MemoryStream implements StreamLog, Bagged {
 
   clear(): void {
     for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
-    this.events.length = 0
+    this.events = []
     this.gone = 0
     this.owner.changed(this)
   }
@@ -192,11 +193,12 @@ export class MemoryStream implements StreamLog, Bagged {
       upstreamId,
       isKept: true
     }
-    if (ledger.keep(event, account)) this.events.push(event)
-    else {
+    if (!ledger.keep(event, account)) {
       this.clear()
       event.isKept = false
-    }
+    } else if (this.events.length > 0) this.events.push(event)
+    // Most streams hold one event, for which an array that is pushed to makes room for sixteen.
+    else this.events = [event]
     return event
   }
 }
