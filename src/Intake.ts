@@ -69,17 +69,29 @@ export class Intake implements Broken, Reader {
     this.target()?.passPiece(frames)
   }
 
-  event(frame: Buffer, id: string | undefined, isEmpty: boolean): void {
+  event(frame: Buffer, id: string | undefined): void {
     // What belongs to another stream is new there, and no place in this one.
-    if (!isEmpty && this.isResumed && !this.belongs(frame)) return
-    if (id !== undefined) {
-      this.lastEventId = id
-      if (this.isRepeated(id)) return this.telemetry.repeated()
-    }
-    if (!isEmpty || id !== undefined) this.progress++
-    if (isEmpty) return id === undefined ? undefined : this.target()?.log.reach(id)
+    if (this.isResumed && !this.belongs(frame)) return
+    if (id !== undefined && !this.isNews(id)) return
+    this.progress++
     this.awaiting.note(frame)
-    this.target()?.append(frame, id)
+    const target = this.target()
+    target?.append(frame, id === "" ? undefined : id)
+    if (id === "") target?.log.reach(undefined)
+  }
+
+  reach(id: string): void {
+    if (!this.isNews(id)) return
+    this.progress++
+    this.target()?.log.reach(this.lastEventId)
+  }
+
+  /** Notes where the stream stands; an empty id takes back the one before (WHATWG HTML, "The Last-Event-ID header"). */
+  private isNews(id: string): boolean {
+    this.lastEventId = id === "" ? undefined : id
+    if (id === "" || !this.isRepeated(id)) return true
+    this.telemetry.repeated()
+    return false
   }
 
   /** Only a stream that goes on is repeated: one that has not broken tells whether ids are those of one stream each. */

@@ -35,7 +35,8 @@ const make = Effect.gen(function* () {
     const answer = new RecordedAnswer()
     delivery.begin(answer, 200, { "content-type": "text/event-stream" })
     const awaiting: Awaiting = { requests, note: () => {}, follow: () => {} }
-    return { answer, intake: new Intake(awaiting, answers, () => delivery, streams.log, silent) }
+    const intake = new Intake(awaiting, answers, () => delivery, streams.log, silent)
+    return { answer, intake, log: delivery.log }
   }
   return read
 }).pipe(Effect.provide(layerMemory()))
@@ -72,6 +73,41 @@ describe("a stream that is resumed", () => {
       expect(intake.lastEventId).toBe("e2")
       intake.data(Buffer.from("id: e5\ndata: \n\n"))
       expect(intake.lastEventId).toBe("e5")
+    })
+  )
+
+  it.scoped("goes on behind an id that came without an event", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { answer, intake, log } = read(1)
+      intake.data(Buffer.from(`${eventOf(notification("x"), "e1")}: a comment\nid: e2\n\n`))
+      expect([intake.lastEventId, log.cursor]).toEqual(["e2", "e2"])
+      expect(answer.messages()).toMatchObject([{ params: { text: "x" } }])
+    })
+  )
+
+  it.scoped("does not go on behind an id that was taken back", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      for (const takenBack of ["id:\n\n", eventOf(notification("y"), ""), "id:\ndata:\n\n"]) {
+        const { intake, log } = read(1)
+        intake.data(Buffer.from(eventOf(notification("x"), `before ${JSON.stringify(takenBack)}`)))
+        expect(intake.isResumable).toBe(true)
+        intake.data(Buffer.from(takenBack))
+        expect([intake.isResumable, log.cursor]).toEqual([false, undefined])
+      }
+    })
+  )
+
+  it.scoped("repeats nothing by ids that are empty", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { answer, intake } = read()
+      for (const text of ["x", "y"]) {
+        intake.restarted(still)
+        intake.data(Buffer.from(eventOf(notification(text), "")))
+      }
+      expect(answer.messages()).toMatchObject([{ params: { text: "x" } }, { params: { text: "y" } }])
     })
   )
 

@@ -51,8 +51,8 @@ export interface StreamLog {
   readonly idAt: (place: number) => string
   /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
   readonly append: (frame: Buffer, upstreamId: string | undefined) => KeptEvent
-  /** The upstream has given an id to what is no event for the client. */
-  readonly reach: (upstreamId: string) => void
+  /** The upstream has given an id to what is no event for the client, or taken back the last one. */
+  readonly reach: (upstreamId: string | undefined) => void
   /** An event has passed that nobody can be told again. */
   readonly skip: () => void
   /** The event behind a place; `undefined` when there is none, or it is no longer kept. */

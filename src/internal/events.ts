@@ -8,11 +8,13 @@ const COLON = 0x3a
 
 /** Hears what is in the frames. */
 export interface Reader {
+  /** An event: its frame without `id` and `retry`, and the id if it has one. */
+  readonly event: (frame: Buffer, id: string | undefined) => void
   /**
-   * An event: its frame without `id` and `retry`, and the id if it has one. An empty one holds no message, only its id
-   * (2025-11-25, Transports, "Sending Messages to the Server").
+   * An id without a message: with empty data (2025-11-25, Transports, "Sending Messages to the Server") or with none
+   * (WHATWG HTML, "Interpreting an event stream": it counts, though there is no event).
    */
-  readonly event: (frame: Buffer, id: string | undefined, isEmpty: boolean) => void
+  readonly reach: (id: string) => void
   /** How long to wait before connecting again, in milliseconds. */
   readonly retry: (millis: number) => void
 }
@@ -24,7 +26,8 @@ export const readEvents = (frames: Buffer, reader: Reader): void => {
     const border = frames.indexOf(BORDER, start)
     const end = border < 0 ? frames.length : border + BORDER.length
     const frame = frames.subarray(start, end)
-    if (isField(frame, 0, DATA) || frame.includes(DATA_LINE)) reader.event(frame, undefined, isEmpty(frame))
+    const hasData = isField(frame, 0, DATA) || frame.includes(DATA_LINE)
+    if (hasData && !isEmpty(frame)) reader.event(frame, undefined)
     start = end
   }
 }
@@ -55,16 +58,27 @@ const EVENT = { name: Buffer.from("even").readUInt32BE(), colon: 5 }
 
 const parse = (frames: Buffer, reader: Reader): void => {
   const parser = createParser({
-    onEvent: ({ data, event, id }) => reader.event(frameOf(data, event), id, data === ""),
+    onEvent: ({ data, event, id }) => {
+      if (data !== "") reader.event(frameOf(data, event), id)
+      else if (id !== undefined) reader.reach(id)
+    },
     onRetry: (millis) => reader.retry(millis)
   })
+  let hasData = false
   // Decoding drops a byte order mark, which may stand at the beginning of a stream.
-  parser.feed(decoder.decode(frames))
-  // A CR at the end is held back, for it could be half of a CRLF.
-  parser.feed("\n")
+  for (const line of decoder.decode(frames).split(LINE_END)) {
+    hasData ||= IS_DATA.test(line)
+    // The parser tells nothing of a frame without data.
+    parser.feed(line === "" && !hasData ? "data\n\n" : `${line}\n`)
+    if (line === "") hasData = false
+  }
 }
 
 const decoder = new TextDecoder()
+
+const LINE_END = /\r\n|\n|\r/
+
+const IS_DATA = /^data(?::|$)/
 
 const frameOf = (data: string, event: string | undefined): Buffer => {
   const type = event === undefined ? "" : `event: ${event}\n`
