@@ -374,6 +374,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isOver = true
     this.owner.telemetry.exchanged(this.label, outcome, performance.now() - this.startedAt)
     this.deadline.clear()
+    this.intake?.close()
     this.awaited.leave()
     this.owner.settled(this)
     this.answer.settled()

@@ -206,6 +206,7 @@ export class Feed implements Sink, Flow, Awaiting {
   private rest(): void {
     this.isAsked = false
     this.asking = undefined
+    this.intake?.close()
     this.intake = undefined
     this.flow = undefined
     this.abort = undefined

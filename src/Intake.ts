@@ -26,7 +26,7 @@ export class Intake implements Broken, Reader {
   lastEventId: string | undefined
   retryAfter: number | undefined
   progress = 0
-  private splitter = new FrameSplitter(MAX_EVENT)
+  private splitter: FrameSplitter
   private isResumed = false
   /** The ids of this stream. */
   private own: Window | undefined
@@ -42,7 +42,9 @@ export class Intake implements Broken, Reader {
     private readonly target: () => Delivery | undefined,
     private readonly log: SessionLog,
     private readonly telemetry: Listener
-  ) {}
+  ) {
+    this.splitter = new FrameSplitter(MAX_EVENT, log)
+  }
 
   get isComplete(): boolean {
     return this.answers && (this.awaiting.requests.length === 0 || this.isHoled)
@@ -54,7 +56,8 @@ export class Intake implements Broken, Reader {
   }
 
   restarted(flow: Flow): void {
-    this.splitter = new FrameSplitter(MAX_EVENT)
+    this.splitter.close()
+    this.splitter = new FrameSplitter(MAX_EVENT, this.log)
     this.isResumed = true
     this.awaiting.follow(flow)
   }
@@ -67,6 +70,11 @@ export class Intake implements Broken, Reader {
     if (!isPiece) return readEvents(frames, this)
     this.isHoled = true
     this.target()?.passPiece(frames)
+  }
+
+  /** Nothing more is read. */
+  close(): void {
+    this.splitter.close()
   }
 
   event(frame: Buffer, id: string | undefined): void {

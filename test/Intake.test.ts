@@ -14,7 +14,7 @@ import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 const still: Flow = { pause: () => {}, resume: () => {} }
 
 /** One session of the upstream's, whose streams are read into one log. */
-const make = Effect.gen(function* () {
+const reading = Effect.gen(function* () {
   const tracker = yield* EventTracker
   const log = yield* tracker.open("a")
   if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
@@ -39,7 +39,8 @@ const make = Effect.gen(function* () {
     return { answer, intake, log: delivery.log }
   }
   return read
-}).pipe(Effect.provide(layerMemory()))
+})
+const make = Effect.provide(reading, layerMemory())
 
 const notification = (text: string) => ({ jsonrpc: "2.0", method: "notifications/message", params: { text } })
 
@@ -150,6 +151,37 @@ describe("an event of more than is held", () => {
       expect(answer.messages()).toMatchObject([{ params: { text } }, { id: 1 }])
       expect(intake.isComplete).toBe(true)
     })
+  )
+})
+
+describe("events that are not whole", () => {
+  const half = Buffer.from(`data: ${"x".repeat(600)}`)
+  const bound = { maxTotalEventBytes: 2_000 }
+
+  it.scoped("have room as long as somebody reads on", () =>
+    Effect.gen(function* () {
+      const tracker = yield* EventTracker
+      const { intake } = (yield* reading)(1)
+      for (const leave of [() => intake.restarted(still), () => intake.close()]) {
+        intake.data(half)
+        expect(tracker.size()).toEqual({ events: 0, bytes: half.length })
+        leave()
+        expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
+      }
+    }).pipe(Effect.provide(layerMemory(bound)))
+  )
+
+  it.scoped("pass in pieces when there is no room for more of them", () =>
+    Effect.gen(function* () {
+      const read = yield* reading
+      const [one, two] = [read(1), read(2)]
+      one.intake.data(half)
+      two.intake.data(half)
+      expect([one.answer.text, two.answer.text]).toEqual(["", String(half)])
+      for (const { intake } of [one, two]) intake.data(Buffer.from("\n\n"))
+      expect(one.answer.text).toMatch(/^id: .*\ndata: x+\n\n$/)
+      expect(two.answer.text).toBe(`${half}\n\n`)
+    }).pipe(Effect.provide(layerMemory(bound)))
   )
 })
 

@@ -4,7 +4,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { Budget } from "../internal/budget.js"
 import { Fifo, type Queued } from "../internal/fifo.js"
+import type { Room } from "../internal/sse.js"
 import { type Listener, Telemetry } from "../Telemetry.js"
 import type { MemoryStream } from "./MemoryStream.js"
 import type { KeptEvent } from "./SessionLog.js"
@@ -14,7 +16,7 @@ export interface Bounds {
   readonly maxEvents: number
   /** How many bytes of them. Default: 1 MiB. */
   readonly maxEventBytes: number
-  /** How many bytes of events of all sessions. Default: 256 MiB. */
+  /** How many bytes of events of all sessions, half of it for those that are not whole yet. Default: 256 MiB. */
   readonly maxTotalEventBytes: number
 }
 
@@ -51,9 +53,11 @@ export const OVERHEAD = 512
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)
 
-export class Ledger {
+export class Ledger implements Room {
   readonly events = new Fifo<Logged>()
   private bytes = 0
+  /** The bytes of events that are not whole yet. */
+  private readonly unfinished: Budget
   readonly retirements = new Fifo<Retirement>()
 
   constructor(
@@ -62,24 +66,37 @@ export class Ledger {
     /** How long a stream is kept that was delivered whole, in milliseconds. */
     private readonly retention: number,
     private readonly telemetry: Listener
-  ) {}
+  ) {
+    this.unfinished = new Budget(bounds.maxTotalEventBytes / 2, 0)
+  }
 
   get sums(): Sums {
-    return { events: this.events.size, bytes: this.bytes }
+    return { events: this.events.size, bytes: this.allBytes }
   }
 
   /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
   keep(event: Logged, account: Account): boolean {
     const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
     const length = event.frame.length + OVERHEAD
-    if (length > maxEventBytes || length > maxTotalEventBytes) return false
+    if (length > maxEventBytes || length + this.unfinished.used > maxTotalEventBytes) return false
     while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
-    while (this.bytes + length > maxTotalEventBytes) this.makeRoom(this)
+    while (this.allBytes + length > maxTotalEventBytes) this.makeRoom(this)
     account.events.push(event)
     account.bytes += length
     this.events.push(event)
     this.bytes += length
     return true
+  }
+
+  /** Makes room for bytes of an event that is not whole yet, in the place of whole ones if need be. */
+  hold(bytes: number, held: number): boolean {
+    if (!this.unfinished.take(bytes, held)) return false
+    while (this.allBytes > this.bounds.maxTotalEventBytes) this.makeRoom(this)
+    return true
+  }
+
+  letGo(bytes: number): void {
+    this.unfinished.give(bytes)
   }
 
   /** Lets go of an event. */
@@ -121,6 +138,10 @@ export class Ledger {
     ) {
       next.stream.forget()
     }
+  }
+
+  private get allBytes(): number {
+    return this.bytes + this.unfinished.used
   }
 
   /** What was delivered whole goes first: somebody may still be about to read the rest. */

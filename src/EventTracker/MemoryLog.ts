@@ -108,6 +108,14 @@ export class MemoryLog implements SessionLog, Owner {
     return this.seen.isNew(upstreamId)
   }
 
+  hold(bytes: number, held: number): boolean {
+    return this.ledger.hold(bytes, held)
+  }
+
+  letGo(bytes: number): void {
+    this.ledger.letGo(bytes)
+  }
+
   renew(): void {
     this.seen = new Window()
     this.numbersStreams = false
@@ -125,15 +133,15 @@ export class MemoryLog implements SessionLog, Owner {
 
   suspend(): void {
     this.journal.suspended()
-    this.letGo()
+    this.forgetAll()
   }
 
   close(): void {
     this.journal.closed()
-    this.letGo()
+    this.forgetAll()
   }
 
-  private letGo(): void {
+  private forgetAll(): void {
     for (const stream of this.streams) stream.forget()
   }
 

@@ -10,8 +10,17 @@ export const EVENT_STREAM = "text/event-stream"
 const LF = 0x0a
 const CR = 0x0d
 
-/** How much of an unfinished frame is held back before it is passed on in pieces. */
+/** How much of an unfinished frame is held back before it is passed on in pieces, in bytes. */
 const MAX_HELD = 1024 * 1024
+
+/** Where there is room for unfinished frames, of many streams. */
+export interface Room {
+  /** Takes room for so many bytes, for a frame that holds so many already, or says that there is none. */
+  readonly hold: (bytes: number, held: number) => boolean
+  readonly letGo: (bytes: number) => void
+}
+
+const everywhere: Room = { hold: () => true, letGo: () => {} }
 
 /**
  * Cuts a stream at the borders of its frames, so that something can be put between two of them. What it passes
@@ -24,8 +33,11 @@ export class FrameSplitter {
   private lastButOne: number | undefined
   private isWhole = true
 
-  /** `bound` is how many bytes of an unfinished frame are held; beyond, it is passed on in pieces. */
-  constructor(private readonly bound = MAX_HELD) {}
+  /** `bound` is how many bytes of an unfinished frame are held, if there is room; beyond, it is passed on in pieces. */
+  constructor(
+    private readonly bound = MAX_HELD,
+    private readonly room = everywhere
+  ) {}
 
   /** The complete frames that this chunk brings, if any. What follows them is held for the next one. */
   push(chunk: Uint8Array): Buffer | undefined {
@@ -46,8 +58,15 @@ export class FrameSplitter {
     return this.isWhole
   }
 
+  /** Nothing more is to come: what is unfinished stays so. */
+  close(): void {
+    this.room.letGo(this.heldBytes)
+    this.held = []
+    this.heldBytes = 0
+  }
+
   private hold(chunk: Uint8Array): Buffer | undefined {
-    if (this.heldBytes + chunk.length <= this.bound) {
+    if (this.heldBytes + chunk.length <= this.bound && this.room.hold(chunk.length, this.heldBytes)) {
       this.held.push(chunk)
       this.heldBytes += chunk.length
       return undefined
@@ -58,8 +77,7 @@ export class FrameSplitter {
 
   private release(chunk: Uint8Array): Buffer {
     const released = Buffer.concat([...this.held, chunk])
-    this.held = []
-    this.heldBytes = 0
+    this.close()
     return released
   }
 
