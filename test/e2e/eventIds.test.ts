@@ -365,6 +365,26 @@ describe("a silent stream", () => {
   )
 })
 
+describe("a client that is gone without a word", () => {
+  it.scopedLive("is noticed, while nothing happens, and its session may idle", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const front = yield* startFront(server, {
+        keepAlive: "50 millis",
+        sessionTimeout: "1 second",
+        cleanupInterval: "100 millis"
+      })
+      const faults = yield* makeFaults(front)
+      const session = yield* open(front.url)
+      const listening = yield* stream(faults.url, { headers: session })
+      yield* listening.event(0)
+      yield* faults.vanish
+      yield* faults.until(() => faults.open() === 0)
+      yield* server.until(() => server.sessions().length === 0)
+    })
+  )
+})
+
 describe("a call that is cancelled", () => {
   it.scopedLive("ends within five seconds, whether or not its client is there", () =>
     Effect.gen(function* () {
