@@ -1,4 +1,5 @@
 /** The live registry: opens, finds and closes sessions, and lets go of those that nobody uses. */
+import * as Arr from "effect/Array"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -270,12 +271,17 @@ export const make = (
           }).pipe(Effect.scoped, Effect.ignore)
 
     /** The whole process may have slept for longer than a session may be idle, and the session wakes with it. */
-    const keep = (record: SessionRecord, { lastActiveAt }: Session) =>
-      Effect.catchTag(
-        store.create(new SessionRecord({ ...record, lastActiveAt })),
-        "SessionExists",
-        () => Effect.void
-      )
+    const keep = (record: SessionRecord) =>
+      Effect.suspend(() => {
+        const live = registry.get(record.id)
+        if (live === undefined || live.reason !== undefined) return Effect.void
+        const { lastActiveAt } = live
+        return Effect.catchTag(
+          store.create(new SessionRecord({ ...record, lastActiveAt })),
+          "SessionExists",
+          () => Effect.void
+        )
+      })
 
     /** What a process has left that was killed is of no use where nothing can go on with it. */
     const removeLeft = Effect.flatMap(store.list, (left) =>
@@ -290,17 +296,12 @@ export const make = (
 
     const sweep = Effect.suspend(() => {
       for (const session of registry.values()) session.expire()
-      return Effect.flatMap(store.removeExpired, (expired) =>
-        Effect.forEach(
-          expired,
-          (record) => {
-            const live = registry.get(record.id)
-            if (live !== undefined) return keep(record, live)
-            return Effect.sync(() => watch(endings.withPermits(1)(endUpstream(record))))
-          },
-          { discard: true }
-        )
-      )
+      return Effect.flatMap(store.removeExpired, (expired) => {
+        // What has a fiber here ends its upstream session itself; once that is over, nobody can tell any more.
+        const [left, here] = Arr.partition(expired, ({ id }) => FiberMap.unsafeHas(fibers, id))
+        for (const record of left) watch(endings.withPermits(1)(endUpstream(record)))
+        return Effect.forEach(here, keep, { discard: true })
+      })
     }).pipe(
       Effect.catchAll(({ message }) => Effect.logError("sessions that have expired stay", { message })),
       Effect.catchAllDefect((cause) => Effect.logError("defect", cause))

@@ -511,6 +511,22 @@ describe("idle sessions", () => {
   )
 })
 
+describe("sessions that are swept late", () => {
+  it.scoped("are ended at the upstream once each, though their records have expired as well", () =>
+    Effect.gen(function* () {
+      const count = 500
+      const proxied = yield* makeProxied({ maxSessions: count, maxPerClient: count })
+      yield* Effect.forEach(Array.from({ length: count }), () => proxied.open())
+      yield* proxied.clock.oversleep("1 hour")
+      yield* proxied.clock.advance("1 hour")
+      expect(proxied.isEmpty).toBe(true)
+      expect(yield* proxied.records.count).toBe(0)
+      expect(proxied.pool.leases.filter(({ releases }) => releases === 1)).toHaveLength(count)
+      expect(proxied.pool.leases).toHaveLength(count)
+    })
+  )
+})
+
 describe("calls that get no answer", () => {
   it.scoped("a cancelled call ends after five seconds without a response and frees its place", () =>
     Effect.gen(function* () {
