@@ -23,8 +23,15 @@ export interface Frame {
   readonly suffix: string
 }
 
-export const frameOf = ({ generation, number, requests, secret }: Omit<EventId, "sequence">): Frame => ({
-  prefix: `${secret}.${generation.toString(36)}.${number.toString(36)}.`,
+/** What all ids of a generation begin with. */
+export const beginningOf = ({ generation, secret }: Pick<EventId, "generation" | "secret">): string =>
+  `${secret}.${generation.toString(36)}.`
+
+export const frameOf = (
+  beginning: string,
+  { number, requests }: Pick<EventId, "number" | "requests">
+): Frame => ({
+  prefix: `${beginning}${number.toString(36)}.`,
   suffix: requests.length === 0 ? "" : `.${keyOf(requests)}`
 })
 
@@ -53,7 +60,10 @@ const MAX_KEY = 64
 /** In the place of a key that would be longer. */
 const NO_KEY = "_"
 
+/** The number of a single request is its own key, which is all that most streams need. */
 const keyOf = (requests: ReadonlyArray<RequestId>): string => {
+  const [first] = requests
+  if (requests.length === 1 && typeof first === "number" && isKey.test(`${first}`)) return `${first}`
   const key = Buffer.from(JSON.stringify(requests)).toString("base64url")
   return key.length > MAX_KEY ? NO_KEY : key
 }
@@ -61,7 +71,12 @@ const keyOf = (requests: ReadonlyArray<RequestId>): string => {
 const decode = Schema.decodeUnknownOption(Schema.parseJson(Schema.Array(RequestId)))
 
 const requestsOf = (key: string): ReadonlyArray<RequestId> =>
-  Option.getOrElse(decode(Buffer.from(key, "base64url").toString()), () => [])
+  isKey.test(key)
+    ? [Number(key)]
+    : Option.getOrElse(decode(Buffer.from(key, "base64url").toString()), () => [])
+
+/** No other key begins with a digit: it is an array as JSON, in Base64. */
+const isKey = /^(?:0|[1-9]\d{0,14})$/
 
 const pattern =
   /^([\w-]{12})\.(0|[1-9a-z][0-9a-z]{0,8})\.([1-9a-z][0-9a-z]{0,8})\.(0|[1-9a-z][0-9a-z]{0,8})(?:\.([\w-]{1,64}))?$/

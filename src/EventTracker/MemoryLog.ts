@@ -40,6 +40,7 @@ const none: Journal = { changed: () => {}, suspended: () => {}, closed: () => {}
 
 export class MemoryLog implements SessionLog, Owner {
   readonly account = new Account()
+  readonly beginning: string
   numbersStreams = false
   readonly unfinished: ReadonlyArray<StreamLog>
   private readonly streams = new Bag<MemoryStream>()
@@ -53,6 +54,7 @@ export class MemoryLog implements SessionLog, Owner {
     private readonly origin: Origin = begin(),
     private readonly journal: Journal = none
   ) {
+    this.beginning = EventId.beginningOf(origin)
     this.count = origin.count
     const restored = origin.streams.map((stored) => {
       const stream = new MemoryStream(stored.number, stored.requests, this)
@@ -64,14 +66,6 @@ export class MemoryLog implements SessionLog, Owner {
       return stream
     })
     this.unfinished = restored.filter(({ hasEnded }) => !hasEnded)
-  }
-
-  get secret(): string {
-    return this.origin.secret
-  }
-
-  get generation(): number {
-    return this.origin.generation
   }
 
   /** How many streams there have been. */
@@ -89,11 +83,11 @@ export class MemoryLog implements SessionLog, Owner {
 
   find(eventId: string): Place | undefined {
     const named = EventId.parse(eventId)
-    if (named === undefined || named.secret !== this.secret || named.generation > this.generation)
-      return undefined
+    const { count, generation, secret } = this.origin
+    if (named === undefined || named.secret !== secret || named.generation > generation) return undefined
     const { number, sequence } = named
-    const isPast = named.generation < this.generation
-    if (isPast && number > this.origin.count) return this.lostPlace(named)
+    const isPast = named.generation < generation
+    if (isPast && number > count) return this.lostPlace(named)
     const stream = Array.from(this.streams).find((stream) => stream.number === number)
     // Who has been told nothing of a stream has not been told its end either.
     if (isPast && stream === undefined && sequence === 0) return this.lostPlace(named)

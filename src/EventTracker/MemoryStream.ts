@@ -10,8 +10,8 @@ import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } fro
 export interface Owner {
   readonly ledger: Ledger
   readonly account: Account
-  readonly secret: string
-  readonly generation: number
+  /** What the ids of its events begin with. */
+  readonly beginning: string
   /** Something of the stream is not as it was. */
   readonly changed: (stream: MemoryStream) => void
   /** The stream holds nothing more, and nobody misses any of it. */
@@ -92,9 +92,7 @@ export class MemoryStream implements StreamLog, Bagged {
   }
 
   idAt(sequence: number): string {
-    const { number, owner, requests } = this
-    const { generation, secret } = owner
-    this.ids ??= EventId.frameOf({ secret, generation, number, requests })
+    this.ids ??= EventId.frameOf(this.owner.beginning, this)
     return EventId.format(this.ids, sequence)
   }
 

@@ -1,0 +1,35 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as FastCheck from "effect/FastCheck"
+import { beginningOf, format, frameOf, MAX_LENGTH, parse } from "../../src/EventTracker/EventId.js"
+
+const count = FastCheck.integer({ min: 0, max: 36 ** 9 - 1 })
+const id = FastCheck.record({
+  secret: FastCheck.stringMatching(/^[\w-]{12}$/),
+  generation: count,
+  number: count.map((number) => Math.max(1, number)),
+  sequence: count,
+  requests: FastCheck.array(
+    FastCheck.oneof(
+      FastCheck.string({ maxLength: 12 }),
+      FastCheck.stringMatching(/^\d{1,12}$/),
+      FastCheck.integer(),
+      FastCheck.maxSafeInteger(),
+      FastCheck.double({ noNaN: true, noDefaultInfinity: true }).map((number) => number + 0)
+    ),
+    { maxLength: 3 }
+  )
+})
+
+describe("the id of an event", () => {
+  it.prop("tells where it stands, and what its stream answers", [id], ([id]) => {
+    const text = format(frameOf(beginningOf(id), id), id.sequence)
+    expect(text.length).toBeLessThanOrEqual(MAX_LENGTH)
+    expect(text).toMatch(/^[\w.-]+$/)
+    const { requests, ...place } = parse(text) ?? { requests: [] }
+    expect({ requests, ...place }).toEqual({ ...id, requests: text.endsWith("._") ? [] : id.requests })
+  })
+
+  it.prop("is nothing else", [FastCheck.string({ maxLength: 200 })], ([text]) => {
+    expect(parse(text)).toBeUndefined()
+  })
+})
