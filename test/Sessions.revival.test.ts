@@ -112,3 +112,24 @@ it.scoped("a session is revived for those who wait, though whoever asked first h
     for (const fiber of [stays, late]) expect((yield* fiber.await)._tag).toBe("Success")
   })
 )
+
+it.scoped(
+  "a session that has expired is ended at its upstream by the next process, which does not wait for it",
+  () =>
+    Effect.gen(function* () {
+      const { opened, pool, start, store } = yield* makeRestarting
+      const first = yield* start({ sessionTimeout: "5 seconds", cleanupInterval: "1 second" })
+      yield* opened(first.sessions)
+      yield* first.end
+      yield* TestClock.adjust("10 seconds")
+      pool.releaseTime = 5_000
+      const { sessions } = yield* start()
+      yield* settle
+      expect(yield* store.count).toBe(0)
+      yield* sessions.sweep
+      expect(pool.leases).toMatchObject([{ releases: 1 }, { releases: 0 }])
+      expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
+      yield* TestClock.adjust("5 seconds")
+      expect(pool.leases).toMatchObject([{ isLeft: true }, { releases: 1, isLeft: false }])
+    })
+)
