@@ -22,14 +22,21 @@ export interface Reader {
 /** Reads whole frames. Those with nothing but `event` and `data` fields, which most are, are told apart unread. */
 export const readEvents = (frames: Buffer, reader: Reader): void => {
   if (!isPlain(frames)) return parse(frames, reader)
-  for (let start = 0; start < frames.length;) {
+  for (let start = behindEmptyLines(frames, 0); start < frames.length;) {
     const border = frames.indexOf(BORDER, start)
     const end = border < 0 ? frames.length : border + BORDER.length
     const frame = frames.subarray(start, end)
     const hasData = isField(frame, 0, DATA) || frame.includes(DATA_LINE)
     if (hasData && !isEmpty(frame)) reader.event(frame, undefined)
-    start = end
+    start = behindEmptyLines(frames, end)
   }
+}
+
+/** An id is put in front of a frame, and an empty line that it begins with would part the two. */
+const behindEmptyLines = (frames: Buffer, start: number): number => {
+  let at = start
+  while (frames[at] === LF) at++
+  return at
 }
 
 const BORDER = Buffer.from("\n\n")
