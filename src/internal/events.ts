@@ -5,6 +5,7 @@ import { asBuffer } from "./bytes.js"
 const LF = 0x0a
 const CR = 0x0d
 const COLON = 0x3a
+const SPACE = 0x20
 
 /** Hears what is in the frames. */
 export interface Reader {
@@ -26,8 +27,7 @@ export const readEvents = (frames: Buffer, reader: Reader): void => {
     const border = frames.indexOf(BORDER, start)
     const end = border < 0 ? frames.length : border + BORDER.length
     const frame = frames.subarray(start, end)
-    const hasData = isField(frame, 0, DATA) || frame.includes(DATA_LINE)
-    if (hasData && !isEmpty(frame)) reader.event(frame, undefined)
+    if (!isEmpty(frame)) reader.event(frame, undefined)
     start = behindEmptyLines(frames, end)
   }
 }
@@ -42,9 +42,15 @@ const behindEmptyLines = (frames: Buffer, start: number): number => {
 const BORDER = Buffer.from("\n\n")
 const DATA_LINE = Buffer.from("\ndata:")
 
-/** No frame of a message is as short as that of one without. */
-const isEmpty = (frame: Buffer): boolean =>
-  frame.length < 32 && /^(event:.*\n)?data:? ?\n\n$/.test(frame.toString())
+/** Whether a frame has no data, or a single line of it that is empty. */
+const isEmpty = (frame: Buffer): boolean => {
+  const begins = isField(frame, 0, DATA)
+  const line = begins ? 0 : frame.indexOf(DATA_LINE) + 1
+  if (!begins && line === 0) return true
+  const colon = line + DATA.colon
+  const end = frame[colon + 1] === SPACE ? colon + 2 : colon + 1
+  return frame[end] === LF && !frame.includes(DATA_LINE, end)
+}
 
 /** Whether all lines are `data` and `event` fields, or empty, and end with LF. */
 const isPlain = (frames: Buffer): boolean => {
