@@ -4,8 +4,10 @@ import type { ProxyError } from "./ProxyError.js"
 import type { Flow, Sink } from "./Upstream.js"
 
 /** What an answer is written to. Besides what an upstream may say, it can be told any error of the proxy. */
-export interface Answer extends Omit<Sink, "head" | "error"> {
+export interface Answer extends Omit<Sink, "head" | "end" | "error"> {
   readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
+  /** Nothing more is to come; `flushed` is told when all of it has gone out, which a client may never let happen. */
+  readonly end: (flushed?: () => void) => void
   /** Ends the answer. Before the head it becomes a JSON-RPC error; after it, the answer is cut off. */
   readonly error: (error: ProxyError) => void
   /** Nothing of its request is held any more. Also when the client has gone; what is kept of a stream may still come. */

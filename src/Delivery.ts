@@ -50,8 +50,6 @@ export class Delivery implements Flow, Expirable, Bagged {
   private isLost = false
   /** Since when nobody has read it, if nobody does, in milliseconds since 1970. */
   private leftAt = 0
-  /** The reader that was told everything, to the end. */
-  private finishedBy: Answer | undefined
   private readonly deadline: Deadline
 
   constructor(
@@ -146,9 +144,8 @@ export class Delivery implements Flow, Expirable, Bagged {
     else if (!this.isPaused) this.finish()
   }
 
-  /** A reader has gone, perhaps after it was told all: it may not have got it. */
+  /** A reader has gone. */
   leave(reader: Answer): void {
-    if (this.finishedBy === reader) this.log.undelivered()
     if (this.reader === reader) this.letGo()
   }
 
@@ -239,9 +236,12 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private finish(): void {
-    this.finishedBy = this.reader
-    this.log.delivered()
-    this.dismiss()
+    const { reader } = this
+    this.letGo()
+    reader?.end(() => {
+      // Who has come back since reads it once more.
+      if (this.reader === undefined) this.log.delivered()
+    })
   }
 
   /** Whether another event would be more than is kept, for this stream or, with what others hold back, for the session. */

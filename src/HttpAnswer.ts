@@ -21,6 +21,9 @@ export interface Terms extends Bounds {
 /** How long a client may go on sending a body that nobody will read, in milliseconds. */
 const LINGER = 5_000
 
+/** How much of a stream may go out in one piece with its head, in bytes. */
+const MAX_EARLY = 64 * 1024
+
 export class HttpAnswer implements Answer, Answerer, Expirable {
   /** The request that an error would answer. */
   requestId: RequestId | undefined
@@ -31,6 +34,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   /** The head waits for the body, or for the end of this tick, and in that time what comes of the body with it. */
   private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
   private early: Array<Uint8Array> | undefined
+  private earlyBytes = 0
+  private onFlushed: (() => void) | undefined
   private reserved = 0
   private isHeld = false
   private isClosed = false
@@ -101,9 +106,16 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   data(chunk: Uint8Array): void {
     this.terms.telemetry.sent(chunk.length)
-    if (this.early !== undefined) return void this.early.push(chunk)
+    if (this.early !== undefined) return this.hasten(this.early, chunk)
     this.releaseHead()
     this.write(chunk)
+  }
+
+  /** What comes in the first tick is held back for it to go out at once, unless it is much. */
+  private hasten(early: Array<Uint8Array>, chunk: Uint8Array): void {
+    early.push(chunk)
+    this.earlyBytes += chunk.length
+    if (this.earlyBytes > MAX_EARLY) this.flush()
   }
 
   private write(chunk: Uint8Array): void {
@@ -114,7 +126,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     this.expectRead()
   }
 
-  end(): void {
+  end(flushed?: () => void): void {
+    this.onFlushed = flushed
     // Whoever filled it may be filling another by the time that this one is read.
     this.flow = undefined
     if (this.early === undefined) {
@@ -202,7 +215,8 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     this.isClosed = true
     this.deadline.clear()
     this.release()
-    if (!this.response.writableFinished) this.onLeave?.()
+    if (this.response.writableFinished) this.onFlushed?.()
+    else this.onLeave?.()
   }
 
   /** Gives the room for the request's bytes back, once nobody holds them any more. */

@@ -48,12 +48,13 @@ export class StdioAnswer implements Answer {
     else this.events.feed(this.decoder.decode(chunk, { stream: true }))
   }
 
-  end(): void {
+  end(flushed?: () => void): void {
     const body = Buffer.concat(this.chunks)
     if (this.status < 400) this.pass(body)
     const [refusal] = parseMessages(body)
     for (const id of this.pending) this.refuse(id, refusal?.error)
     this.pending = []
+    flushed?.()
   }
 
   error(error: ProxyError): void {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
+import * as Layer from "effect/Layer"
 import { createParser } from "eventsource-parser"
 import * as TestClock from "effect/TestClock"
 import { vi } from "vitest"
@@ -37,7 +38,9 @@ const make = (options: Partial<Options> = {}, retry?: number) =>
       tracker,
       upstream: { pause: vi.fn(), resume: vi.fn() }
     }
-  }).pipe(Effect.provide(layerMemory(options)))
+  }).pipe((made) =>
+    Effect.flatMap(Layer.build(layerMemory(options)), (context) => Effect.provide(made, context))
+  )
 
 /** A client of one stream, which reads what its connections bring and remembers the last id. */
 class Client {
@@ -140,6 +143,47 @@ describe("a stream", () => {
       expect(client.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
       client.comeBack("AAAAAAAAAAAA.1.1")
       expect(client.answer.failure).toMatchObject({ status: 400, reason: "UnknownEvent" })
+    })
+  )
+
+  it.scoped.each([
+    ["the end of which has gone out, for a minute", true],
+    ["the end of which a client does not take, for as long as the session lives", false]
+  ] as const)("is kept, %s", ([, reads]) =>
+    Effect.gen(function* () {
+      const { streams, tracker, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      delivery.append(event("two"), undefined)
+      client.answer.reads = reads
+      delivery.end()
+      client.take()
+      yield* TestClock.adjust("55 seconds")
+      expect(tracker.size().events).toBe(2)
+      yield* TestClock.adjust("10 seconds")
+      expect(tracker.size().events).toBe(reads ? 0 : 2)
+      client.comeBack(client.ids[0])
+      client.take()
+      expect(client.texts).toEqual(reads ? ["one", "two"] : ["one", "two", "two"])
+    })
+  )
+
+  it.scoped("that ended whole is not let go of while a client reads it again", () =>
+    Effect.gen(function* () {
+      const { streams, tracker, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
+      delivery.end()
+      client.take()
+      const slow = new RecordedAnswer()
+      slow.reads = false
+      streams.resume(client.ids[0] ?? "none", slow)
+      yield* TestClock.adjust("65 seconds")
+      expect(tracker.size().events).toBe(3)
     })
   )
 

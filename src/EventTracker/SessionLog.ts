@@ -67,7 +67,7 @@ export interface StreamLog {
   readonly end: () => void
   /** Its end has reached a client that was there. */
   readonly delivered: () => void
-  /** That client turns out to have gone before, or another reads it again. */
+  /** Another client reads it again. */
   readonly undelivered: () => void
   /** Lets go of all events. */
   readonly clear: () => void
