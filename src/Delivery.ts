@@ -109,13 +109,14 @@ export class Delivery implements Flow, Expirable, Bagged {
   /** The upstream has said something. */
   append(event: Buffer, upstreamId: string | undefined): void {
     if (this.isLost) return
-    // What is about to be let go of goes out to a reader that is there, however slow it is: the upstream waits already.
-    const isUrgent = this.isPaused && this.isAtBound(event.length)
+    // What is about to be let go of goes out to a reader that is there, however slow it is, and the upstream waits.
+    const isUrgent = this.isPaused && this.upstream.isShared !== true && this.isAtBound(event.length)
     if (isUrgent) this.flush()
     const logged = this.log.append(event, upstreamId)
     if (this.reader === undefined) return
     if (isUrgent || !this.isPaused) this.pass(logged)
-    if (this.isPaused) this.wait()
+    if (isUrgent) this.pauseUpstream()
+    else if (this.isPaused) this.wait()
   }
 
   /** Leaves to another stream what nobody has been told here. */
@@ -135,6 +136,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.reader === undefined) return
     this.position = this.log.last
     this.write(piece)
+    if (this.isPaused) this.pauseUpstream()
   }
 
   /** Nothing more is to come. */
@@ -267,8 +269,9 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.log.hasEnded) this.rests(this)
   }
 
+  /** For whoever does not read nobody else waits: in time it misses what is let go of, and has to come back. */
   private pauseUpstream(): void {
-    if (this.isUpstreamPaused) return
+    if (this.isUpstreamPaused || this.upstream.isShared === true) return
     this.isUpstreamPaused = true
     this.upstream.pause()
   }

@@ -57,6 +57,10 @@ export class Feed implements Sink, Flow, Awaiting {
     return this.asking !== undefined
   }
 
+  get isShared(): boolean {
+    return this.flow?.isShared === true
+  }
+
   /** A client opens a standalone stream, or comes back to one. */
   listen(request: Request, answer: Answer): Leave {
     const lastEventId = first(request.headers, "last-event-id")

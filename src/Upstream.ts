@@ -23,6 +23,8 @@ export interface Request {
 export interface Flow {
   readonly pause: () => void
   readonly resume: () => void
+  /** Whether other answers wait as well while it is paused. */
+  readonly isShared?: boolean
 }
 
 /** The flow of what is there already, and cannot be stopped. */

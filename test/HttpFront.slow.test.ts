@@ -313,6 +313,27 @@ describe.concurrent("a client that does not read its answer", () => {
     )
   }
 
+  for (const [name, source] of [
+    ["events that are larger than what is kept", new Source(Buffer.from(`data: ${"x".repeat(2 * MiB)}\n\n`))],
+    ["an event that never ends", new Source(Buffer.from(`data: ${"x".repeat(65_000)}\n`))]
+  ] as const) {
+    it.scopedLive(`is hung up on, and until then the upstream waits: ${name}`, () =>
+      Effect.gen(function* () {
+        const all = yield* setting({ endless: streaming(source) }, patient)
+        const { front, opened, server } = all
+        yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
+        yield* undisturbed(
+          all,
+          server.until(() => source.stalledAt !== undefined, patience)
+        )
+        expect(source.stalledAt).toBeLessThan(inBuffers)
+        yield* del(front.url, opened.session)
+        expect((yield* server.closed(1)).end).toBe("dropped")
+        yield* front.untilHealth(({ eventBytes, events }) => eventBytes === 0 && events === 0)
+      })
+    )
+  }
+
   it.scopedLive(
     "is hung up on, and an endless answer is read without it for as long as the session lasts",
     () =>

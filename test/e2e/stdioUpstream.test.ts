@@ -17,6 +17,7 @@ import {
   request,
   stream
 } from "../fixtures/RawClient.js"
+import { connect, requestBytes } from "../fixtures/RawSocket.js"
 import { expectError, INVALID } from "../fixtures/RpcError.js"
 import { makeStdioServer, type StdioServer } from "../fixtures/StdioServer.js"
 
@@ -89,6 +90,30 @@ layer(
         yield* oldest.end
         expect(oldest.messages().at(-1)).toMatchObject({ id: "w" })
       })
+  )
+
+  it.scoped("answers its client's calls, though the client does not read its stream of messages", () =>
+    Effect.gen(function* () {
+      const { proxy, server } = yield* Rig
+      const session = yield* open()
+      const socket = yield* connect(proxy.port)
+      yield* socket.write(requestBytes("GET", session))
+      yield* socket.until(() => socket.received() > 0)
+      yield* socket.pause
+      // Where two calls are in flight, what belongs to neither is told on that stream.
+      const other = yield* Effect.fork(begin(session, callTool("w", "wait", { until: "flooded" })))
+      yield* server.until(() => server.pending().length === 1)
+      const text = "x".repeat(500_000)
+      for (let id = 0; id < 30; id++) {
+        expect(messages(yield* post(proxy.url, callTool(id, "log", { text }), session))).toMatchObject([
+          { id }
+        ])
+      }
+      yield* socket.resume
+      yield* socket.closed()
+      yield* server.release("flooded")
+      yield* (yield* Fiber.join(other)).end
+    })
   )
 
   it.scoped("is answered in JSON when nothing else comes, and after a second with a stream", () =>

@@ -20,6 +20,8 @@ export interface Asked {
 const JSON_PATIENCE = 1_000
 
 export class Reply implements Flow {
+  /** A child says everything on one stream. */
+  readonly isShared = true
   private readonly unanswered: Set<RequestId>
   private readonly responses: Array<Buffer> = []
   private isStream = false
