@@ -9,7 +9,7 @@ import type { Answer } from "./Answer.js"
 import { type Amount, type Backlog, nothing } from "./internal/backlog.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
-import { withoutId } from "./internal/events.js"
+import { withId, withoutId, withoutPlace } from "./internal/events.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { frame, KEEP_ALIVE } from "./internal/sse.js"
 import { EventsLost, toJsonRpc } from "./ProxyError.js"
@@ -38,6 +38,12 @@ export interface Source extends Flow {
   readonly attended?: (isAttended: boolean) => void
 }
 
+/** Where a piece of an event stands in it. */
+export interface Piece {
+  readonly isFirst: boolean
+  readonly isLast: boolean
+}
+
 export class Delivery implements Flow, Expirable, Bagged {
   slot = OUTSIDE
   private reader: Answer | undefined
@@ -48,6 +54,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   private isPaused = false
   private isUpstreamPaused = false
   private isLost = false
+  /** Whether the reader has been told the beginning of an event, and waits for the rest. */
+  private isMidEvent = false
   /** Since when nobody has read it, if nobody does, in milliseconds since 1970. */
   private leftAt = 0
   private readonly deadline: Deadline
@@ -109,6 +117,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   /** The upstream has said something. */
   append(event: Buffer, upstreamId: string | undefined): void {
     if (this.isLost) return
+    this.breakOff()
     // What is about to be let go of goes out to a reader that is there, however slow it is, and the upstream waits.
     const isUrgent = this.isPaused && this.upstream.isShared !== true && this.isAtBound(event.length)
     if (isUrgent) this.flush()
@@ -129,18 +138,34 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** Passes on a piece of an event that is too large to be held: who does not get it now never will. */
-  passPiece(piece: Buffer): void {
+  passPiece(piece: Buffer, { isFirst, isLast }: Piece): void {
     if (this.isLost) return
+    if (isFirst) this.beginPieces(piece)
+    else if (this.isMidEvent) this.write(piece)
+    if (isLast) this.isMidEvent = false
+    if (this.isPaused) this.pauseUpstream()
+  }
+
+  private beginPieces(piece: Buffer): void {
+    this.breakOff()
     this.flush()
     this.log.skip()
     if (this.reader === undefined) return
+    this.isMidEvent = true
     this.position = this.log.last
-    this.write(piece)
-    if (this.isPaused) this.pauseUpstream()
+    this.write(withId(this.log.idAt(this.position), withoutPlace(piece)))
+  }
+
+  /** The rest of an event will not come. */
+  private breakOff(): void {
+    if (!this.isMidEvent) return
+    this.isMidEvent = false
+    this.write(BORDER)
   }
 
   /** Nothing more is to come. */
   end(): void {
+    this.breakOff()
     this.log.end()
     if (this.reader === undefined) this.rests(this)
     else if (!this.isPaused) this.finish()
@@ -176,7 +201,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   expire(): void {
-    this.write(KEEP_ALIVE)
+    if (this.isMidEvent) this.deadline.set(this.terms.keepAlive)
+    else this.write(KEEP_ALIVE)
   }
 
   /** Reads on from the log, until the reader takes no more. */
@@ -263,6 +289,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     }
     this.reader = undefined
     this.isPaused = false
+    this.isMidEvent = false
     this.count(nothing)
     this.deadline.clear()
     this.resumeUpstream()
@@ -282,6 +309,8 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.upstream.resume()
   }
 }
+
+const BORDER = Buffer.from("\n\n")
 
 /** The line of an event's id, in bytes, at most. */
 const ID_LINE = "id: \n".length + MAX_LENGTH

@@ -47,7 +47,8 @@ export class Intake implements Broken, Reader {
   }
 
   get isComplete(): boolean {
-    return this.answers && (this.awaiting.requests.length === 0 || this.isHoled)
+    const isAnswered = this.awaiting.requests.length === 0 || this.isHoled
+    return this.answers && isAnswered && !this.isMidEvent
   }
 
   /** Whether it can go on after it has broken. */
@@ -59,17 +60,26 @@ export class Intake implements Broken, Reader {
     this.splitter.close()
     this.splitter = new FrameSplitter(MAX_EVENT, this.log)
     this.isResumed = true
+    this.isMidEvent = false
     this.awaiting.follow(flow)
   }
 
   data(chunk: Uint8Array): void {
+    const end = this.isMidEvent ? this.splitter.firstBorder(chunk) : 0
+    if (end === 0 || end === chunk.length) return this.read(chunk)
+    // What comes behind an event that passes in pieces is not a piece of it.
+    this.read(chunk.subarray(0, end))
+    this.read(chunk.subarray(end))
+  }
+
+  private read(chunk: Uint8Array): void {
     const frames = this.splitter.push(chunk)
     if (frames === undefined) return
-    const isPiece = this.isMidEvent || !this.splitter.isAtBorder
+    const { isMidEvent } = this
     this.isMidEvent = !this.splitter.isAtBorder
-    if (!isPiece) return readEvents(frames, this)
+    if (!isMidEvent && !this.isMidEvent) return readEvents(frames, this)
     this.isHoled = true
-    this.target()?.passPiece(frames)
+    this.target()?.passPiece(frames, { isFirst: !isMidEvent, isLast: !this.isMidEvent })
   }
 
   /** Nothing more is read. */

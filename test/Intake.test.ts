@@ -34,9 +34,10 @@ const reading = Effect.gen(function* () {
     const delivery = answers ? streams.answering(requests, still) : streams.listening(still)
     const answer = new RecordedAnswer()
     delivery.begin(answer, 200, { "content-type": "text/event-stream" })
-    const awaiting: Awaiting = { requests, note: () => {}, follow: () => {} }
+    const noted: Array<string> = []
+    const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
     const intake = new Intake(awaiting, answers, () => delivery, streams.log, silent)
-    return { answer, intake, log: delivery.log }
+    return { answer, delivery, intake, log: delivery.log, noted }
   }
   return read
 })
@@ -152,6 +153,72 @@ describe("an event of more than is held", () => {
       expect(intake.isComplete).toBe(true)
     })
   )
+
+  const scarce = layerMemory({ maxTotalEventBytes: 2_000 })
+  const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "of the upstream"))
+  const [beginning, rest] = [large.subarray(0, 2_000), large.subarray(2_000)]
+
+  it.scoped("has an id of the proxy's all the same, and what comes with its end is read", () =>
+    Effect.gen(function* () {
+      const { answer, intake, log, noted } = (yield* reading)(1)
+      const next = eventOf(toolResult(1, "one"), "next")
+      intake.data(beginning)
+      intake.data(Buffer.concat([rest, Buffer.from(next)]))
+      expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
+      expect(answer.eventIds()).toEqual([log.idAt(1), log.idAt(2)])
+      expect(noted.join("")).toContain("one")
+      expect(log.misses(0)).toBe(true)
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("has no comment inside of it", () =>
+    Effect.gen(function* () {
+      const { answer, delivery, intake } = (yield* reading)(1)
+      intake.data(beginning)
+      delivery.expire()
+      intake.data(rest)
+      expect(answer.messages()).toHaveLength(1)
+      delivery.expire()
+      expect(answer.text).toMatch(/\n\n: keep-alive\n\n$/)
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("that breaks is not taken for whole, and what is said next is heard", () =>
+    Effect.gen(function* () {
+      const { answer, delivery, intake } = (yield* reading)(1)
+      intake.data(beginning)
+      expect(intake.isComplete).toBe(false)
+      delivery.append(
+        Buffer.from(eventOf({ jsonrpc: "2.0", id: 1, error: { code: -1, message: "cut" } })),
+        undefined
+      )
+      expect(answer.messages()).toMatchObject([{ id: 1, error: { message: "cut" } }])
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("that breaks comes whole when the stream goes on", () =>
+    Effect.gen(function* () {
+      const { answer, intake } = (yield* reading)(1)
+      intake.data(beginning)
+      intake.restarted(still)
+      intake.data(beginning)
+      intake.data(rest)
+      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("is told to nobody who was not told its beginning", () =>
+    Effect.gen(function* () {
+      const { answer, delivery, intake } = (yield* reading)()
+      intake.data(beginning)
+      delivery.leave(answer)
+      const late = new RecordedAnswer()
+      delivery.comeBack(late, { "content-type": "text/event-stream" }, 1)
+      intake.data(Buffer.concat([rest, Buffer.from(eventOf(notification("next")))]))
+      expect(late.messages()).toMatchObject([{ params: { text: "next" } }])
+      expect(late.text).not.toContain("xxx")
+    }).pipe(Effect.provide(scarce))
+  )
 })
 
 describe("events that are not whole", () => {
@@ -177,10 +244,10 @@ describe("events that are not whole", () => {
       const [one, two] = [read(1), read(2)]
       one.intake.data(half)
       two.intake.data(half)
-      expect([one.answer.text, two.answer.text]).toEqual(["", String(half)])
+      expect(one.answer.text).toBe("")
+      expect(two.answer.text).toMatch(/^id: .*\ndata: x+$/)
       for (const { intake } of [one, two]) intake.data(Buffer.from("\n\n"))
-      expect(one.answer.text).toMatch(/^id: .*\ndata: x+\n\n$/)
-      expect(two.answer.text).toBe(`${half}\n\n`)
+      for (const { answer } of [one, two]) expect(answer.text).toMatch(/^id: .*\ndata: x+\n\n$/)
     }).pipe(Effect.provide(layerMemory(bound)))
   )
 })

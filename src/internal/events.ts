@@ -107,5 +107,26 @@ export const withId = (id: string, frame: Uint8Array): Buffer => {
   return bytes
 }
 
+/** A frame that has begun, without the fields before its data that belong to one connection. */
+export const withoutPlace = (beginning: Buffer): Buffer => {
+  const kept: Array<Buffer> = []
+  let start = 0
+  while (start < beginning.length && !isField(beginning, start, DATA)) {
+    const end = lineEnd(beginning, start)
+    const line = beginning.subarray(start, end)
+    if (!PLACE.test(line.toString("latin1"))) kept.push(line)
+    start = end
+  }
+  return Buffer.concat([...kept, beginning.subarray(start)])
+}
+
+const PLACE = /^(?:id|retry)[:\r\n]/
+
+const lineEnd = (frames: Buffer, start: number): number => {
+  let end = start
+  while (end < frames.length && frames[end] !== LF && frames[end] !== CR) end++
+  return end + 1
+}
+
 /** The frame behind that line. */
 export const withoutId = (frame: Buffer): Buffer => frame.subarray(frame.indexOf(LF) + 1)

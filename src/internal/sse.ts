@@ -81,16 +81,25 @@ export class FrameSplitter {
     return released
   }
 
-  /** Where the last frame that ends in this chunk ends: behind an empty line, with LF, CR or CRLF; else 0. */
-  private lastBorder(chunk: Uint8Array): number {
-    for (let end = chunk.length; end > 0; end--) {
-      const last = chunk[end - 1]
-      if (last !== LF && last !== CR) continue
-      const previous = this.byteAt(chunk, end - 2)
-      const before = last === LF && previous === CR ? this.byteAt(chunk, end - 3) : previous
-      if (before === LF || before === CR) return end
-    }
+  /** Where the first frame that ends in this chunk ends; else 0. */
+  firstBorder(chunk: Uint8Array): number {
+    for (let end = 1; end <= chunk.length; end++) if (this.isBorder(chunk, end)) return end
     return 0
+  }
+
+  /** Where the last frame that ends in this chunk ends; else 0. */
+  private lastBorder(chunk: Uint8Array): number {
+    for (let end = chunk.length; end > 0; end--) if (this.isBorder(chunk, end)) return end
+    return 0
+  }
+
+  /** Whether a frame ends here: behind an empty line, with LF, CR or CRLF. */
+  private isBorder(chunk: Uint8Array, end: number): boolean {
+    const last = chunk[end - 1]
+    if (last !== LF && last !== CR) return false
+    const previous = this.byteAt(chunk, end - 2)
+    const before = last === LF && previous === CR ? this.byteAt(chunk, end - 3) : previous
+    return before === LF || before === CR
   }
 
   private byteAt(chunk: Uint8Array, index: number): number | undefined {
