@@ -103,7 +103,9 @@ export class Attempt implements Sink, Expirable {
 
   /** The session is lost, and with it whatever else could have come. */
   giveBack(): void {
-    if (this.held !== undefined) return this.conclude(this.held)
+    // That the old session cannot go on with a stream does not say that the new one has none.
+    if (this.held !== undefined && !this.isBound) return this.conclude(this.held)
+    this.giveUp()
     this.sink.error(new UpstreamError({ reason: "Replaced", upstream: this.session.name }))
   }
 

@@ -283,16 +283,17 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private letGo(): void {
-    if (this.reader !== undefined) {
-      this.leftAt = this.now
-      this.upstream.attended?.(false)
-    }
+    const wasRead = this.reader !== undefined
     this.reader = undefined
     this.isPaused = false
     this.isMidEvent = false
     this.count(nothing)
     this.deadline.clear()
     this.resumeUpstream()
+    if (wasRead) {
+      this.leftAt = this.now
+      this.upstream.attended?.(false)
+    }
     if (this.log.hasEnded) this.rests(this)
   }
 

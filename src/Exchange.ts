@@ -5,7 +5,7 @@ import type { HeldAnswer } from "./Initialize.js"
 import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import type { Flight } from "./internal/flight.js"
-import { first, type Headers, hasType, streaming, toClient } from "./internal/headers.js"
+import { type Headers, isReadable, streaming, toClient } from "./internal/headers.js"
 import * as Sse from "./internal/sse.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
 import type { Listener, Outcome } from "./Telemetry.js"
@@ -134,8 +134,9 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   head(status: number, headers: Headers, flow: Flow): void {
     this.status = status
     this.flow = flow
-    if (!isEventStream(headers)) this.expectMore()
-    else if (this.owner.resumable !== undefined && this.isAttended)
+    if (!isReadable(headers, Sse.EVENT_STREAM)) this.expectMore()
+    // What answers no request is no stream that a client could come back to.
+    else if (this.owner.resumable !== undefined && this.isAttended && !this.awaited.isEmpty)
       return this.track(this.owner.resumable, headers)
     else this.splitter = new Sse.FrameSplitter()
     if (!this.isAttended) return
@@ -146,7 +147,10 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   data(chunk: Uint8Array): void {
     if (this.isOver) return
-    if (this.intake !== undefined) return this.intake.data(chunk)
+    if (this.intake !== undefined) {
+      this.intake.data(chunk)
+      return this.rest()
+    }
     if (this.splitter === undefined) {
       this.expectMore()
       if (this.isAttended) this.answer.data(chunk)
@@ -178,8 +182,10 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** A shutdown waits for the response as long as there is somebody to be told. */
   attended(isAttended: boolean): void {
-    if (!isAttended) this.awaited.leave()
-    else if (!this.awaited.isEmpty && !this.isOver) this.enter()
+    if (!isAttended) {
+      this.awaited.leave()
+      this.rest()
+    } else if (!this.awaited.isEmpty && !this.isOver) this.enter()
   }
 
   /** A client that does not read yet is no fault of the upstream's. */
@@ -200,7 +206,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     if (this.isOver) return
     if (this.intake !== undefined) return this.broken(this.intake, undefined)
     if (this.splitter !== undefined && !this.awaited.isEmpty && !this.isResumable) {
-      this.tellPending(this.closed)
+      this.tellPending(this.because("Closed"))
       return this.finish("failed")
     }
     this.finish(this.status < 400 ? "answered" : "rejected")
@@ -248,7 +254,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     else if (this.splitter !== undefined && this.isAttended) this.keepAlive(this.splitter)
     else if (this.delivery !== undefined && this.delivery.absence < this.owner.patience)
       this.deadline.set(this.owner.patience - this.delivery.absence)
-    else this.cut(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
+    else this.cut(this.because("Stalled"))
   }
 
   /** Gives up the upstream's answer and tells the client why. */
@@ -265,7 +271,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isOrphan = true
     if (this.isOver || !this.isBroken) return
     this.abort?.()
-    this.fail(this.replaced)
+    this.fail(this.because("Replaced"))
   }
 
   /** This process ends, and the session does not: another goes on with what it can. */
@@ -289,6 +295,13 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.broken(this.intake, undefined)
   }
 
+  /** What an upstream may still say behind its last response is said to nobody where nobody reads it. */
+  private rest(): void {
+    if (this.isOver || this.delivery?.isAttended !== false || this.intake?.isComplete !== true) return
+    this.abort?.()
+    this.finish("answered")
+  }
+
   /** An answer that is no stream must go on arriving. */
   private expectMore(): void {
     if (!this.isCancelled) this.deadline.set(BODY_STALL)
@@ -307,22 +320,18 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
   private broken(intake: Intake, error: UpstreamError | undefined): void {
     if (intake.isComplete) return this.finish("answered")
-    if (this.isOrphan) return this.fail(this.replaced)
-    if (!intake.isResumable) return this.fail(error ?? this.closed)
+    if (this.isOrphan) return this.fail(this.because("Replaced"))
+    if (!intake.isResumable) return this.fail(error ?? this.because("Closed"))
     this.isBroken = true
     this.abort = this.owner.resume(intake, (isComplete) => {
       if (this.isOver) return
       if (isComplete) this.finish("answered")
-      else this.fail(error ?? this.closed)
+      else this.fail(error ?? this.because("Closed"))
     })
   }
 
-  private get replaced(): UpstreamError {
-    return new UpstreamError({ reason: "Replaced", upstream: this.owner.upstream.name })
-  }
-
-  private get closed(): UpstreamError {
-    return new UpstreamError({ reason: "Closed", upstream: this.owner.upstream.name })
+  private because(reason: UpstreamError["reason"]): UpstreamError {
+    return new UpstreamError({ reason, upstream: this.owner.upstream.name })
   }
 
   /** A stream may be silent, but what stands between here and the client has to see that it is there. */
@@ -351,12 +360,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
 
   /** Ends the waiting for each request that the stream has not answered. */
   private tellPending(error: ProxyError): void {
-    if (
-      this.intake === undefined &&
-      (!this.isAttended || this.mayBeAnswered || this.splitter?.isAtBorder !== true)
-    ) {
-      return
-    }
+    const isBetween = this.isAttended && !this.mayBeAnswered && this.splitter?.isAtBorder === true
+    if (this.intake === undefined && !isBetween) return
     for (const id of this.requests) {
       const told = Sse.frame(toJsonRpc(error, id))
       if (this.delivery === undefined) this.answer.data(told)
@@ -365,6 +370,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   }
 
   private finish(outcome: Outcome): void {
+    this.isOver = true
     if (this.delivery === undefined && this.isAttended) this.answer.end()
     else this.delivery?.end()
     this.settle(outcome)
@@ -385,11 +391,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     if (this.status === 0 && this.isAttended) {
       this.answer.head(200, streaming({ "content-type": Sse.EVENT_STREAM }), this)
     } else if (this.splitter === undefined && this.intake === undefined) {
-      return this.fail(new UpstreamError({ reason: "Stalled", upstream: this.owner.upstream.name }))
+      return this.fail(this.because("Stalled"))
     }
     this.finish("cancelled")
   }
 }
-
-const isEventStream = (headers: Headers): boolean =>
-  hasType(headers, Sse.EVENT_STREAM) && (first(headers, "content-encoding") ?? "identity") === "identity"

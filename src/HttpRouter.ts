@@ -10,7 +10,7 @@ import { accepts } from "./internal/accept.js"
 import { readBody } from "./internal/body.js"
 import type { Connections } from "./internal/connections.js"
 import type { Gatekeeper } from "./internal/gatekeeper.js"
-import { first, hasType } from "./internal/headers.js"
+import { first, isReadable } from "./internal/headers.js"
 import {
   type Body,
   isInitialize,
@@ -92,7 +92,7 @@ export class HttpRouter {
 
   private post(message: IncomingMessage, answer: HttpAnswer): void {
     const { headers } = message
-    if (!hasType(headers, "application/json") || (headers["content-encoding"] ?? "identity") !== "identity") {
+    if (!isReadable(headers, "application/json")) {
       return answer.error(new BadRequest({ reason: "WrongContentType" }))
     }
     if (!accepts(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))

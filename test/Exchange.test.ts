@@ -568,14 +568,25 @@ describe("a stream that is kept", () => {
     expect(started.reading.at(-1)?.responsesTo(1)).toBe(1)
   })
 
-  it("is not aborted where it is the stream of a session", () => {
-    const started = new Started(get, "tracked")
-    started.upstream.act("event")
-    started.leave()
-    started.upstream.act("event")
-    expect(started.upstream.isAborted).toBe(false)
-    expect(started.comeBack().answer.messages().length).toBe(1)
-  })
+  it.each(["before it leaves", "after it has left", "after it has come back and left"] as const)(
+    "ends when its client has the response and has gone, though the upstream goes on: %s",
+    (when) => {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event")
+      if (when === "before it leaves") started.upstream.act("response")
+      started.leave()
+      if (when === "after it has left") started.upstream.act("response")
+      if (when === "after it has come back and left") {
+        const back = started.comeBack()
+        started.upstream.act("response")
+        expect(started.isOver).toBe(false)
+        back.leave()
+      }
+      expect(started.isOver).toBe(true)
+      expect(started.upstream.isAborted).toBe(true)
+      expect(started.answer.violations).toEqual([])
+    }
+  )
 
   it("that has no head yet is aborted where it is the stream of a session", () => {
     const started = new Started(get, "tracked")

@@ -215,6 +215,30 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
+  it.scoped("feeds the streams that clients read, though the old one denied that it had any", () =>
+    Effect.gen(function* () {
+      const proxied = yield* make()
+      const { lease, session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session)
+      exchange.act("event with id")
+      exchange.act("break")
+      const answers = (asked: ScriptedExchange) =>
+        queueMicrotask(() => {
+          if (asked.lease === lease) asked.act("not found")
+          else if (asked.request.method === "POST") asked.act("json")
+          else asked.act("event")
+        })
+      proxied.pool.onOwn = answers
+      proxied.pool.onExchange = answers
+      yield* proxied.clock.advance("10 seconds")
+      expect(sent(proxied).slice(2, 4)).toEqual(["0 GET", "0 ping"])
+      expect(sent(proxied).at(-1)).toBe("1 GET")
+      // Between the events of the two sessions the client is told of the second.
+      expect(answer.messages().filter(({ method }) => method === "notifications/message")).toHaveLength(3)
+      expect(answer).toMatchObject({ ending: undefined, violations: [] })
+    })
+  )
+
   it.scoped("takes the place of a child that has ended, when something is to be sent", () =>
     Effect.gen(function* () {
       const proxied = yield* make()

@@ -98,6 +98,10 @@ export const first = (headers: Headers, name: string): string | undefined => {
 export const mediaType = (headers: Headers): string | undefined =>
   first(headers, "content-type")?.split(";", 1)[0]?.trim().toLowerCase()
 
+/** Whether the body is of this media type, and as it stands: not compressed. */
+export const isReadable = (headers: Headers, type: string): boolean =>
+  hasType(headers, type) && (first(headers, "content-encoding") ?? "identity") === "identity"
+
 /** Whether the body is of this media type, whatever its parameters. */
 export const hasType = (headers: Headers, type: string): boolean => {
   const given = first(headers, "content-type")
