@@ -248,7 +248,7 @@ for (const [line, connect] of officialClients) {
     })
 
   layer(clientsCut, { excludeTestServices: true })(`client ${line}`, (it) => {
-    it.scoped.each([...places, ["the id", ".1.W", 1] as const])(
+    it.scoped.each([...places, ["the id", ".1.2\nevent", 1] as const])(
       "whose connection is cut in the middle of %s is told it whole, once",
       callCut
     )
