@@ -3,7 +3,7 @@
  * meanwhile, whether or not there is a reader.
  */
 import { MAX_LENGTH } from "./EventTracker/EventId.js"
-import { OVERHEAD } from "./EventTracker/Ledger.js"
+import { costOf } from "./EventTracker/Ledger.js"
 import type { KeptEvent, StreamLog } from "./EventTracker/SessionLog.js"
 import type { Answer } from "./Answer.js"
 import { type Amount, type Backlog, nothing } from "./internal/backlog.js"
@@ -119,7 +119,8 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.isLost) return
     this.breakOff()
     // What is about to be let go of goes out to a reader that is there, however slow it is, and the upstream waits.
-    const isUrgent = this.isPaused && this.upstream.isShared !== true && this.isAtBound(event.length)
+    const isUrgent =
+      this.isPaused && this.upstream.isShared !== true && this.isAtBound({ frame: event, upstreamId })
     if (isUrgent) this.flush()
     const logged = this.log.append(event, upstreamId)
     if (this.reader === undefined) return
@@ -273,9 +274,9 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** Whether another event would be more than is kept, for this stream or, with what others hold back, for the session. */
-  private isAtBound(length: number): boolean {
+  private isAtBound(event: Omit<KeptEvent, "sequence">): boolean {
     const { backlog, bounds } = this.terms
-    return length + ID_LINE + OVERHEAD + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
+    return costOf(event) + ID_LINE + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
   }
 
   private get now(): number {

@@ -87,7 +87,8 @@ export class Intake implements Broken, Reader {
     this.splitter.close()
   }
 
-  event(frame: Buffer, id: string | undefined): void {
+  event(frame: Buffer, given: string | undefined): void {
+    const id = given === undefined ? undefined : within(given)
     // What belongs to another stream is new there, and no place in this one.
     if (this.isResumed && !this.belongs(frame)) return
     if (id !== undefined && !this.isNews(id)) return
@@ -98,7 +99,8 @@ export class Intake implements Broken, Reader {
     if (id === "") target?.log.reach(undefined)
   }
 
-  reach(id: string): void {
+  reach(given: string): void {
+    const id = within(given)
     if (!this.isNews(id)) return
     this.progress++
     this.target()?.log.reach(this.lastEventId)
@@ -135,3 +137,9 @@ export class Intake implements Broken, Reader {
     )
   }
 }
+
+/** The longest id of the upstream's that is remembered, in characters. */
+const MAX_ID = 1_024
+
+/** A longer one counts as none, as an empty one does: it would fit into no header, and into no bound of memory. */
+const within = (id: string): string => (id.length > MAX_ID ? "" : id)

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { backoff, passing } from "./internal/backoff.js"
 import { hasType, type Headers } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
+import type { UpstreamError } from "./ProxyError.js"
 import type { Listener } from "./Telemetry.js"
 import type { Abort, Flow, Lease } from "./Upstream.js"
 
@@ -51,6 +52,9 @@ export const resume = (lease: Resumable, broken: Broken, telemetry: Listener): E
     })
   }).pipe(Effect.map((attempt) => attempt === "complete"))
 
+/** What the next attempt would meet too: a request that cannot be asked, and one that is sent elsewhere. */
+const hopeless: ReadonlySet<UpstreamError["reason"]> = new Set(["NotAsked", "Redirected"])
+
 const once = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
     let isOpen = false
@@ -81,7 +85,7 @@ const once = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Eff
         if (broken.isComplete) finish("complete")
       },
       end: ended,
-      error: ended
+      error: ({ reason }) => (hopeless.has(reason) ? finish("refused") : ended())
     })
     if (isFinished) abort()
     return Effect.sync(() => abort())

@@ -34,8 +34,8 @@ export interface Listener {
   readonly replayed: (events: number) => void
   /** An event that the upstream sent twice was dropped. */
   readonly repeated: () => void
-  /** An event was let go of at a bound, for newer ones. */
-  readonly evicted: () => void
+  /** So many events were let go of at a bound, for newer ones. */
+  readonly evicted: (events: number) => void
   /** The upstream's part of a stream that had broken goes on. */
   readonly resumed: () => void
   /** Another session was opened at an upstream that had lost one, or could not be. */

@@ -38,6 +38,8 @@ export const frameOf = (
 export const format = ({ prefix, suffix }: Frame, sequence: number): string =>
   `${prefix}${sequence.toString(36)}${suffix}`
 
+export const idOf = (id: EventId): string => format(frameOf(beginningOf(id), id), id.sequence)
+
 /** Reads an id; `undefined` for what none looks like. */
 export const parse = (text: string): EventId | undefined => {
   const [, secret, generation, number, sequence, key = ""] = pattern.exec(text) ?? []

@@ -50,6 +50,9 @@ export interface Retirement extends Queued {
 /** What an event costs beside its bytes, roughly, with its share of a stream, which is most often all of it. */
 export const OVERHEAD = 512
 
+export const costOf = ({ frame, upstreamId = "" }: Omit<KeptEvent, "sequence">): number =>
+  frame.length + upstreamId.length + OVERHEAD
+
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)
 
@@ -77,7 +80,7 @@ export class Ledger implements Room {
   /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
   keep(event: Logged, account: Account): boolean {
     const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
-    const length = event.frame.length + OVERHEAD
+    const length = costOf(event)
     if (length > maxEventBytes || length + this.unfinished.used > maxTotalEventBytes) return false
     while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
     while (this.allBytes + length > maxTotalEventBytes) this.makeRoom(this)
@@ -102,7 +105,7 @@ export class Ledger implements Room {
   /** Lets go of an event. */
   drop(event: Logged, account: Account): void {
     if (!event.isKept) return
-    const length = event.frame.length + OVERHEAD
+    const length = costOf(event)
     event.isKept = false
     event.frame = NOTHING
     account.bytes -= length
@@ -147,9 +150,10 @@ export class Ledger implements Room {
   /** What was delivered whole goes first: somebody may still be about to read the rest. */
   private makeRoom({ events, retirements }: Pick<Account, "events" | "retirements">): void {
     const { oldest } = retirements
+    const before = this.events.size
     if (oldest === undefined) events.oldest?.stream.evict()
     else oldest.stream.forget()
-    this.telemetry.evicted()
+    this.telemetry.evicted(before - this.events.size)
   }
 }
 

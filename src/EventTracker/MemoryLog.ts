@@ -89,6 +89,10 @@ export class MemoryLog implements SessionLog, Owner {
     const isPast = named.generation < generation
     if (isPast && number > count) return this.lostPlace(named)
     const stream = Array.from(this.streams).find((stream) => stream.number === number)
+    const isIts = stream === undefined || eventId === EventId.idOf({ ...named, requests: stream.requests })
+    if (!isPast && !isIts) return undefined
+    // One that was lost may have had the number that another has now.
+    if (isPast && (!isIts || stream?.endIn(named.generation) === -1)) return this.lostPlace(named)
     // Who has been told nothing of a stream has not been told its end either.
     if (isPast && stream === undefined && sequence === 0) return this.lostPlace(named)
     if (stream === undefined) return number <= this.count ? { stream, sequence } : undefined

@@ -4,7 +4,7 @@ import { withId } from "../internal/events.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
 import type { StreamLog } from "./SessionLog.js"
-import { type Account, type Ledger, type Logged, OVERHEAD, type Retirement } from "./Ledger.js"
+import { type Account, costOf, type Ledger, type Logged, type Retirement } from "./Ledger.js"
 
 /** What a stream's log needs of its session's. */
 export interface Owner {
@@ -118,7 +118,7 @@ export class MemoryStream implements StreamLog, Bagged {
 
   bytesAfter(sequence: number): number {
     const next = this.after(sequence)
-    return next === undefined ? 0 : this.written - next.offset + next.frame.length + OVERHEAD
+    return next === undefined ? 0 : this.written - next.offset + costOf(next)
   }
 
   skip(): void {
@@ -182,7 +182,7 @@ export class MemoryStream implements StreamLog, Bagged {
 
   private add(frame: Buffer, upstreamId: string | undefined): Logged {
     const { account, ledger } = this.owner
-    this.written += frame.length + OVERHEAD
+    this.written += costOf({ frame, upstreamId })
     const event: Logged = {
       stream: this,
       sequence: this.newest,

@@ -86,7 +86,7 @@ const listener = (registry: Registry): Listener => {
     sent: (bytes) => sent.inc(bytes),
     replayed: (events) => replayed.inc(events),
     repeated: () => repeated.inc(),
-    evicted: () => evicted.inc(),
+    evicted: (events) => evicted.inc(events),
     resumed: () => resumed.inc(),
     recovered: (outcome) => recovered.inc({ outcome })
   }

@@ -174,7 +174,7 @@ class HttpLease implements Lease {
   }
 
   resume(lastEventId: string | undefined, sink: Sink): Abort {
-    const cursor = lastEventId === undefined ? {} : { "last-event-id": lastEventId }
+    const cursor = lastEventId === undefined ? {} : { "last-event-id": asHeader(lastEventId) }
     return this.upstream.request("GET", this.own({ accept: EVENT_STREAM, ...cursor }), undefined, sink)
   }
 
@@ -199,6 +199,9 @@ class HttpLease implements Lease {
     return toUpstream({ ...identity, ...headers }, this.id, this.upstream.headers)
   }
 }
+
+/** A header holds bytes: those of the text's UTF-8 (WHATWG HTML, "The Last-Event-ID header"). */
+const asHeader = (text: string): string => Buffer.from(text).toString("latin1")
 
 /** Learns from the answer to `initialize` what the session is called. */
 class Learning implements Sink {

@@ -260,7 +260,7 @@ const keptOf = (stream: StreamLog): Kept => ({
 
 /** What one session does, and what of it must be found again. */
 class Client {
-  readonly issued = new Set<string>()
+  readonly issued = new Map<string, ReadonlyArray<unknown>>()
   /** The streams that somebody may still miss something of, with an id of each. */
   private streams: Array<{ readonly log: StreamLog; readonly id: string; isDelivered: boolean }> = []
   /** What was in the file at the last flush, by an id of each stream. */
@@ -314,17 +314,18 @@ class Client {
   private begin(requests: ReadonlyArray<number>): void {
     const log = this.log.stream(requests)
     this.streams.push({ log, id: log.idAt(0), isDelivered: false })
-    this.once(log.idAt(0))
+    this.once(log, 0)
   }
 
   private issue(log: StreamLog, text: string): void {
     const upstreamId = text.length < 3 ? `up-${text}` : undefined
-    this.once(log.idAt(log.append(event(text), upstreamId).sequence))
+    this.once(log, log.append(event(text), upstreamId).sequence)
   }
 
-  private once(id: string): void {
+  private once(log: StreamLog, sequence: number): void {
+    const id = log.idAt(sequence)
     expect(this.issued.has(id)).toBe(false)
-    this.issued.add(id)
+    this.issued.set(id, log.requests)
   }
 
   private readonly note = (): void => {
@@ -351,7 +352,7 @@ class Client {
         if (place?.stream === undefined) return []
         expect(keptOf(place.stream)).toEqual(kept)
         expect(place.sequence).toBe(0)
-        this.once(place.stream.idAt(place.stream.last))
+        this.once(place.stream, place.stream.last)
         return [{ log: place.stream, id, isDelivered: false }]
       })
       expect(this.log.unfinished).toEqual(
@@ -360,9 +361,13 @@ class Client {
     })
   }
 
-  /** Whoever comes back with any id that was ever issued finds a place. */
+  /** Whoever comes back with any id that was ever issued finds a place, in a stream that answers what its own did. */
   find(): void {
-    for (const id of this.issued) expect(this.log.find(id)).toBeDefined()
+    for (const [id, requests] of this.issued) {
+      const place = this.log.find(id)
+      expect(place).toBeDefined()
+      if (place?.stream !== undefined) expect(place.stream.requests).toEqual(requests)
+    }
   }
 }
 

@@ -314,8 +314,8 @@ describe("a stream of which events are gone", () => {
       let evicted = 0
       const telemetry = {
         ...silent,
-        evicted: () => {
-          evicted++
+        evicted: (events: number) => {
+          evicted += events
           changes.notify()
         }
       }
