@@ -3,6 +3,7 @@
  * not somebody reads them (2025-11-25, Transports, "Listening for Messages from the Server").
  */
 import type { Answer, Leave } from "./Answer.js"
+import { isPassing } from "./internal/backoff.js"
 import { first, type Headers, hasType, streaming, toClient } from "./internal/headers.js"
 import { EVENT_STREAM } from "./internal/sse.js"
 import { type Awaiting, Intake } from "./Intake.js"
@@ -42,6 +43,8 @@ export class Feed implements Sink, Flow, Awaiting {
   private asking: Asking | undefined
   private intake: Intake | undefined
   private isAsked = false
+  /** Whether what it was asked with goes on; what has broken goes on elsewhere. */
+  private isHeard = false
   private flow: Flow | undefined
   private isPaused = false
   private abort: Abort | undefined
@@ -104,33 +107,33 @@ export class Feed implements Sink, Flow, Awaiting {
     this.flow = flow
     if (status >= 300 || !hasType(headers, EVENT_STREAM)) return this.pass(status, headers, asking)
     this.asking = undefined
-    const { log } = this.streams
-    const intake = new Intake(this, false, () => this.streams.newest, log, this.session.telemetry)
-    this.intake = intake
+    const isNew = asking !== undefined && asking.back === undefined
+    const intake = this.begin(isNew ? undefined : this.streams.cursor)
     if (this.isPaused) flow.pause()
     const forClient = streaming(toClient(headers, this.session.id))
-    if (asking !== undefined && asking.back === undefined) {
+    if (isNew) {
       this.streams.listening(this).begin(asking.answer, status, forClient)
       return asking.answer.settled()
     }
-    intake.lastEventId = this.streams.cursor
     intake.restarted(flow)
     if (asking?.back !== undefined) this.streams.comeBack(asking.back, asking.answer, forClient)
   }
 
   data(chunk: Uint8Array): void {
+    if (!this.isHeard) return
     if (this.intake !== undefined) this.intake.data(chunk)
     else this.asking?.answer.data(chunk)
   }
 
   end(): void {
+    if (!this.isHeard) return
     if (this.intake !== undefined) return this.broken(this.intake)
     this.asking?.answer.end()
     this.settle("answered")
   }
 
   error(error: UpstreamError): void {
-    if (!this.isAsked) return
+    if (!this.isHeard) return
     this.session.failed(error)
     if (this.intake !== undefined) this.broken(this.intake)
     else this.refuse(error, "failed")
@@ -158,6 +161,7 @@ export class Feed implements Sink, Flow, Awaiting {
 
   private ask(asking: Asking | undefined, send: (sink: Sink) => Abort): void {
     this.isAsked = true
+    this.isHeard = true
     this.asking = asking
     this.startedAt = performance.now()
     const abort = send(this)
@@ -171,15 +175,31 @@ export class Feed implements Sink, Flow, Awaiting {
       this.abort?.()
       return this.settle("rejected")
     }
+    const { answer, back } = asking
     // Not with the upstream's own words: a 404 would tell the client that its session is over.
-    if (asking.back !== undefined && unknown.has(status)) {
+    if (back !== undefined && unknown.has(status)) {
       this.abort?.()
       return this.refuse(new BadRequest({ reason: "StreamEnded" }), "rejected")
     }
-    asking.answer.head(status, toClient(headers, this.session.id), this)
+    if (back !== undefined && isPassing(status)) {
+      this.abort?.()
+      this.asking = undefined
+      this.streams.comeBack(back, answer)
+      return this.broken(this.begin(this.streams.cursor))
+    }
+    answer.head(status, toClient(headers, this.session.id), this)
+  }
+
+  /** Reads what comes for the streams that are open, behind an event. */
+  private begin(lastEventId: string | undefined): Intake {
+    const { log } = this.streams
+    this.intake = new Intake(this, false, () => this.streams.newest, log, this.session.telemetry)
+    this.intake.lastEventId = lastEventId
+    return this.intake
   }
 
   private broken(intake: Intake): void {
+    this.isHeard = false
     this.abort = this.session.resume(intake, () => {
       if (this.intake === intake) this.settle("answered")
     })
@@ -209,6 +229,7 @@ export class Feed implements Sink, Flow, Awaiting {
 
   private rest(): void {
     this.isAsked = false
+    this.isHeard = false
     this.asking = undefined
     this.intake?.close()
     this.intake = undefined

@@ -675,6 +675,43 @@ describe("streams that are kept", () => {
     })
   )
 
+  it.scoped.each(["conflict", "server error"] as const)(
+    "and stand alone are given back though the upstream has none at the moment (%s), and go on with it",
+    (act) =>
+      Effect.gen(function* () {
+        const proxied = yield* makeProxied({}, {})
+        const { session } = yield* proxied.open()
+        const { answer, exchange, leave } = proxied.ask(session)
+        exchange.act("event with id")
+        answer.goes()
+        leave()
+        proxied.pool.onExchange = (resumed) => resumed.act("not found")
+        exchange.act("end")
+        yield* proxied.clock.advance("1 second")
+        const acts = [act, act, "event with id"] as const
+        let asked = 0
+        proxied.pool.onExchange = (resumed) => resumed.act(acts[asked++] ?? "open stream")
+        const back = proxied.comeBack(session, answer.eventIds().at(-1))
+        expect(back.answer).toMatchObject({ status: 200, ending: undefined })
+        yield* proxied.clock.advance("5 seconds")
+        expect(asked).toBe(3)
+        expect(back.answer.messages()).toMatchObject([{ method: "notifications/message" }])
+        expect(back.answer).toMatchObject({ ending: undefined, violations: [] })
+      })
+  )
+
+  it.scoped("that answer no request are passed on as they are", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session, notification("notifications/roots/list_changed"))
+      exchange.act("event with id")
+      exchange.act("end")
+      expect(answer.eventIds()).toEqual(["1.1"])
+      expect(answer).toMatchObject({ ending: "end", violations: [] })
+    })
+  )
+
   it.scoped("and stand alone keep what they have when what feeds them is over", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})

@@ -12,5 +12,7 @@ export const backoff = (failures: number, least = 0): Effect.Effect<Duration.Dur
     Duration.millis(least + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
   )
 
-/** The statuses of refusals that another attempt may not meet: too early, too many, in the way of another. */
-export const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])
+/** Whether another attempt may not meet this refusal: the server was not well, it was too early, or one too many. */
+export const isPassing = (status: number): boolean => status >= 500 || passing.has(status)
+
+const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])
