@@ -255,6 +255,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   private tellLost(): void {
     const { requests } = this.log
     if (requests.length === 0) {
+      this.write(LOST)
       this.position = this.log.beforeOldest
       return this.pump()
     }
@@ -311,6 +312,9 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.upstream.resume()
   }
 }
+
+/** There is no request that an error could answer. */
+const LOST = Buffer.from(": some of what came meanwhile is no longer kept\n\n")
 
 const BORDER = Buffer.from("\n\n")
 

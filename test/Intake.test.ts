@@ -1,12 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { vi } from "vitest"
 import { EventTracker, layerMemory } from "../src/EventTracker.js"
 import { type Awaiting, Intake } from "../src/Intake.js"
 import { Backlog } from "../src/internal/backlog.js"
 import * as Deadlines from "../src/internal/deadlines.js"
 import type { RequestId } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
-import { silent } from "../src/Telemetry.js"
+import { type Listener, silent } from "../src/Telemetry.js"
 import type { Flow } from "../src/Upstream.js"
 import { eventOf, toolResult } from "./fixtures/events.js"
 import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
@@ -14,33 +15,35 @@ import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 const still: Flow = { pause: () => {}, resume: () => {} }
 
 /** One session of the upstream's, whose streams are read into one log. */
-const reading = Effect.gen(function* () {
-  const tracker = yield* EventTracker
-  const log = yield* tracker.open("a")
-  if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
-  const terms = {
-    deadlines: yield* Deadlines.make,
-    telemetry: silent,
-    keepAlive: 15_000,
-    retry: 3_000,
-    isPrimed: false,
-    bounds: { events: 1_000, bytes: 1_000_000 },
-    backlog: new Backlog()
-  }
-  const streams = new Streams(log, terms, "the-id")
-  /** Reads a stream that answers these requests, or a standalone one. */
-  const read = (...requests: ReadonlyArray<RequestId>) => {
-    const answers = requests.length > 0
-    const delivery = answers ? streams.answering(requests, still) : streams.listening(still)
-    const answer = new RecordedAnswer()
-    delivery.begin(answer, 200, { "content-type": "text/event-stream" })
-    const noted: Array<string> = []
-    const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
-    const intake = new Intake(awaiting, answers, () => delivery, streams.log, silent)
-    return { answer, delivery, intake, log: delivery.log, noted }
-  }
-  return read
-})
+const readingFor = (telemetry: Listener) =>
+  Effect.gen(function* () {
+    const tracker = yield* EventTracker
+    const log = yield* tracker.open("a")
+    if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
+    const terms = {
+      deadlines: yield* Deadlines.make,
+      telemetry,
+      keepAlive: 15_000,
+      retry: 3_000,
+      isPrimed: false,
+      bounds: { events: 1_000, bytes: 1_000_000 },
+      backlog: new Backlog()
+    }
+    const streams = new Streams(log, terms, "the-id")
+    /** Reads a stream that answers these requests, or a standalone one. */
+    const read = (...requests: ReadonlyArray<RequestId>) => {
+      const answers = requests.length > 0
+      const delivery = answers ? streams.answering(requests, still) : streams.listening(still)
+      const answer = new RecordedAnswer()
+      delivery.begin(answer, 200, { "content-type": "text/event-stream" })
+      const noted: Array<string> = []
+      const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
+      const intake = new Intake(awaiting, answers, () => delivery, streams.log, telemetry)
+      return { answer, delivery, intake, log: delivery.log, noted }
+    }
+    return read
+  })
+const reading = readingFor(silent)
 const make = Effect.provide(reading, layerMemory())
 
 const notification = (text: string) => ({ jsonrpc: "2.0", method: "notifications/message", params: { text } })
@@ -111,6 +114,19 @@ describe("a stream that is resumed", () => {
       }
       expect(answer.messages()).toMatchObject([{ params: { text: "x" } }, { params: { text: "y" } }])
     })
+  )
+
+  it.scoped("counts what the upstream repeats", () =>
+    Effect.gen(function* () {
+      const repeated = vi.fn()
+      const { answer, intake } = (yield* readingFor({ ...silent, repeated }))(1)
+      const once = Buffer.from(eventOf(notification("x"), "e1"))
+      intake.data(once)
+      intake.restarted(still)
+      intake.data(once)
+      expect(answer.messages()).toHaveLength(1)
+      expect(repeated).toHaveBeenCalledTimes(1)
+    }).pipe(Effect.provide(layerMemory()))
   )
 
   it.scoped("that answers nothing brings no responses", () =>

@@ -167,6 +167,27 @@ describe("a stream that has broken", () => {
     })
   )
 
+  it.effect("is left alone for five minutes at the longest, whatever the upstream wants", () =>
+    Effect.gen(function* () {
+      const { lease } = yield* begin(() => unreachable, { retryAfter: 1e12 })
+      yield* TestClock.adjust("6 minutes")
+      expect(delays(lease)).toEqual([300_200])
+    })
+  )
+
+  it.effect.each(["NotAsked", "Redirected"] as const)(
+    "is given up at once where no attempt could help: %s",
+    (reason) =>
+      Effect.gen(function* () {
+        const { fiber, lease } = yield* begin(
+          () => (sink) => sink.error(new UpstreamError({ reason, upstream: name }))
+        )
+        yield* TestClock.adjust("1 minute")
+        expect(yield* Fiber.join(fiber)).toBe(false)
+        expect(lease.asked).toHaveLength(1)
+      })
+  )
+
   it.effect("may break as often as it likes, as long as it gets on", () =>
     Effect.gen(function* () {
       const script = (attempt: number): Act =>

@@ -700,6 +700,29 @@ describe("streams that are kept", () => {
       })
   )
 
+  it.scoped("and stand alone go on where they stood, though what goes on with them breaks at once", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({}, {})
+      const { session } = yield* proxied.open()
+      const { answer, exchange, leave } = proxied.ask(session)
+      exchange.act("event with id")
+      answer.goes()
+      leave()
+      proxied.pool.onExchange = (resumed) => resumed.act("not found")
+      exchange.act("end")
+      yield* proxied.clock.advance("1 second")
+      const asked: Array<unknown> = []
+      proxied.pool.onExchange = (resumed) => {
+        asked.push(resumed.request.headers["last-event-id"])
+        resumed.act("open stream")
+        if (asked.length === 1) resumed.act("end")
+      }
+      proxied.comeBack(session, answer.eventIds().at(-1))
+      yield* proxied.clock.advance("1 second")
+      expect(asked).toEqual(["1.1", "1.1"])
+    })
+  )
+
   it.scoped("that answer no request are passed on as they are", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})

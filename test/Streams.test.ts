@@ -18,7 +18,7 @@ import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 const KEEP_ALIVE = 15_000
 
 /** The streams of one session, with a log of their own. */
-const make = (options: Partial<Options> = {}, retry?: number) =>
+const make = (options: Partial<Options> = {}, retry?: number, telemetry = silent) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
     const log = yield* tracker.open("a")
@@ -26,7 +26,7 @@ const make = (options: Partial<Options> = {}, retry?: number) =>
     const { maxEventBytes, maxEvents } = tracker.options
     const terms = {
       deadlines: yield* Deadlines.make,
-      telemetry: silent,
+      telemetry,
       keepAlive: KEEP_ALIVE,
       retry: retry ?? 0,
       isPrimed: retry !== undefined,
@@ -111,6 +111,31 @@ describe("a stream", () => {
           "x-accel-buffering": "no"
         }
       })
+    })
+  )
+
+  it.scoped("counts what it tells once more", () =>
+    Effect.gen(function* () {
+      const replayed = vi.fn()
+      const { streams, upstream } = yield* make({}, undefined, { ...silent, replayed })
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
+      client.take()
+      client.cut()
+      client.comeBack(client.ids[0])
+      expect(replayed.mock.calls).toEqual([[2]])
+    })
+  )
+
+  it.scoped("that is silent from the beginning is told to be there, without an id to begin with", () =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make()
+      const client = new Client(streams)
+      client.open(streams.answering([1], upstream))
+      yield* TestClock.adjust(KEEP_ALIVE + 1_000)
+      expect(client.answer.text).toBe(": keep-alive\n\n")
     })
   )
 
@@ -240,6 +265,7 @@ describe("a stream", () => {
       delivery.append(event("five"), undefined)
       client.take()
       expect(client.texts).toEqual(["one", "three", "four", "five"])
+      expect(client.answer.text).toMatch(/^: .* no longer kept\n\n/)
     })
   )
 

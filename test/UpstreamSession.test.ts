@@ -239,6 +239,30 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
+  it.scoped("feeds nobody faster than the streams are read", () =>
+    Effect.gen(function* () {
+      const proxied = yield* makeProxied({ recover: true }, { maxEvents: 4 })
+      const { lease, session } = yield* proxied.open()
+      const { answer, exchange } = proxied.ask(session)
+      exchange.act("event")
+      answer.flow?.pause()
+      for (let count = 0; count < 3; count++) exchange.act("event")
+      expect(exchange.isPaused).toBe(true)
+      proxied.pool.onExchange = (asked) => {
+        if (asked.lease === lease) asked.act("not found")
+        else asked.act("open stream")
+      }
+      proxied.ask(session, call(1))
+      yield* settle
+      const anew = proxied.pool.exchanges.find(
+        (asked) => asked.lease !== lease && asked.request.method === "GET"
+      )
+      expect(anew?.isPaused).toBe(true)
+      answer.flow?.resume()
+      expect(anew?.isPaused).toBe(false)
+    })
+  )
+
   it.scoped("takes the place of a child that has ended, when something is to be sent", () =>
     Effect.gen(function* () {
       const proxied = yield* make()
