@@ -16,7 +16,7 @@ echo "$@" >>"$STAND_IN/calls"
 [ ! -e "$STAND_IN/fails" ] || { echo "npm is out of order" >&2; exit 1; }
 if [ -e "$STAND_IN/gate" ]; then : >"$STAND_IN/waiting"; read -r _ <"$STAND_IN/gate"; fi
 mkdir -p node_modules
-for entry in "${here}"/node_modules/* "${here}"/node_modules/.bin; do ln -sfn "$entry" node_modules/; done
+ln -sfn "${here}"/node_modules/* "${here}"/node_modules/.bin node_modules/
 `
 
 interface Checkout {
@@ -86,33 +86,39 @@ const start = (
     }
   )
 
-const clone: Effect.Effect<Checkout, never, Scope.Scope> = Effect.map(
-  Effect.acquireRelease(
-    Effect.sync(() => fs.mkdtempSync(join(tmpdir(), "shadowcat-scripts-"))),
-    (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))
-  ),
-  (folder) => {
-    // A space, as in many a home folder.
-    const root = join(folder, "a clone")
-    const standIn = join(folder, "stand-in")
-    fs.mkdirSync(root)
-    fs.mkdirSync(standIn)
-    for (const name of ["src", "scripts", "package.json", "package-lock.json", "tsconfig.json", ".npmrc"]) {
-      fs.cpSync(join(here, name), join(root, name), { recursive: true })
+/** Stands for the program where all that matters is that there is one. It is built into chunks too. */
+const stub =
+  'const { version } = await import("./internal/version.js")\nprocess.stdout.write(`${version}\\n\\n`)\n'
+
+const clone = (program: "whole" | "a stub"): Effect.Effect<Checkout, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => fs.mkdtempSync(join(tmpdir(), "shadowcat-scripts-"))),
+      (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))
+    ),
+    (folder) => {
+      // A space, as in many a home folder.
+      const root = join(folder, "a clone")
+      const standIn = join(folder, "stand-in")
+      fs.mkdirSync(root)
+      fs.mkdirSync(standIn)
+      for (const name of ["src", "scripts", "package.json", "package-lock.json", "tsconfig.json", ".npmrc"]) {
+        fs.cpSync(join(here, name), join(root, name), { recursive: true })
+      }
+      if (program === "a stub") fs.writeFileSync(join(root, "src/main.ts"), stub)
+      fs.writeFileSync(join(standIn, "npm"), npm, { mode: 0o755 })
+      const env = { ...process.env, PATH: `${standIn}:${process.env["PATH"] ?? ""}`, STAND_IN: standIn }
+      return {
+        root,
+        path: (name) => join(name.startsWith("stand-in/") ? folder : root, name),
+        npmCalls: () => {
+          const calls = join(standIn, "calls")
+          return fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : []
+        },
+        run: (script, args, options = {}) => start(script, args, env, options.cwd ?? root)
+      }
     }
-    fs.writeFileSync(join(standIn, "npm"), npm, { mode: 0o755 })
-    const env = { ...process.env, PATH: `${standIn}:${process.env["PATH"] ?? ""}`, STAND_IN: standIn }
-    return {
-      root,
-      path: (name) => join(name.startsWith("stand-in/") ? folder : root, name),
-      npmCalls: () => {
-        const calls = join(standIn, "calls")
-        return fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : []
-      },
-      run: (script, args, options = {}) => start(script, args, env, options.cwd ?? root)
-    }
-  }
-)
+  )
 
 const { version } = (() => {
   const manifest: unknown = JSON.parse(fs.readFileSync(join(here, "package.json"), "utf8"))
@@ -134,7 +140,7 @@ const change = (file: string) => {
 describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
   it.scopedLive("sets a fresh clone up by itself, once, and says nothing after that", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("whole")
       const first = yield* showVersion(checkout)
       expect(first).toMatchObject({ code: 0, stdout: `${version}\n\n` })
       expect(first.stderr).toMatch(/^shadowcat: .+\n$/)
@@ -162,7 +168,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("is safe when several start at once: one of them sets up, all of them run", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("a stub")
       const runs = yield* Effect.replicateEffect(showVersion(checkout), 6, { concurrency: "unbounded" })
       for (const run of runs) expect(run).toMatchObject({ code: 0, stdout: `${version}\n\n` })
       expect(checkout.npmCalls()).toHaveLength(1)
@@ -173,7 +179,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("builds anew when a source has changed, and installs anew when the packages have", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("a stub")
       yield* showVersion(checkout)
       for (const [file, installs] of [
         ["src/internal/version.ts", 1],
@@ -193,7 +199,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("says so and exits 1 when the set-up fails, and does not run what is old", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("a stub")
       fs.writeFileSync(checkout.path("stand-in/fails"), "")
       const failed = yield* showVersion(checkout)
       expect(failed).toMatchObject({ code: 1, stdout: "" })
@@ -233,7 +239,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("ends with npm on a signal in the middle of its set-up, and leaves no lock behind", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("a stub")
       for (const [signal, code] of [
         ["SIGINT", 130],
         ["SIGTERM", 143]
@@ -249,7 +255,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("takes over from a set-up that was killed, when the npm that it left behind has ended", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("a stub")
       const { openGate } = yield* interrupted(checkout, "SIGKILL")
       const next = yield* checkout.run(checkout.path("scripts/shadowcat"), ["--version"])
       yield* next.until(() => next.stderr().includes("waiting for another set-up"))
@@ -263,7 +269,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
 
   it.scopedLive("becomes the program: arguments with spaces arrive, and a signal ends it as it should", () =>
     Effect.gen(function* () {
-      const checkout = yield* clone
+      const checkout = yield* clone("whole")
       const args = [
         "forward",
         "http",
