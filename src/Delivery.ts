@@ -119,8 +119,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.isLost) return
     this.breakOff()
     // What is about to be let go of goes out to a reader that is there, however slow it is, and the upstream waits.
-    const isUrgent =
-      this.isPaused && this.upstream.isShared !== true && this.isAtBound({ frame: event, upstreamId })
+    const isUrgent = this.isPaused && this.isAtBound({ frame: event, upstreamId })
     if (isUrgent) this.flush()
     const logged = this.log.append(event, upstreamId)
     if (this.reader === undefined) return
@@ -186,6 +185,7 @@ export class Delivery implements Flow, Expirable, Bagged {
 
   /** Ends the reader's answer, for it to come back to another process. */
   suspend(): void {
+    this.breakOff()
     if (this.reader !== undefined) this.write(Buffer.from(`retry: ${this.terms.retry}\n\n`))
     this.dismiss()
   }
@@ -202,7 +202,8 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   expire(): void {
-    if (this.isMidEvent) this.deadline.set(this.terms.keepAlive)
+    if (this.isUpstreamPaused && this.upstream.isShared === true) this.dismiss()
+    else if (this.isMidEvent) this.deadline.set(this.terms.keepAlive)
     else this.write(KEEP_ALIVE)
   }
 
@@ -299,11 +300,11 @@ export class Delivery implements Flow, Expirable, Bagged {
     if (this.log.hasEnded) this.rests(this)
   }
 
-  /** For whoever does not read nobody else waits: in time it misses what is let go of, and has to come back. */
   private pauseUpstream(): void {
-    if (this.isUpstreamPaused || this.upstream.isShared === true) return
+    if (this.isUpstreamPaused) return
     this.isUpstreamPaused = true
     this.upstream.pause()
+    if (this.upstream.isShared === true) this.deadline.set(PATIENCE)
   }
 
   private resumeUpstream(): void {
@@ -312,6 +313,9 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.upstream.resume()
   }
 }
+
+/** How long others wait, in milliseconds, for a reader that takes nothing; it has to come back then. */
+const PATIENCE = 5_000
 
 /** There is no request that an error could answer. */
 const LOST = Buffer.from(": some of what came meanwhile is no longer kept\n\n")

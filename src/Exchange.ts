@@ -74,7 +74,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private isPaused = false
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
-  /** What it is counted under. */
   private readonly label: string
   private readonly awaited: Awaited
 
@@ -109,7 +108,6 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.start((sink) => this.owner.upstream.exchange(request, sink))
   }
 
-  /** Sends whatever is to be sent. */
   start(send: (sink: Sink) => Abort): void {
     this.enter()
     const abort = send(this)
@@ -186,6 +184,10 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
       this.awaited.leave()
       this.rest()
     } else if (!this.awaited.isEmpty && !this.isOver) this.enter()
+  }
+
+  get isShared(): boolean {
+    return this.flow?.isShared === true
   }
 
   /** A client that does not read yet is no fault of the upstream's. */

@@ -383,6 +383,28 @@ describe("a slow reader", () => {
     })
   )
 
+  it.scoped.each([true, false])("holds up others for five seconds (others wait: %s)", (isShared) =>
+    Effect.gen(function* () {
+      const { streams, upstream } = yield* make({ maxEvents: 4 })
+      const client = new Client(streams)
+      const delivery = streams.answering([1], { ...upstream, isShared })
+      client.open(delivery)
+      delivery.append(event("one"), undefined)
+      client.take()
+      client.answer.flow?.pause()
+      for (const text of ["two", "three"]) delivery.append(event(text), undefined)
+      expect(upstream.pause).toHaveBeenCalledTimes(1)
+      yield* TestClock.adjust("4 seconds")
+      expect(client.answer.ending).toBeUndefined()
+      yield* TestClock.adjust("2 seconds")
+      expect(client.answer.ending).toBe(isShared ? "end" : undefined)
+      expect(upstream.resume).toHaveBeenCalledTimes(isShared ? 1 : 0)
+      client.comeBack()
+      client.take()
+      expect(client.texts).toEqual(["one", "two", "three"])
+    })
+  )
+
   it.scoped("loses nothing to other slow readers of its session, nor to what was delivered", () =>
     Effect.gen(function* () {
       const { streams } = yield* make({ maxEvents: 40 })
