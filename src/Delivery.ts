@@ -11,7 +11,7 @@ import { type Bagged, OUTSIDE } from "./internal/bag.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import { withId, withoutId, withoutPlace } from "./internal/events.js"
 import type { MutableHeaders } from "./internal/headers.js"
-import { frame, KEEP_ALIVE } from "./internal/sse.js"
+import { BORDER, frame, KEEP_ALIVE } from "./internal/sse.js"
 import { EventsLost, toJsonRpc } from "./ProxyError.js"
 import type { Listener } from "./Telemetry.js"
 import type { Flow } from "./Upstream.js"
@@ -72,6 +72,11 @@ export class Delivery implements Flow, Expirable, Bagged {
 
   get isAttended(): boolean {
     return this.reader !== undefined
+  }
+
+  /** Whether somebody reads it who does not wait for the rest of an event. */
+  get takesEvents(): boolean {
+    return this.reader !== undefined && !this.isMidEvent
   }
 
   /** Whether its client has been given an id to come back with. */
@@ -157,7 +162,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** The rest of an event will not come. */
-  private breakOff(): void {
+  breakOff(): void {
     if (!this.isMidEvent) return
     this.isMidEvent = false
     this.write(BORDER)
@@ -185,8 +190,8 @@ export class Delivery implements Flow, Expirable, Bagged {
 
   /** Ends the reader's answer, for it to come back to another process. */
   suspend(): void {
-    this.breakOff()
-    if (this.reader !== undefined) this.write(Buffer.from(`retry: ${this.terms.retry}\n\n`))
+    // Half of an event is let go of by its client, which asks for it again.
+    if (this.takesEvents) this.write(Buffer.from(`retry: ${this.terms.retry}\n\n`))
     this.dismiss()
   }
 
@@ -202,7 +207,9 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   expire(): void {
-    if (this.isUpstreamPaused && this.upstream.isShared === true) this.dismiss()
+    const holdsUp = this.isUpstreamPaused && this.upstream.isShared === true && !this.log.hasEnded
+    if (holdsUp) this.dismiss()
+    // A comment inside of an event would become part of it.
     else if (this.isMidEvent) this.deadline.set(this.terms.keepAlive)
     else this.write(KEEP_ALIVE)
   }
@@ -236,6 +243,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private flush(): void {
+    if (this.log.misses(this.position)) return this.dismiss()
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
       this.pass(next)
     }
@@ -267,11 +275,12 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private finish(): void {
-    const { reader } = this
+    const { log, reader } = this
+    const { readings } = log
     this.letGo()
     reader?.end(() => {
       // Who has come back since reads it once more.
-      if (this.reader === undefined) this.log.delivered()
+      if (log.readings === readings) log.delivered()
     })
   }
 
@@ -301,10 +310,10 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   private pauseUpstream(): void {
+    if (this.upstream.isShared === true) this.deadline.set(PATIENCE)
     if (this.isUpstreamPaused) return
     this.isUpstreamPaused = true
     this.upstream.pause()
-    if (this.upstream.isShared === true) this.deadline.set(PATIENCE)
   }
 
   private resumeUpstream(): void {
@@ -319,8 +328,6 @@ const PATIENCE = 5_000
 
 /** There is no request that an error could answer. */
 const LOST = Buffer.from(": some of what came meanwhile is no longer kept\n\n")
-
-const BORDER = Buffer.from("\n\n")
 
 /** The line of an event's id, in bytes, at most. */
 const ID_LINE = "id: \n".length + MAX_LENGTH

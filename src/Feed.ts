@@ -165,7 +165,7 @@ export class Feed implements Sink, Flow, Awaiting {
     this.asking = asking
     this.startedAt = performance.now()
     const abort = send(this)
-    if (this.isAsked) this.abort ??= abort
+    if (this.isAsked && this.isHeard) this.abort ??= abort
     else abort()
   }
 

@@ -35,7 +35,6 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
   private early: Array<Uint8Array> | undefined
   private earlyBytes = 0
-  private onFlushed: (() => void) | undefined
   private reserved = 0
   private isHeld = false
   private isClosed = false
@@ -96,9 +95,9 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
 
   /** The tick is over in which the head of a stream came. */
   flush(): void {
-    if (this.early === undefined || this.response.destroyed) return
     const chunks = this.early
     this.early = undefined
+    if (chunks === undefined || this.response.destroyed) return
     this.releaseHead()
     if (chunks.length === 0) this.response.flushHeaders()
     for (const chunk of chunks) this.write(chunk)
@@ -127,7 +126,7 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   }
 
   end(flushed?: () => void): void {
-    this.onFlushed = flushed
+    if (flushed !== undefined) this.response.prependOnceListener("finish", () => this.finished(flushed))
     // Whoever filled it may be filling another by the time that this one is read.
     this.flow = undefined
     if (this.early === undefined) {
@@ -210,13 +209,17 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
     request.once("end", () => this.end()).resume()
   }
 
+  /** Node says so, too, of what is thrown away with its connection, which it has not detached yet. */
+  private finished(flushed: () => void): void {
+    if (!this.response.req.socket.destroyed) flushed()
+  }
+
   private close(): void {
     if (this.isClosed) return
     this.isClosed = true
     this.deadline.clear()
     this.release()
-    if (this.response.writableFinished) this.onFlushed?.()
-    else this.onLeave?.()
+    if (!this.response.writableFinished) this.onLeave?.()
   }
 
   /** Gives the room for the request's bytes back, once nobody holds them any more. */

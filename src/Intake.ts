@@ -33,6 +33,7 @@ export class Intake implements Broken, Reader {
   /** Whether an event is being passed on in pieces; and whether one was, of which nobody knows what it said. */
   private isMidEvent = false
   private isHoled = false
+  private inPieces: Delivery | undefined
 
   constructor(
     private readonly awaiting: Awaiting,
@@ -57,7 +58,7 @@ export class Intake implements Broken, Reader {
   }
 
   restarted(flow: Flow): void {
-    this.splitter.close()
+    this.close()
     this.splitter = new FrameSplitter(MAX_EVENT, this.log)
     this.isResumed = true
     this.isMidEvent = false
@@ -67,7 +68,7 @@ export class Intake implements Broken, Reader {
   data(chunk: Uint8Array): void {
     const end = this.isMidEvent ? this.splitter.firstBorder(chunk) : 0
     if (end === 0 || end === chunk.length) return this.read(chunk)
-    // What comes behind an event that passes in pieces is not a piece of it.
+    // What comes behind an event that passes in pieces is no piece of it.
     this.read(chunk.subarray(0, end))
     this.read(chunk.subarray(end))
   }
@@ -78,13 +79,16 @@ export class Intake implements Broken, Reader {
     const { isMidEvent } = this
     this.isMidEvent = !this.splitter.isAtBorder
     if (!isMidEvent && !this.isMidEvent) return readEvents(frames, this)
-    this.isHoled = true
-    this.target()?.passPiece(frames, { isFirst: !isMidEvent, isLast: !this.isMidEvent })
+    // Whoever is told the beginning is told the rest.
+    if (!isMidEvent) this.inPieces = this.target()
+    this.inPieces?.passPiece(frames, { isFirst: !isMidEvent, isLast: !this.isMidEvent })
+    if (!this.isMidEvent) this.isHoled = true
   }
 
   /** Nothing more is read. */
   close(): void {
     this.splitter.close()
+    if (this.isMidEvent) this.inPieces?.breakOff()
   }
 
   event(frame: Buffer, given: string | undefined): void {

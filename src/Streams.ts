@@ -152,7 +152,7 @@ export class Streams {
    * comes back to the newest standalone one.
    */
   tell(event: Buffer, isUrgent: boolean): void {
-    const open = this.all.findLast(({ isAttended }) => isAttended)
+    const open = this.all.findLast(({ takesEvents }) => takesEvents)
     const delivery = open ?? (isUrgent ? this.newest : undefined)
     delivery?.append(event, undefined)
   }

@@ -38,8 +38,14 @@ const readingFor = (telemetry: Listener) =>
       delivery.begin(answer, 200, { "content-type": "text/event-stream" })
       const noted: Array<string> = []
       const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
-      const intake = new Intake(awaiting, answers, () => delivery, streams.log, telemetry)
-      return { answer, delivery, intake, log: delivery.log, noted }
+      const intake = new Intake(
+        awaiting,
+        answers,
+        () => (answers ? delivery : streams.newest),
+        streams.log,
+        telemetry
+      )
+      return { answer, delivery, intake, log: delivery.log, noted, streams }
     }
     return read
   })
@@ -172,13 +178,16 @@ describe("an event of more than is held", () => {
 
   const scarce = layerMemory({ maxTotalEventBytes: 2_000 })
   const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "of the upstream"))
-  const [beginning, rest] = [large.subarray(0, 2_000), large.subarray(2_000)]
+  const begin = (intake: Intake) => {
+    for (const start of [0, 1_000]) intake.data(large.subarray(start, start + 1_000))
+  }
+  const rest = large.subarray(2_000)
 
   it.scoped("has an id of the proxy's all the same, and what comes with its end is read", () =>
     Effect.gen(function* () {
       const { answer, intake, log, noted } = (yield* reading)(1)
       const next = eventOf(toolResult(1, "one"), "next")
-      intake.data(beginning)
+      begin(intake)
       intake.data(Buffer.concat([rest, Buffer.from(next)]))
       expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
       expect(answer.eventIds()).toEqual([log.idAt(1), log.idAt(2)])
@@ -190,7 +199,7 @@ describe("an event of more than is held", () => {
   it.scoped("has no comment inside of it", () =>
     Effect.gen(function* () {
       const { answer, delivery, intake } = (yield* reading)(1)
-      intake.data(beginning)
+      begin(intake)
       delivery.expire()
       intake.data(rest)
       expect(answer.messages()).toHaveLength(1)
@@ -202,7 +211,7 @@ describe("an event of more than is held", () => {
   it.scoped("that breaks is not taken for whole, and what is said next is heard", () =>
     Effect.gen(function* () {
       const { answer, delivery, intake } = (yield* reading)(1)
-      intake.data(beginning)
+      begin(intake)
       expect(intake.isComplete).toBe(false)
       delivery.append(
         Buffer.from(eventOf({ jsonrpc: "2.0", id: 1, error: { code: -1, message: "cut" } })),
@@ -215,18 +224,42 @@ describe("an event of more than is held", () => {
   it.scoped("that breaks comes whole when the stream goes on", () =>
     Effect.gen(function* () {
       const { answer, intake } = (yield* reading)(1)
-      intake.data(beginning)
+      begin(intake)
       intake.restarted(still)
-      intake.data(beginning)
+      intake.data(Buffer.from(": nothing yet\n\n"))
+      expect(intake.isComplete).toBe(false)
+      begin(intake)
       intake.data(rest)
       expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("is not parted by what the proxy itself says", () =>
+    Effect.gen(function* () {
+      const { answer, intake, streams } = (yield* reading)(1)
+      begin(intake)
+      streams.tell(Buffer.from(eventOf(notification("of the proxy"))), true)
+      intake.data(rest)
+      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+    }).pipe(Effect.provide(scarce))
+  )
+
+  it.scoped("goes on where it began, though there is a newer stream", () =>
+    Effect.gen(function* () {
+      const { answer, intake, streams } = (yield* reading)()
+      begin(intake)
+      const newer = new RecordedAnswer()
+      streams.join(newer, still)
+      intake.data(rest)
+      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+      expect(newer.text).toBe("")
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("is told to nobody who was not told its beginning", () =>
     Effect.gen(function* () {
       const { answer, delivery, intake } = (yield* reading)()
-      intake.data(beginning)
+      begin(intake)
       delivery.leave(answer)
       const late = new RecordedAnswer()
       delivery.comeBack(late, { "content-type": "text/event-stream" }, 1)
@@ -258,8 +291,8 @@ describe("events that are not whole", () => {
     Effect.gen(function* () {
       const read = yield* reading
       const [one, two] = [read(1), read(2)]
-      one.intake.data(half)
-      two.intake.data(half)
+      for (const { intake } of [one, two])
+        for (const part of [half.subarray(0, 300), half.subarray(300)]) intake.data(part)
       expect(one.answer.text).toBe("")
       expect(two.answer.text).toMatch(/^id: .*\ndata: x+$/)
       for (const { intake } of [one, two]) intake.data(Buffer.from("\n\n"))

@@ -13,6 +13,7 @@ import * as Deadlines from "../src/internal/deadlines.js"
 import type { Message } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
 import { silent } from "../src/Telemetry.js"
+import { still } from "../src/Upstream.js"
 import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 
 const KEEP_ALIVE = 15_000
@@ -34,6 +35,10 @@ const make = (options: Partial<Options> = {}, retry?: number, telemetry = silent
       backlog: new Backlog()
     }
     return {
+      open: (session: string) =>
+        Effect.flatMap(tracker.open(session), (other) =>
+          other === undefined ? Effect.die("nothing is kept") : Effect.succeed(other)
+        ),
       streams: new Streams(log, terms, "the-id"),
       tracker,
       upstream: { pause: vi.fn(), resume: vi.fn() }
@@ -212,6 +217,26 @@ describe("a stream", () => {
     })
   )
 
+  it.scoped("is not taken for delivered by a client that it had before", () =>
+    Effect.gen(function* () {
+      const { streams, tracker, upstream } = yield* make()
+      const client = new Client(streams)
+      const delivery = streams.answering([1], upstream)
+      client.open(delivery)
+      for (const text of ["one", "two"]) delivery.append(event(text), undefined)
+      let flushed = () => {}
+      client.answer.end = (told = () => {}) => void (flushed = told)
+      delivery.end()
+      client.take()
+      const slow = new RecordedAnswer()
+      slow.reads = false
+      streams.resume(client.ids[0] ?? "none", slow)
+      flushed()
+      yield* TestClock.adjust("65 seconds")
+      expect(tracker.size().events).toBe(2)
+    })
+  )
+
   it.scoped("gives the newest connection what comes, and ends the one before", () =>
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
@@ -380,6 +405,50 @@ describe("a slow reader", () => {
       client.answer.flow?.resume()
       client.take()
       expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
+    })
+  )
+
+  it.scoped("holds up others for five seconds though it has taken a little, and more is urgent", () =>
+    Effect.gen(function* () {
+      for (const [count, takes] of [
+        [6, true],
+        [8, false]
+      ] as const) {
+        const { streams, upstream } = yield* make({ maxEvents: 8 })
+        const client = new Client(streams)
+        const delivery = streams.answering([1], { ...upstream, isShared: true })
+        client.open(delivery)
+        delivery.pause()
+        for (let number = 0; number < count; number++) delivery.append(event(String(number)), undefined)
+        const { answer } = client
+        const data = answer.data.bind(answer)
+        answer.data = (chunk) => {
+          data(chunk)
+          delivery.pause()
+        }
+        if (takes) delivery.resume()
+        yield* TestClock.adjust("7 seconds")
+        expect(answer.ending).toBe("end")
+      }
+    })
+  )
+
+  it.scoped("misses nothing in silence when another session has taken its place", () =>
+    Effect.gen(function* () {
+      const { open, streams } = yield* make({
+        maxEvents: 100,
+        maxEventBytes: 4_000,
+        maxTotalEventBytes: 4_500
+      })
+      const client = new Client(streams)
+      const slow = streams.answering([1], still)
+      client.open(slow)
+      client.answer.flow?.pause()
+      for (const text of ["one", "two"]) slow.append(event(text), undefined)
+      const other = (yield* open("b")).stream([1])
+      for (let number = 0; number < 12; number++) other.append(event(String(number)), undefined)
+      slow.append(event("x".repeat(3_000)), undefined)
+      expect(client.answer).toMatchObject({ text: "", ending: "end" })
     })
   )
 

@@ -34,6 +34,7 @@ export interface StoredStream {
 
 export class MemoryStream implements StreamLog, Bagged {
   slot = OUTSIDE
+  readings = 0
   private events: Array<Logged> = []
   /** How many events at the beginning of the array are no longer kept. */
   private gone = 0
@@ -147,6 +148,7 @@ export class MemoryStream implements StreamLog, Bagged {
   }
 
   undelivered(): void {
+    this.readings++
     if (this.retirement === undefined) return
     this.owner.ledger.cancel(this.retirement, this.owner.account)
     this.retirement = undefined

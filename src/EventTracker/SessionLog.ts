@@ -65,8 +65,10 @@ export interface StreamLog {
   readonly misses: (place: number) => boolean
   /** Nothing more is to come. */
   readonly end: () => void
-  /** Its end has reached a client that was there. */
+  /** All of it has gone out to a client that was there. */
   readonly delivered: () => void
+  /** How often a client has come back to it. */
+  readonly readings: number
   /** Another client reads it again. */
   readonly undelivered: () => void
   /** Lets go of all events. */

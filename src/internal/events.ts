@@ -1,6 +1,7 @@
 /** The events in the frames of a stream of server-sent events, apart from what belongs to one connection. */
 import { createParser } from "eventsource-parser"
 import { asBuffer } from "./bytes.js"
+import { BORDER } from "./sse.js"
 
 const LF = 0x0a
 const CR = 0x0d
@@ -39,7 +40,6 @@ const behindEmptyLines = (frames: Buffer, start: number): number => {
   return at
 }
 
-const BORDER = Buffer.from("\n\n")
 const DATA_LINE = Buffer.from("\ndata:")
 
 /** Whether a frame has no data, or a single line of it that is empty. */
@@ -77,11 +77,12 @@ const parse = (frames: Buffer, reader: Reader): void => {
     },
     onRetry: (millis) => reader.retry(millis)
   })
+  // The parser tells nothing of a frame without data, whose id counts all the same: it is given some.
   let hasData = false
   // Decoding drops a byte order mark, which may stand at the beginning of a stream.
-  for (const line of decoder.decode(frames).split(LINE_END)) {
+  const lines = decoder.decode(frames).split(LINE_END)
+  for (const line of lines) {
     hasData ||= IS_DATA.test(line)
-    // The parser tells nothing of a frame without data.
     parser.feed(line === "" && !hasData ? "data\n\n" : `${line}\n`)
     if (line === "") hasData = false
   }
@@ -107,7 +108,7 @@ export const withId = (id: string, frame: Uint8Array): Buffer => {
   return bytes
 }
 
-/** A frame that has begun, without the fields before its data that belong to one connection. */
+/** A frame that has begun, without the fields that belong to one connection, as far as they stand before its data. */
 export const withoutPlace = (beginning: Buffer): Buffer => {
   const kept: Array<Buffer> = []
   let start = 0

@@ -29,6 +29,8 @@ const everywhere: Room = { hold: () => true, letGo: () => {} }
 export class FrameSplitter {
   private held: Array<Uint8Array> = []
   private heldBytes = 0
+  /** Those of them that have taken room. */
+  private countedBytes = 0
   private last: number | undefined
   private lastButOne: number | undefined
   private isWhole = true
@@ -49,7 +51,7 @@ export class FrameSplitter {
     this.isWhole = true
     const frames =
       this.held.length === 0 && border === chunk.length ? chunk : this.release(chunk.subarray(0, border))
-    if (border < chunk.length) this.hold(chunk.subarray(border))
+    if (border < chunk.length) this.keep(chunk.subarray(border))
     return asBuffer(frames)
   }
 
@@ -58,33 +60,40 @@ export class FrameSplitter {
     return this.isWhole
   }
 
+  /** Where the first frame that ends in this chunk ends; else 0. */
+  firstBorder(chunk: Uint8Array): number {
+    for (let end = 1; end <= chunk.length; end++) if (this.isBorder(chunk, end)) return end
+    return 0
+  }
+
   /** Nothing more is to come: what is unfinished stays so. */
   close(): void {
-    this.room.letGo(this.heldBytes)
+    this.room.letGo(this.countedBytes)
     this.held = []
     this.heldBytes = 0
+    this.countedBytes = 0
   }
 
   private hold(chunk: Uint8Array): Buffer | undefined {
-    if (this.heldBytes + chunk.length <= this.bound && this.room.hold(chunk.length, this.heldBytes)) {
-      this.held.push(chunk)
-      this.heldBytes += chunk.length
-      return undefined
-    }
+    if (this.heldBytes + chunk.length <= this.bound && this.keep(chunk)) return undefined
     this.isWhole = false
     return this.release(chunk)
+  }
+
+  /** Holds a chunk, and tells whether there is room for it; the beginning of a frame is held in any case. */
+  private keep(chunk: Uint8Array): boolean {
+    const hasRoom = this.room.hold(chunk.length, this.heldBytes)
+    if (!hasRoom && this.heldBytes > 0) return false
+    this.held.push(chunk)
+    this.heldBytes += chunk.length
+    if (hasRoom) this.countedBytes += chunk.length
+    return true
   }
 
   private release(chunk: Uint8Array): Buffer {
     const released = Buffer.concat([...this.held, chunk])
     this.close()
     return released
-  }
-
-  /** Where the first frame that ends in this chunk ends; else 0. */
-  firstBorder(chunk: Uint8Array): number {
-    for (let end = 1; end <= chunk.length; end++) if (this.isBorder(chunk, end)) return end
-    return 0
   }
 
   /** Where the last frame that ends in this chunk ends; else 0. */
@@ -160,7 +169,8 @@ export const frame = (json: string | Buffer): Buffer =>
     : Buffer.concat([OPENING, json.includes(CR) ? asLine(json) : json, BORDER])
 
 const OPENING = Buffer.from("event: message\ndata: ")
-const BORDER = Buffer.from("\n\n")
+/** What ends a frame. */
+export const BORDER = Buffer.from("\n\n")
 
 /** A comment, which says nothing but that the stream is still there. */
 export const KEEP_ALIVE = Buffer.from(": keep-alive\n\n")

@@ -129,6 +129,24 @@ describe("the splitter", () => {
     }
   })
 
+  it("loses nothing where there is no room, and gives back what it took", () => {
+    let taken = 0
+    const room = (bound: number) => ({
+      hold: (bytes: number) => taken + bytes <= bound && (taken += bytes) > 0,
+      letGo: (bytes: number) => void (taken -= bytes)
+    })
+    for (const bound of [0, 7, 12, 1_000]) {
+      const splitter = new FrameSplitter(1_000, room(bound))
+      const chunks = ["data: a\n\nda", "ta: bb", "bbb\n\ndata:", " c\n", "\ndata: d", "d", "d"].map((text) =>
+        Buffer.from(text)
+      )
+      const released = push(splitter, chunks).join("")
+      expect("data: a\n\ndata: bbbbb\n\ndata: c\n\ndata: ddd".startsWith(released)).toBe(true)
+      splitter.close()
+      expect(taken).toBe(0)
+    }
+  })
+
   it("a frame past the limit goes through in pieces, and no more than the limit is held", () => {
     const mebibyte = 1024 * 1024
     const huge = `data: ${"x".repeat(3 * mebibyte)}\n\n`
