@@ -587,6 +587,20 @@ describe("calls that get no answer", () => {
   )
 })
 
+/** A session whose client has left a standalone stream, which nothing feeds any more. */
+const unfed = Effect.gen(function* () {
+  const proxied = yield* makeProxied({}, {})
+  const { session } = yield* proxied.open()
+  const { answer, exchange, leave } = proxied.ask(session)
+  exchange.act("event with id")
+  answer.goes()
+  leave()
+  proxied.pool.onExchange = (resumed) => resumed.act("not found")
+  exchange.act("end")
+  yield* proxied.clock.advance("1 second")
+  return { answer, proxied, session }
+})
+
 describe("streams that are kept", () => {
   it.scoped(
     "go on at the upstream, and their exchange there ends with the response, however soon it comes",
@@ -679,15 +693,7 @@ describe("streams that are kept", () => {
     "and stand alone are given back though the upstream has none at the moment (%s), and go on with it",
     (act) =>
       Effect.gen(function* () {
-        const proxied = yield* makeProxied({}, {})
-        const { session } = yield* proxied.open()
-        const { answer, exchange, leave } = proxied.ask(session)
-        exchange.act("event with id")
-        answer.goes()
-        leave()
-        proxied.pool.onExchange = (resumed) => resumed.act("not found")
-        exchange.act("end")
-        yield* proxied.clock.advance("1 second")
+        const { answer, proxied, session } = yield* unfed
         const acts = [act, act, "event with id"] as const
         let asked = 0
         proxied.pool.onExchange = (resumed) => resumed.act(acts[asked++] ?? "open stream")
@@ -702,15 +708,7 @@ describe("streams that are kept", () => {
 
   it.scoped("and stand alone go on where they stood, though what goes on with them breaks at once", () =>
     Effect.gen(function* () {
-      const proxied = yield* makeProxied({}, {})
-      const { session } = yield* proxied.open()
-      const { answer, exchange, leave } = proxied.ask(session)
-      exchange.act("event with id")
-      answer.goes()
-      leave()
-      proxied.pool.onExchange = (resumed) => resumed.act("not found")
-      exchange.act("end")
-      yield* proxied.clock.advance("1 second")
+      const { answer, proxied, session } = yield* unfed
       const asked: Array<unknown> = []
       proxied.pool.onExchange = (resumed) => {
         asked.push(resumed.request.headers["last-event-id"])
