@@ -9,6 +9,7 @@ import { del, type Initialized, initialize, messages, post, request, stream } fr
 import { connect, type RawSocket, requestBytes } from "./fixtures/RawSocket.js"
 import type { RecordedResponse } from "./fixtures/RawServer.js"
 import { expectError, INVALID } from "./fixtures/RpcError.js"
+import { silent, Telemetry } from "../src/Telemetry.js"
 
 // The bound under test, and what a busy machine may take to notice that it is over.
 const stallTimeout = "1 seconds"
@@ -361,6 +362,39 @@ describe.concurrent("a client that does not read its answer", () => {
       yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
       expect((yield* undisturbed(all, server.closed(1))).end).toBe("dropped")
     })
+  )
+
+  it.scopedLive(
+    "is hung up on when it does not read what it has come back for, and little of that is written",
+    () =>
+      Effect.gen(function* () {
+        let sent = 0
+        const telemetry = { ...silent, sent: (bytes: number) => void (sent += bytes) }
+        const source = new Source(events(""), 2 * inBuffers)
+        const server = yield* makePlainServer({ much: streaming(source) })
+        const options = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }
+        const front = yield* Effect.provideService(
+          startFront(server, { stallTimeout, ...options }),
+          Telemetry,
+          telemetry
+        )
+        const { session } = yield* initialize(front.url)
+        const asking = yield* stream(front.url, {
+          method: "POST",
+          headers: session,
+          body: request(1, "much")
+        })
+        yield* asking.event(0)
+        yield* asking.drop
+        const call = yield* server.request(1)
+        yield* server.until(() => call.end !== undefined, patience)
+        yield* front.untilHealth(({ connections }) => connections === 1)
+        const before = sent
+        const back = { ...session, "last-event-id": asking.events[0]?.id ?? "" }
+        yield* askAndIgnore(front, requestBytes("GET", back))
+        yield* front.untilHealth(({ connections }) => connections === 1)
+        expect(sent - before).toBeLessThan(inBuffers)
+      })
   )
 
   it.scopedLive("is hung up on even when nothing more comes from the upstream", () =>

@@ -110,6 +110,22 @@ describe("a stream that is resumed", () => {
     })
   )
 
+  it.scoped("does not go on behind an id that is too long to be remembered", () =>
+    Effect.gen(function* () {
+      const read = yield* make
+      const { answer, intake, log } = read(1)
+      intake.data(
+        Buffer.from(eventOf(notification("x"), "e1") + eventOf(notification("y"), "e".repeat(1_025)))
+      )
+      expect(answer.messages()).toHaveLength(2)
+      expect([intake.isResumable, log.cursor, log.after(1)?.upstreamId]).toEqual([
+        false,
+        undefined,
+        undefined
+      ])
+    })
+  )
+
   it.scoped("repeats nothing by ids that are empty", () =>
     Effect.gen(function* () {
       const read = yield* make
