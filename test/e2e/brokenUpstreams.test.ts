@@ -86,6 +86,29 @@ describe("an upstream that", () => {
     })
   )
 
+  it.scopedLive("gives ids in any script is asked with their UTF-8", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const server = yield* makePlainServer({
+        "test/call": ({ response }) => {
+          openStream(response)
+          response.end(eventOf(note(1), "事件-é1"))
+        },
+        GET: (call) => {
+          asked.push(Buffer.from(String(lastEventId(call)), "latin1").toString())
+          openStream(call.response)
+          call.response.end(tail)
+        }
+      })
+      const front = yield* startFront(server)
+      const { session } = yield* initialize(front.url)
+      const answer = yield* call(front.url, session, request(1, "test/call"))
+      expect(yield* answer.end).toBe("ended")
+      expect(answer.messages()).toMatchObject([note(1), note(2), { id: 1 }])
+      expect(asked).toEqual(["事件-é1"])
+    })
+  )
+
   it.scopedLive("waits before it says more is not given up, and is left alone as long as it wants", () =>
     Effect.gen(function* () {
       const times: Array<number> = []
