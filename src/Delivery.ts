@@ -84,10 +84,6 @@ export class Delivery implements Flow, Expirable, Bagged {
     return this.terms.isPrimed || this.log.last > 0
   }
 
-  isReadBy(reader: Answer): boolean {
-    return this.reader === reader
-  }
-
   /** How long nobody has read it, in milliseconds. */
   get absence(): number {
     return this.reader === undefined ? this.now - this.leftAt : 0
