@@ -30,8 +30,7 @@ export class Intake implements Broken, Reader {
   private isResumed = false
   /** The ids of this stream. */
   private own: Window | undefined
-  /** Whether an event is being passed on in pieces; and whether one was, of which nobody knows what it said. */
-  private isMidEvent = false
+  /** Whether an event has passed in pieces, of which nobody knows what it said. */
   private isHoled = false
   private inPieces: Delivery | undefined
 
@@ -52,6 +51,11 @@ export class Intake implements Broken, Reader {
     return this.answers && isAnswered && !this.isMidEvent
   }
 
+  /** Whether an event is being passed on in pieces. */
+  private get isMidEvent(): boolean {
+    return !this.splitter.isAtBorder
+  }
+
   /** Whether it can go on after it has broken. */
   get isResumable(): boolean {
     return !this.answers || this.lastEventId !== undefined
@@ -61,7 +65,6 @@ export class Intake implements Broken, Reader {
     this.close()
     this.splitter = new FrameSplitter(MAX_EVENT, this.log)
     this.isResumed = true
-    this.isMidEvent = false
     this.awaiting.follow(flow)
   }
 
@@ -74,15 +77,15 @@ export class Intake implements Broken, Reader {
   }
 
   private read(chunk: Uint8Array): void {
+    const isFirst = !this.isMidEvent
     const frames = this.splitter.push(chunk)
     if (frames === undefined) return
-    const { isMidEvent } = this
-    this.isMidEvent = !this.splitter.isAtBorder
-    if (!isMidEvent && !this.isMidEvent) return readEvents(frames, this)
+    const isLast = !this.isMidEvent
+    if (isFirst && isLast) return readEvents(frames, this)
     // Whoever is told the beginning is told the rest.
-    if (!isMidEvent) this.inPieces = this.target()
-    this.inPieces?.passPiece(frames, { isFirst: !isMidEvent, isLast: !this.isMidEvent })
-    if (!this.isMidEvent) this.isHoled = true
+    if (isFirst) this.inPieces = this.target()
+    this.inPieces?.passPiece(frames, { isFirst, isLast })
+    if (isLast) this.isHoled = true
   }
 
   /** Nothing more is read. */

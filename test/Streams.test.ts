@@ -88,6 +88,15 @@ class Client {
   }
 }
 
+/** The same, with a stream that answers a request and that a client reads. */
+const begun = (...how: Parameters<typeof make>) =>
+  Effect.map(make(...how), (made) => {
+    const client = new Client(made.streams)
+    const delivery = made.streams.answering([1], made.upstream)
+    client.open(delivery)
+    return { ...made, client, delivery }
+  })
+
 const event = (text: string) => Buffer.from(`data: ${text}\n\n`)
 
 describe("a stream", () => {
@@ -122,10 +131,7 @@ describe("a stream", () => {
   it.scoped("counts what it tells once more", () =>
     Effect.gen(function* () {
       const replayed = vi.fn()
-      const { streams, upstream } = yield* make({}, undefined, { ...silent, replayed })
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery } = yield* begun({}, undefined, { ...silent, replayed })
       for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
       client.take()
       client.cut()
@@ -146,10 +152,7 @@ describe("a stream", () => {
 
   it.scoped("begins with an id and the time to wait, for clients that know them", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make({}, 3_000)
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery } = yield* begun({}, 3_000)
       expect(client.answer.text).toMatch(/^id: \S+\nretry: 3000\ndata: \n\n$/)
       client.take()
       client.cut()
@@ -162,10 +165,7 @@ describe("a stream", () => {
 
   it.scoped("that is over and delivered gets 405, one of no session 400, and never 404", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make()
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery } = yield* begun()
       delivery.append(event("one"), undefined)
       delivery.end()
       client.take()
@@ -181,10 +181,7 @@ describe("a stream", () => {
     ["the end of which a client does not take, for as long as the session lives", false]
   ] as const)("is kept, %s", ([, reads]) =>
     Effect.gen(function* () {
-      const { streams, tracker, upstream } = yield* make()
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery, tracker } = yield* begun()
       delivery.append(event("one"), undefined)
       delivery.append(event("two"), undefined)
       client.answer.reads = reads
@@ -202,10 +199,7 @@ describe("a stream", () => {
 
   it.scoped("that ended whole is not let go of while a client reads it again", () =>
     Effect.gen(function* () {
-      const { streams, tracker, upstream } = yield* make()
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery, streams, tracker } = yield* begun()
       for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
       delivery.end()
       client.take()
@@ -219,10 +213,7 @@ describe("a stream", () => {
 
   it.scoped("is not taken for delivered by a client that it had before", () =>
     Effect.gen(function* () {
-      const { streams, tracker, upstream } = yield* make()
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery, streams, tracker } = yield* begun()
       for (const text of ["one", "two"]) delivery.append(event(text), undefined)
       let flushed = () => {}
       client.answer.end = (told = () => {}) => void (flushed = told)
@@ -239,10 +230,7 @@ describe("a stream", () => {
 
   it.scoped("gives the newest connection what comes, and ends the one before", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make()
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery } = yield* begun()
       delivery.append(event("one"), undefined)
       client.take()
       const before = client.answer
@@ -372,10 +360,7 @@ describe("standalone streams", () => {
 describe("a slow reader", () => {
   it.scoped("is told from the log as it reads, and lets the upstream wait before anything is lost", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make({ maxEvents: 10 })
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery, upstream } = yield* begun({ maxEvents: 10 })
       client.answer.flow?.pause()
       for (let count = 1; count <= 4; count++) delivery.append(event(String(count)), undefined)
       expect(upstream.pause).not.toHaveBeenCalled()
@@ -393,10 +378,7 @@ describe("a slow reader", () => {
 
   it.scoped("loses nothing to what was on its way when the upstream was told to wait", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make({ maxEvents: 10, maxEventBytes: 2_000 })
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery } = yield* begun({ maxEvents: 10, maxEventBytes: 2_000 })
       client.answer.flow?.pause()
       const texts = Array.from({ length: 40 }, (_, index) => String(index))
       for (const text of texts) delivery.append(event(text), undefined)
@@ -527,10 +509,7 @@ describe("a slow reader", () => {
 
   it.scoped("that goes lets the upstream go on", () =>
     Effect.gen(function* () {
-      const { streams, upstream } = yield* make({ maxEvents: 10 })
-      const client = new Client(streams)
-      const delivery = streams.answering([1], upstream)
-      client.open(delivery)
+      const { client, delivery, upstream } = yield* begun({ maxEvents: 10 })
       client.answer.flow?.pause()
       for (let count = 1; count <= 6; count++) delivery.append(event(String(count)), undefined)
       client.cut()
