@@ -1,11 +1,11 @@
 /** Sessions and the events of their streams in one SQLite file, for them to outlive the process. */
 import * as Layer from "effect/Layer"
 import type { EventTracker, Options as EventOptions } from "./EventTracker.js"
-import * as SqliteEvents from "./EventTracker/Sqlite.js"
+import * as SqliteEvents from "./Sqlite/EventTracker.js"
 import type { StoreError } from "./ProxyError.js"
 import type { SessionStore } from "./SessionStore.js"
-import * as SqliteSessions from "./SessionStore/Sqlite.js"
-import * as SqliteFile from "./SqliteFile.js"
+import * as SqliteSessions from "./Sqlite/SessionStore.js"
+import * as SqliteFile from "./Sqlite/File.js"
 
 export interface Options extends SqliteFile.Options, Partial<EventOptions> {}
 

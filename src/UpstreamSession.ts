@@ -6,17 +6,23 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { Agreement } from "./Agreement.js"
-import { Attempt, type Attempted, type Failure, isBound, withMessages } from "./Attempt.js"
+import type { Agreement } from "./UpstreamSession/Negotiated.js"
+import {
+  Attempt,
+  type Attempted,
+  type Failure,
+  isBound,
+  withMessages
+} from "./UpstreamSession/RetryableRequest.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
 import { released } from "./internal/released.js"
 import { type Body, cancelledRequest, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
-import type { Lost } from "./Recovery.js"
-import { Replacement, type Replaced } from "./Replacement.js"
-import { ServerRequests } from "./ServerRequests.js"
-import { ToolList } from "./ToolList.js"
+import type { Lost } from "./UpstreamSession/reinitialize.js"
+import { Replacement, type Replaced } from "./UpstreamSession/Failover.js"
+import { ServerRequests } from "./UpstreamSession/ServerRequests.js"
+import { ToolList } from "./UpstreamSession/ToolList.js"
 import type { Listener } from "./Telemetry.js"
 import type { Abort, Lease, Request, Sink, Upstream } from "./Upstream.js"
 import type { UpstreamPool } from "./UpstreamPool.js"

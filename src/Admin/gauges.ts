@@ -1,7 +1,7 @@
 /** What there is at present, and each bound beside it, read when the metrics are asked for. */
 import { Gauge, type Registry } from "prom-client"
 import type { HttpFront } from "../HttpFront.js"
-import type { Session } from "../Session.js"
+import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
 
 /** Adds the gauges of a running proxy. */

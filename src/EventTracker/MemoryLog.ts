@@ -1,11 +1,11 @@
 /** The streams of one session in this process's memory, and what names a place in them. */
 import { randomBytes } from "node:crypto"
-import { Bag } from "../internal/bag.js"
+import { Bag } from "../internal/slotSet.js"
 import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
-import { Account, type Ledger } from "./Ledger.js"
-import { MemoryStream, type Owner, type StoredStream } from "./MemoryStream.js"
+import { Account, type Ledger } from "./Retention.js"
+import { MemoryStream, type Owner, type StoredStream } from "./StreamLog.js"
 import type { Place, SessionLog, StreamLog } from "./SessionLog.js"
 
 /** What a log goes on from. */

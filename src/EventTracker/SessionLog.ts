@@ -1,5 +1,5 @@
 /** What is kept of the streams of one session. Every `EventTracker` gives logs of this kind. */
-import type { Room } from "../internal/sse.js"
+import type { Room } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 
 /** A place in a stream that a client has read up to. */

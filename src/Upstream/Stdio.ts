@@ -6,12 +6,12 @@ import * as FiberRef from "effect/FiberRef"
 import * as LogLevel from "effect/LogLevel"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
-import { accepted } from "../internal/accept.js"
-import { environmentOf } from "../internal/environment.js"
+import { accepted } from "../Protocol/Accept.js"
+import { environmentOf } from "./Stdio/environment.js"
 import { first } from "../internal/headers.js"
-import * as ProcessGroup from "../internal/processGroup.js"
+import * as ProcessGroup from "./Stdio/processGroup.js"
 import { released } from "../internal/released.js"
-import * as Watchdog from "../internal/watchdog.js"
+import * as Watchdog from "./Stdio/watchdog.js"
 import {
   type Body,
   hasBatches,
@@ -30,7 +30,7 @@ import type { Abort, Lease, Request, Sink, Upstream } from "../Upstream.js"
 import { Child } from "./Stdio/Child.js"
 import { Conversation } from "./Stdio/Conversation.js"
 import { answerAtOnce } from "./Stdio/Reply.js"
-import { Valve } from "./Stdio/Valve.js"
+import { Valve } from "./Stdio/FlowGate.js"
 
 export interface Options {
   /** The command, looked up in PATH, and its arguments; no shell reads them. */

@@ -14,7 +14,7 @@ import { version } from "../internal/version.js"
 import { environmentLogLevel } from "./logging.js"
 import { beginnings, shadowcat } from "./root.js"
 import { ServerCommand } from "./upstream.js"
-import { asksNobody, wrongOption } from "./wrongUse.js"
+import { asksNobody, wrongOption } from "./usageErrors.js"
 
 const run = Command.run(shadowcat, { name: "shadowcat", version, executable: "shadowcat" })
 

@@ -10,9 +10,9 @@ import { Sessions } from "../Sessions.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
 import { storeOptions, storesOf } from "./store.js"
-import { flag, optional, repeated, withDefault } from "./settings.js"
+import { flag, optional, repeated, withDefault } from "./options.js"
 import { recoveryOptions, recovers, upstreamOf, upstreamOptions } from "./upstream.js"
-import * as values from "./values.js"
+import * as values from "./parsers.js"
 
 const options = {
   upstream: upstreamOptions,

@@ -6,9 +6,9 @@ import * as ForwardProxy from "../ForwardProxy.js"
 import { StdioFront } from "../StdioFront.js"
 import { UpstreamPool } from "../UpstreamPool.js"
 import { logOptions, withLogging } from "./logging.js"
-import { withDefault } from "./settings.js"
+import { withDefault } from "./options.js"
 import { recoveryOptions, recovers, upstreamOf, upstreamOptions } from "./upstream.js"
-import * as values from "./values.js"
+import * as values from "./parsers.js"
 
 const options = {
   upstream: upstreamOptions,

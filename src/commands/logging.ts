@@ -2,8 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
-import { fromEnvironment, fromCommandLine, withDefault } from "./settings.js"
-import { oneOf } from "./values.js"
+import { fromEnvironment, fromCommandLine, withDefault } from "./options.js"
+import { oneOf } from "./parsers.js"
 
 const level = {
   description: "The least level that is logged (default: info)",

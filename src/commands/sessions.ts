@@ -3,8 +3,8 @@ import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { required } from "./settings.js"
-import * as values from "./values.js"
+import { required } from "./options.js"
+import * as values from "./parsers.js"
 
 const admin = required("admin", {
   description: "The admin API of a proxy that was started with --admin-port",

@@ -4,8 +4,8 @@ import * as Layer from "effect/Layer"
 import * as EventTracker from "../EventTracker.js"
 import type { StoreError } from "../ProxyError.js"
 import * as SessionStore from "../SessionStore.js"
-import { withDefault } from "./settings.js"
-import * as values from "./values.js"
+import { withDefault } from "./options.js"
+import * as values from "./parsers.js"
 
 export const storeOptions = {
   place: withDefault("store", "memory", {

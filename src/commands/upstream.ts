@@ -5,8 +5,8 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as UpstreamPool from "../UpstreamPool.js"
-import { flag, onByDefault, optional, repeated, withDefault } from "./settings.js"
-import * as values from "./values.js"
+import { flag, onByDefault, optional, repeated, withDefault } from "./options.js"
+import * as values from "./parsers.js"
 
 /** What follows `--` on the command line, which no parser looks at: a command and its arguments. */
 export class ServerCommand extends Context.Reference<ServerCommand>()("shadowcat/ServerCommand", {

@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { Bag, type Bagged, OUTSIDE } from "./bag.js"
+import { Bag, type Bagged, OUTSIDE } from "./slotSet.js"
 
 /** Something that must not take too long. */
 export interface Expirable {

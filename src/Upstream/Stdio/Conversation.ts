@@ -13,8 +13,8 @@ import {
 import type { UpstreamError } from "../../ProxyError.js"
 import type { Abort, Sink } from "../../Upstream.js"
 import { type Asked, Reply } from "./Reply.js"
-import type { Valve } from "./Valve.js"
-import { Waiting } from "./Waiting.js"
+import type { Valve } from "./FlowGate.js"
+import { Waiting } from "./PendingMessages.js"
 
 export class Conversation {
   /** The answers to POSTs, oldest first. */

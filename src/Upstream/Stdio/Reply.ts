@@ -1,10 +1,10 @@
 /** The answer to one POST or GET, made of what the child says: JSON, or a stream of server-sent events. */
-import type { Accepted } from "../../internal/accept.js"
-import { EVENT_STREAM, frame } from "../../internal/sse.js"
+import type { Accepted } from "../../Protocol/Accept.js"
+import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
 import { type Flow, type Sink, still } from "../../Upstream.js"
-import type { Valve } from "./Valve.js"
+import type { Valve } from "./FlowGate.js"
 
 /** What a client waits for in one POST. */
 export interface Asked {

@@ -1,0 +1,173 @@
+/** What all logs hold together: the bounds, and what goes first at each. */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { Budget } from "../internal/budget.js"
+import { Fifo, type Queued } from "../internal/fifo.js"
+import type { Room } from "../Protocol/SseFrames.js"
+import { type Listener, Telemetry } from "../Telemetry.js"
+import type { MemoryStream } from "./StreamLog.js"
+import type { KeptEvent } from "./SessionLog.js"
+
+export interface Bounds {
+  /** How many events are kept of one session; 0 keeps none, and leaves streams as they are. Default: 1000. */
+  readonly maxEvents: number
+  /** How many bytes of them. Default: 1 MiB. */
+  readonly maxEventBytes: number
+  /** How many bytes of events of all sessions, half of it for those that are not whole yet. Default: 256 MiB. */
+  readonly maxTotalEventBytes: number
+}
+
+export interface Sums {
+  readonly events: number
+  readonly bytes: number
+}
+
+/** An event as the ledger knows it. */
+export interface Logged extends KeptEvent, Queued {
+  readonly stream: MemoryStream
+  frame: Buffer
+  /** Where it ends among all bytes of its stream. */
+  readonly offset: number
+}
+
+/** What one session holds. */
+export class Account {
+  readonly events = new Fifo<Logged>()
+  /** Its streams that were delivered whole. */
+  readonly retirements = new Fifo<Retirement>()
+  bytes = 0
+}
+
+/** When a stream is let go of that was delivered whole. */
+export interface Retirement extends Queued {
+  readonly stream: MemoryStream
+  readonly at: number
+}
+
+/** What an event costs beside its bytes, roughly, with its share of a stream, which is most often all of it. */
+export const OVERHEAD = 512
+
+export const costOf = ({ frame, upstreamId = "" }: Omit<KeptEvent, "sequence">): number =>
+  frame.length + upstreamId.length + OVERHEAD
+
+/** What is left of an event that is let go of: a queue may hold on to it for a while. */
+const NOTHING = Buffer.alloc(0)
+
+export class Ledger implements Room {
+  readonly events = new Fifo<Logged>()
+  private bytes = 0
+  /** The bytes of events that are not whole yet. */
+  private readonly unfinished: Budget
+  readonly retirements = new Fifo<Retirement>()
+
+  constructor(
+    private readonly bounds: Bounds,
+    private readonly clock: Clock.Clock,
+    /** How long a stream is kept that was delivered whole, in milliseconds. */
+    private readonly retention: number,
+    private readonly telemetry: Listener
+  ) {
+    this.unfinished = new Budget(bounds.maxTotalEventBytes / 2, 0)
+  }
+
+  get sums(): Sums {
+    return { events: this.events.size, bytes: this.allBytes }
+  }
+
+  /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
+  keep(event: Logged, account: Account): boolean {
+    const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
+    const length = costOf(event)
+    if (length > maxEventBytes || length + this.unfinished.used > maxTotalEventBytes) return false
+    while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
+    while (this.allBytes + length > maxTotalEventBytes) this.makeRoom(this)
+    account.events.push(event)
+    account.bytes += length
+    this.events.push(event)
+    this.bytes += length
+    return true
+  }
+
+  /** Makes room for bytes of an event that is not whole yet, in the place of whole ones if need be. */
+  hold(bytes: number, held: number): boolean {
+    if (!this.unfinished.take(bytes, held)) return false
+    while (this.allBytes > this.bounds.maxTotalEventBytes) this.makeRoom(this)
+    return true
+  }
+
+  letGo(bytes: number): void {
+    this.unfinished.give(bytes)
+  }
+
+  /** Lets go of an event. */
+  drop(event: Logged, account: Account): void {
+    if (!event.isKept) return
+    const length = costOf(event)
+    event.isKept = false
+    event.frame = NOTHING
+    account.bytes -= length
+    account.events.dropped()
+    this.bytes -= length
+    this.events.dropped()
+  }
+
+  /** The stream has ended, and all of it has reached its client. */
+  retire(stream: MemoryStream, account: Account): Retirement {
+    const at = this.clock.unsafeCurrentTimeMillis() + this.retention
+    const retirement: Retirement = { stream, at, isKept: true }
+    account.retirements.push(retirement)
+    this.retirements.push(retirement)
+    return retirement
+  }
+
+  /** It has not, or is gone already. */
+  cancel(retirement: Retirement, account: Account): void {
+    if (!retirement.isKept) return
+    retirement.isKept = false
+    account.retirements.dropped()
+    this.retirements.dropped()
+  }
+
+  /** Lets go of the streams whose time is over. */
+  sweep(): void {
+    const now = this.clock.unsafeCurrentTimeMillis()
+    for (
+      let next = this.retirements.oldest;
+      next !== undefined && next.at <= now;
+      next = this.retirements.oldest
+    ) {
+      next.stream.forget()
+    }
+  }
+
+  private get allBytes(): number {
+    return this.bytes + this.unfinished.used
+  }
+
+  /** What was delivered whole goes first: somebody may still be about to read the rest. */
+  private makeRoom({ events, retirements }: Pick<Account, "events" | "retirements">): void {
+    const { oldest } = retirements
+    const before = this.events.size
+    if (oldest === undefined) events.oldest?.stream.evict()
+    else oldest.stream.forget()
+    this.telemetry.evicted(before - this.events.size)
+  }
+}
+
+/** How often to look for streams whose time is over. */
+const INTERVAL = Duration.seconds(1)
+
+/** A ledger that lets go of what was delivered whole so many milliseconds ago. */
+export const make = (bounds: Bounds, retention: number): Effect.Effect<Ledger, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const ledger = new Ledger(bounds, yield* Effect.clock, retention, yield* Telemetry)
+    yield* Effect.sync(() => ledger.sweep()).pipe(
+      Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
+      Effect.schedule(Schedule.spaced(INTERVAL)),
+      Effect.forkScoped
+    )
+    return ledger
+  })

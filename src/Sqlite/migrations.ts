@@ -1,0 +1,81 @@
+/** How the tables of a file came about, a step a version. A step that was released never changes. */
+import type { Database } from "./database.js"
+
+/** What marks a file as one of ours, as SQLite's `application_id`. */
+export const APPLICATION = Buffer.from("shct").readInt32BE()
+
+/**
+ * Numbers are REAL, for a time to live may be infinite. What belongs to a record goes with it: the log of a session
+ * whose record is removed, its streams and their events. Ids of logs are never used again, so that nothing is added
+ * to another's.
+ */
+const tables = `
+  CREATE TABLE sessions (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    upstream TEXT NOT NULL,
+    upstreamSessionId TEXT,
+    protocolVersion TEXT NOT NULL,
+    initialize TEXT NOT NULL,
+    capabilities TEXT NOT NULL,
+    logLevel TEXT,
+    subscriptions TEXT NOT NULL,
+    client TEXT NOT NULL,
+    createdAt REAL NOT NULL,
+    lastActiveAt REAL NOT NULL,
+    timeToLive REAL NOT NULL
+  ) STRICT;
+  CREATE INDEX sessionsByUpstream ON sessions (upstream, upstreamSessionId);
+
+  CREATE TABLE logs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    session TEXT NOT NULL UNIQUE,
+    secret TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    count INTEGER NOT NULL
+  ) STRICT;
+
+  CREATE TABLE streams (
+    log INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    requests TEXT NOT NULL,
+    cursor TEXT,
+    last INTEGER NOT NULL,
+    hasEnded INTEGER NOT NULL,
+    ends TEXT NOT NULL,
+    PRIMARY KEY (log, number)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    log INTEGER NOT NULL,
+    stream INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    frame BLOB NOT NULL,
+    upstreamId TEXT
+  ) STRICT;
+  CREATE UNIQUE INDEX eventsInOrder ON events (log, stream, sequence);
+
+  CREATE TRIGGER logOfSession AFTER DELETE ON sessions BEGIN
+    DELETE FROM logs WHERE session = OLD.id;
+  END;
+  CREATE TRIGGER streamsOfLog AFTER DELETE ON logs BEGIN
+    DELETE FROM streams WHERE log = OLD.id;
+  END;
+  CREATE TRIGGER eventsOfStream AFTER DELETE ON streams BEGIN
+    DELETE FROM events WHERE log = OLD.log AND stream = OLD.number;
+  END;
+`
+
+export const migrations: ReadonlyArray<string> = [tables]
+
+/** Takes a database to the latest version, all the way or not at all. */
+export const migrate = (database: Database): void => {
+  const version = database.number("user_version")
+  if (version === migrations.length) return
+  database.transact(() => {
+    for (const migration of migrations.slice(version)) database.exec(migration)
+    database.exec(`PRAGMA application_id = ${APPLICATION}`)
+    database.exec(`PRAGMA user_version = ${migrations.length}`)
+  })
+}

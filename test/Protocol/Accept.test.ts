@@ -1,0 +1,60 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as FastCheck from "effect/FastCheck"
+import { accepted, accepts } from "../../src/Protocol/Accept.js"
+
+describe("Accept", () => {
+  it.each([
+    "application/json, text/event-stream",
+    "application/json",
+    "text/event-stream",
+    "*/*",
+    "application/*",
+    "text/*;q=0.1",
+    "text/html, */*;q=0.1",
+    "Application/JSON",
+    "application/json;q=0, */*",
+    " application/json , text/html",
+    "application/json; charset=utf-8"
+  ])("%j takes what MCP answers with", (accept) => {
+    expect(accepts(accept)).toBe(true)
+  })
+
+  it("without one, everything is taken", () => {
+    expect(accepts(undefined)).toBe(true)
+  })
+
+  it.each([
+    "text/html",
+    "image/*",
+    "application/jsonp",
+    "application/json;q=0, text/event-stream;q=0",
+    "*/*;q=0",
+    "text/plain, application/xml;q=0.9"
+  ])("%j refuses both", (accept) => {
+    expect(accepts(accept)).toBe(false)
+  })
+
+  it("what was asked before does not matter", () => {
+    for (const accept of ["text/html", "*/*", "text/html", undefined, "text/html"])
+      expect(accepts(accept)).toBe(accept !== "text/html")
+  })
+
+  it.prop("garbage gets a verdict, the same each time", [FastCheck.string()], ([accept]) => {
+    const verdict = accepts(accept)
+    accepts(undefined)
+    expect(accepts(accept)).toBe(verdict)
+  })
+})
+
+describe("what is taken", () => {
+  it.each([
+    [undefined, { json: true, stream: true }],
+    ["application/json, text/event-stream", { json: true, stream: true }],
+    ["application/json", { json: true, stream: false }],
+    ["text/event-stream", { json: false, stream: true }],
+    ["text/*, application/json;q=0", { json: false, stream: true }],
+    ["text/html", { json: false, stream: false }]
+  ])("by %j", (accept, expected) => {
+    expect(accepted(accept)).toEqual(expected)
+  })
+})

@@ -1,0 +1,135 @@
+import { expect, it } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import * as EventTracker from "../../src/EventTracker.js"
+import { StoreError } from "../../src/ProxyError.js"
+import * as Sessions from "../../src/Sessions.js"
+import { SessionStore } from "../../src/SessionStore.js"
+import { UpstreamPool } from "../../src/UpstreamPool.js"
+import { CountingPool } from "../fixtures/CountingPool.js"
+import { CountingStore } from "../fixtures/CountingStore.js"
+import { settle } from "../fixtures/ManualClock.js"
+import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
+import { initialize, post } from "../fixtures/requests.js"
+
+/** A proxy that ends and starts again, with a store and an upstream that do not. */
+const makeRestarting = Effect.gen(function* () {
+  const pool = new CountingPool()
+  const counting = new CountingStore()
+  counting.isDurable = true
+  const store = yield* counting.make
+  const tracker = yield* EventTracker.makeMemory(EventTracker.defaults)
+  const broken = { isBroken: false }
+  const open: (typeof tracker)["open"] = (session) =>
+    broken.isBroken ? new StoreError({ reason: "Unavailable", store: "a full disk" }) : tracker.open(session)
+  const start = (options?: Partial<Sessions.Options>) =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const context = yield* Sessions.layer(options).pipe(
+        Layer.provide(Layer.succeed(UpstreamPool, pool.service)),
+        Layer.provide(Layer.succeed(EventTracker.EventTracker, { ...tracker, open })),
+        Layer.provide(Layer.succeed(SessionStore, store)),
+        Layer.buildWithScope(scope)
+      )
+      yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+      return { sessions: Context.get(context, Sessions.Sessions), end: Scope.close(scope, Exit.void) }
+    })
+  /** Opens a session, which the upstream answers at once. */
+  const opened = (sessions: Sessions.Sessions["Type"], client = "client") =>
+    Effect.gen(function* () {
+      pool.onExchange = (exchange) => exchange.act("json")
+      const { session } = yield* sessions.open(post(initialize()), client, new RecordedAnswer())
+      pool.onExchange = () => {}
+      return session.id
+    })
+  return { broken, opened, pool, start, store }
+}).pipe(Logger.withMinimumLogLevel(LogLevel.None))
+
+it.scoped("a session is left at its upstream by the end of the process, and revived once in the next", () =>
+  Effect.gen(function* () {
+    const { opened, pool, start } = yield* makeRestarting
+    const first = yield* start()
+    const id = yield* opened(first.sessions)
+    yield* first.end
+    expect(pool.leases).toMatchObject([{ releases: 1, isLeft: true }])
+    const { sessions } = yield* start()
+    const revived = yield* Effect.all(
+      Array.from({ length: 20 }, () => sessions.revive(id, {})),
+      { concurrency: "unbounded" }
+    )
+    expect(new Set(revived).size).toBe(1)
+    expect(pool.leases.length).toBe(2)
+    expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
+    expect(sessions.size().sessions).toBe(1)
+    yield* sessions.close(id, "deleted")
+    expect(pool.leases[1]).toMatchObject({ releases: 1, isLeft: false })
+    expect(yield* Effect.flip(sessions.revive(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
+  })
+)
+
+it.scoped("a revival that fails leaves the session as it was, here and upstream", () =>
+  Effect.gen(function* () {
+    const { broken, opened, pool, start, store } = yield* makeRestarting
+    const first = yield* start()
+    const id = yield* opened(first.sessions)
+    const other = yield* opened(first.sessions)
+    yield* first.end
+    const { sessions } = yield* start({ maxSessions: 1 })
+    broken.isBroken = true
+    expect(yield* Effect.flip(sessions.revive(id, {}))).toMatchObject({ _tag: "StoreError", status: 503 })
+    broken.isBroken = false
+    yield* sessions.revive(id, {})
+    expect(yield* Effect.flip(sessions.revive(other, {}))).toMatchObject({ limit: "max-sessions" })
+    yield* settle
+    expect(yield* store.count).toBe(2)
+    for (const { isLeft, releases } of pool.leases) expect(releases === 0 || isLeft).toBe(true)
+    expect(sessions.size().sessions).toBe(1)
+  })
+)
+
+it.scoped("a session is revived for those who wait, though whoever asked first has gone", () =>
+  Effect.gen(function* () {
+    const { opened, pool, start } = yield* makeRestarting
+    const first = yield* start()
+    const id = yield* opened(first.sessions)
+    yield* first.end
+    const { sessions } = yield* start()
+    pool.mode = "slow"
+    const gone = yield* Effect.fork(sessions.revive(id, {}))
+    yield* settle
+    const stays = yield* Effect.fork(sessions.revive(id, {}))
+    yield* settle
+    gone.unsafeInterruptAsFork(gone.id())
+    yield* settle
+    const late = yield* Effect.fork(sessions.revive(id, {}))
+    yield* TestClock.adjust("5 seconds")
+    for (const fiber of [stays, late]) expect((yield* fiber.await)._tag).toBe("Success")
+  })
+)
+
+it.scoped(
+  "a session that has expired is ended at its upstream by the next process, which does not wait for it",
+  () =>
+    Effect.gen(function* () {
+      const { opened, pool, start, store } = yield* makeRestarting
+      const first = yield* start({ sessionTimeout: "5 seconds", cleanupInterval: "1 second" })
+      yield* opened(first.sessions)
+      yield* first.end
+      yield* TestClock.adjust("10 seconds")
+      pool.releaseTime = 5_000
+      const { sessions } = yield* start()
+      yield* settle
+      expect(yield* store.count).toBe(0)
+      yield* sessions.sweep
+      expect(pool.leases).toMatchObject([{ releases: 1 }, { releases: 0 }])
+      expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
+      yield* TestClock.adjust("5 seconds")
+      expect(pool.leases).toMatchObject([{ isLeft: true }, { releases: 1, isLeft: false }])
+    })
+)

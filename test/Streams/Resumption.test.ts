@@ -1,0 +1,260 @@
+import { describe, expect, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as TestClock from "effect/TestClock"
+import { UpstreamError } from "../../src/ProxyError.js"
+import { type Broken, type Resumable, resume } from "../../src/Streams/Resumption.js"
+import { type Listener, silent } from "../../src/Telemetry.js"
+import type { Abort, Flow, Sink } from "../../src/Upstream.js"
+import { settle } from "../fixtures/ManualClock.js"
+
+const name = "http://upstream.test/mcp"
+
+/** What an upstream does with one attempt. */
+type Act = (sink: Sink) => void
+
+const still: Flow = { pause: () => {}, resume: () => {} }
+
+const status =
+  (status: number, contentType = "application/json"): Act =>
+  (sink) => {
+    sink.head(status, { "content-type": contentType }, still)
+    sink.end()
+  }
+
+const unreachable: Act = (sink) => sink.error(new UpstreamError({ reason: "Unreachable", upstream: name }))
+
+const opened: Act = (sink) => sink.head(200, { "content-type": "text/event-stream" }, still)
+
+/** Brings these events, and breaks again. */
+const events =
+  (...texts: ReadonlyArray<string>): Act =>
+  (sink) => {
+    opened(sink)
+    for (const text of texts) sink.data(Buffer.from(text))
+    sink.error(new UpstreamError({ reason: "Closed", upstream: name }))
+  }
+
+const hangs: Act = () => {}
+
+/** An upstream that goes on with a stream as it is told, attempt by attempt. */
+class ScriptedLease implements Resumable {
+  /** The ids that it was asked to go on behind. */
+  readonly asked: Array<string | undefined> = []
+  /** When, by the clock of the test. */
+  readonly times: Array<number> = []
+  readonly sinks: Array<Sink> = []
+  aborts = 0
+
+  constructor(
+    private readonly now: () => number,
+    private readonly script: (attempt: number) => Act
+  ) {}
+
+  resume(lastEventId: string | undefined, sink: Sink): Abort {
+    this.asked.push(lastEventId)
+    this.times.push(this.now())
+    this.sinks.push(sink)
+    const act = this.script(this.asked.length)
+    queueMicrotask(() => act(sink))
+    return () => this.aborts++
+  }
+}
+
+const COMMENT = ": nothing new\n\n"
+
+/** A stream that is complete with the event `last`. Each event is its own id. */
+class ScriptedStream implements Broken {
+  lastEventId: string | undefined = "begun"
+  retryAfter: number | undefined
+  progress = 0
+  isComplete = false
+  restarts = 0
+  readonly texts: Array<string> = []
+
+  restarted(): void {
+    this.restarts++
+  }
+
+  data(chunk: Uint8Array): void {
+    const text = Buffer.from(chunk).toString()
+    if (text === COMMENT) return
+    this.progress++
+    this.texts.push(text)
+    this.lastEventId = text
+    this.isComplete ||= text === "last"
+  }
+}
+
+interface Options {
+  /** Where in its bounds each delay lies, from 0 to 1: at the longest unless told. */
+  readonly chance?: number
+  readonly retryAfter?: number
+  readonly telemetry?: Listener
+}
+
+const begin = (script: (attempt: number) => Act, options: Options = {}) =>
+  Effect.gen(function* () {
+    const clock = yield* Effect.clock
+    const lease = new ScriptedLease(() => clock.unsafeCurrentTimeMillis(), script)
+    const stream = new ScriptedStream()
+    stream.retryAfter = options.retryAfter
+    const fiber = yield* Effect.fork(
+      Effect.withRandomFixed(resume(lease, stream, options.telemetry ?? silent), [options.chance ?? 1])
+    )
+    return { lease, stream, fiber }
+  })
+
+/** The times between one attempt and the next, the first counted from the beginning. */
+const delays = ({ times }: ScriptedLease): ReadonlyArray<number> =>
+  times.map((time, index) => time - (times[index - 1] ?? 0))
+
+describe("a stream that has broken", () => {
+  it.effect("goes on behind the last event that came, until nothing more is awaited", () =>
+    Effect.gen(function* () {
+      let resumed = 0
+      const acts = [events("a", "b"), events("c"), events("last")]
+      const { fiber, lease, stream } = yield* begin((attempt) => acts[attempt - 1] ?? hangs, {
+        telemetry: { ...silent, resumed: () => resumed++ }
+      })
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(fiber)).toBe(true)
+      expect(lease.asked).toEqual(["begun", "b", "c"])
+      expect(stream.texts).toEqual(["a", "b", "c", "last"])
+      expect(stream.restarts).toBe(3)
+      expect(resumed).toBe(3)
+    })
+  )
+
+  it.effect("is left as soon as it is complete, though the upstream keeps it open", () =>
+    Effect.gen(function* () {
+      const { fiber, lease } = yield* begin(() => (sink) => {
+        opened(sink)
+        sink.data(Buffer.from("last"))
+      })
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(fiber)).toBe(true)
+      expect(lease.aborts).toBe(1)
+    })
+  )
+
+  it.effect("is asked for ten times in vain, at times that grow from 200 ms to 30 s, and then given up", () =>
+    Effect.gen(function* () {
+      const { fiber, lease, stream } = yield* begin(() => unreachable)
+      yield* TestClock.adjust("10 minutes")
+      expect(yield* Fiber.join(fiber)).toBe(false)
+      expect(delays(lease)).toEqual([200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000])
+      expect(stream.restarts).toBe(0)
+    })
+  )
+
+  it.effect("is asked for at any time before that, by chance", () =>
+    Effect.gen(function* () {
+      const never = yield* begin(() => unreachable, { chance: 0 })
+      expect(yield* Fiber.join(never.fiber)).toBe(false)
+      expect(delays(never.lease)).toEqual(Array.from({ length: 10 }, () => 0))
+      const half = yield* begin(() => unreachable, { chance: 0.5 })
+      yield* TestClock.adjust("10 minutes")
+      expect(delays(half.lease).slice(0, 4)).toEqual([100, 200, 400, 800])
+    })
+  )
+
+  it.effect("is left alone for as long as the upstream wants, and by chance longer", () =>
+    Effect.gen(function* () {
+      const { lease } = yield* begin(() => unreachable, { retryAfter: 3_000 })
+      yield* TestClock.adjust("1 minute")
+      expect(delays(lease).slice(0, 4)).toEqual([3_200, 3_400, 3_800, 4_600])
+    })
+  )
+
+  it.effect("is left alone for five minutes at the longest, whatever the upstream wants", () =>
+    Effect.gen(function* () {
+      const { lease } = yield* begin(() => unreachable, { retryAfter: 1e12 })
+      yield* TestClock.adjust("6 minutes")
+      expect(delays(lease)).toEqual([300_200])
+    })
+  )
+
+  it.effect.each(["NotAsked", "Redirected"] as const)(
+    "is given up at once where no attempt could help: %s",
+    (reason) =>
+      Effect.gen(function* () {
+        const { fiber, lease } = yield* begin(
+          () => (sink) => sink.error(new UpstreamError({ reason, upstream: name }))
+        )
+        yield* TestClock.adjust("1 minute")
+        expect(yield* Fiber.join(fiber)).toBe(false)
+        expect(lease.asked).toHaveLength(1)
+      })
+  )
+
+  it.effect("may break as often as it likes, as long as it gets on", () =>
+    Effect.gen(function* () {
+      const script = (attempt: number): Act =>
+        attempt === 200 ? events("last") : attempt % 5 === 0 ? events(String(attempt)) : unreachable
+      const { fiber, lease } = yield* begin(script)
+      yield* TestClock.adjust("10 minutes")
+      expect(yield* Fiber.join(fiber)).toBe(true)
+      expect(lease.asked).toHaveLength(200)
+      expect(delays(lease).slice(4, 10)).toEqual([3_200, 200, 400, 800, 1_600, 3_200])
+    })
+  )
+
+  it.effect(
+    "is asked for again where the upstream still holds the connection that broke, or has a bad moment",
+    () =>
+      Effect.gen(function* () {
+        const acts = [status(409), status(503), status(500), unreachable, events("last")]
+        const { fiber, lease, stream } = yield* begin((attempt) => acts[attempt - 1] ?? hangs)
+        yield* TestClock.adjust("1 minute")
+        expect(yield* Fiber.join(fiber)).toBe(true)
+        expect(lease.asked).toHaveLength(5)
+        expect(stream.texts).toEqual(["last"])
+      })
+  )
+
+  it.effect("is given up, too, where the upstream opens it each time and brings nothing new", () =>
+    Effect.gen(function* () {
+      const { fiber, lease, stream } = yield* begin(() => events(COMMENT))
+      yield* TestClock.adjust("10 minutes")
+      expect(yield* Fiber.join(fiber)).toBe(false)
+      expect(lease.asked).toHaveLength(10)
+      expect(stream.restarts).toBe(10)
+    })
+  )
+
+  it.effect("is given up at once where the upstream will not go on, and nothing of its answer is read", () =>
+    Effect.gen(function* () {
+      for (const act of [status(400), status(404), status(405), status(200), status(202, "text/plain")]) {
+        const { fiber, lease, stream } = yield* begin(() => act)
+        yield* TestClock.adjust("1 second")
+        expect(yield* Fiber.join(fiber)).toBe(false)
+        expect(lease.asked).toHaveLength(1)
+        expect(stream).toMatchObject({ restarts: 0, texts: [] })
+      }
+    })
+  )
+
+  it.effect("is let go of with whoever waits for it, before an attempt and during one", () =>
+    Effect.gen(function* () {
+      const waiting = yield* begin(() => hangs)
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.interrupt(waiting.fiber)
+      yield* TestClock.adjust("1 minute")
+      expect(waiting.lease.asked).toEqual([])
+
+      const asked = yield* begin(() => hangs)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(asked.fiber)
+      expect(asked.lease.aborts).toBe(1)
+
+      const open = yield* begin(() => opened)
+      yield* TestClock.adjust("1 second")
+      open.lease.sinks[0]?.data(Buffer.from("a"))
+      yield* settle
+      yield* Fiber.interrupt(open.fiber)
+      yield* TestClock.adjust("1 minute")
+      expect(open.lease).toMatchObject({ aborts: 1, asked: ["begun"] })
+    })
+  )
+})
