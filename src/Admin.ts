@@ -13,13 +13,13 @@ import { createServer } from "node:http"
 import { AdminApi, SessionInfo, SessionPage, UnknownSession } from "./Admin/Api.js"
 import { register } from "./Admin/gauges.js"
 import { HttpFront } from "./HttpFront.js"
-import { Gatekeeper } from "./HttpFront/OriginPolicy.js"
+import { OriginPolicy } from "./HttpFront/OriginPolicy.js"
 import { ListenError } from "./ProxyError.js"
 import type { Session } from "./Sessions/Session.js"
 import { Sessions } from "./Sessions.js"
 import { Metrics } from "./Telemetry/Prometheus.js"
 
-export interface Options {
+export interface AdminOptions {
   /** The port to listen on, of 127.0.0.1; 0 picks a free one. */
   readonly port: number
 }
@@ -73,7 +73,7 @@ const metrics = HttpApiBuilder.group(AdminApi, "metrics", (handlers) =>
   })
 )
 
-const gatekeeper = new Gatekeeper({ host: HOST, allowHosts: [], allowOrigins: [] })
+const gatekeeper = new OriginPolicy({ host: HOST, allowHosts: [], allowOrigins: [] })
 
 /** A page in a browser of this machine must not reach the API through a name that it rebinds. */
 const guarded = <E, R>(
@@ -91,7 +91,9 @@ const announced = HttpServer.addressFormattedWith((address) =>
 )
 
 /** The admin API, until the layer's scope closes. Fails when the port cannot be had. */
-export const layer = ({ port }: Options): Layer.Layer<never, ListenError, HttpFront | Metrics | Sessions> =>
+export const layer = ({
+  port
+}: AdminOptions): Layer.Layer<never, ListenError, HttpFront | Metrics | Sessions> =>
   HttpApiBuilder.serve(guarded).pipe(
     Layer.provide(HttpApiBuilder.middlewareOpenApi({ path: "/openapi.json" })),
     Layer.provide(Layer.provide(HttpApiBuilder.api(AdminApi), [sessions, metrics])),

@@ -4,7 +4,7 @@ import type { ProxyError } from "./ProxyError.js"
 import type { Flow, Sink } from "./Upstream.js"
 
 /** What an answer is written to. Besides what an upstream may say, it can be told any error of the proxy. */
-export interface Answer extends Omit<Sink, "head" | "end" | "error"> {
+export interface ClientResponse extends Omit<Sink, "head" | "end" | "error"> {
   readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
   /** Nothing more is to come; `flushed` is told when all of it has gone out, which a client may never let happen. */
   readonly end: (flushed?: () => void) => void
@@ -15,7 +15,7 @@ export interface Answer extends Omit<Sink, "head" | "end" | "error"> {
 }
 
 /** An answer that nobody waits for. */
-export const discard: Answer = {
+export const discard: ClientResponse = {
   head: () => {},
   data: () => {},
   end: () => {},
@@ -24,11 +24,11 @@ export const discard: Answer = {
 }
 
 /** Tells an answer, of which nothing else will come, what is wrong. */
-export const refuse = (answer: Answer, error: ProxyError): Leave => {
+export const refuse = (answer: ClientResponse, error: ProxyError): Disconnect => {
   answer.error(error)
   answer.settled()
   return () => {}
 }
 
 /** Tells an exchange that its client has gone: its connection is closed. */
-export type Leave = () => void
+export type Disconnect = () => void

@@ -13,7 +13,7 @@ import type { StoreError } from "./ProxyError.js"
 
 export type { KeptEvent, Place, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 
-export interface Options extends Ledger.Bounds {
+export interface EventTrackerOptions extends Ledger.Bounds {
   /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */
   readonly retention: Duration.DurationInput
   /**
@@ -23,7 +23,7 @@ export interface Options extends Ledger.Bounds {
   readonly retry: Duration.DurationInput
 }
 
-export const defaults: Options = {
+export const defaults: EventTrackerOptions = {
   maxEvents: 1_000,
   maxEventBytes: 1024 * 1024,
   maxTotalEventBytes: 256 * 1024 * 1024,
@@ -38,7 +38,7 @@ export const defaults: Options = {
 export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
   EventTracker,
   {
-    readonly options: Options
+    readonly options: EventTrackerOptions
 
     /**
      * The log of a session, until it is closed or suspended, with what an earlier process has left there; `undefined`
@@ -52,7 +52,9 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
 >() {}
 
 /** A tracker in this process's memory. */
-export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"], never, Scope.Scope> =>
+export const makeMemory = (
+  options: EventTrackerOptions
+): Effect.Effect<EventTracker["Type"], never, Scope.Scope> =>
   Effect.map(Ledger.make(options, Duration.toMillis(options.retention)), (ledger) =>
     EventTracker.of({
       options,
@@ -62,11 +64,11 @@ export const makeMemory = (options: Options): Effect.Effect<EventTracker["Type"]
   )
 
 /** Events end with the process. */
-export const layerMemory = (options?: Partial<Options>): Layer.Layer<EventTracker> =>
+export const layerMemory = (options?: Partial<EventTrackerOptions>): Layer.Layer<EventTracker> =>
   Layer.scoped(EventTracker, makeMemory({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerMemoryConfig = (
-  options: Config.Config.Wrap<Partial<Options>>
+  options: Config.Config.Wrap<Partial<EventTrackerOptions>>
 ): Layer.Layer<EventTracker, ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerMemory))

@@ -1,18 +1,18 @@
 /** One request of a client and its answer, on their way through the proxy. */
-import type { Answer } from "./ClientResponse.js"
-import { Awaited } from "./Exchange/PendingRequests.js"
+import type { ClientResponse } from "./ClientResponse.js"
+import { PendingRequests } from "./Exchange/PendingRequests.js"
 import type { HeldAnswer } from "./UpstreamSession/Initialize.js"
-import { type Bagged, OUTSIDE } from "./internal/slotSet.js"
+import { type Slotted, NO_SLOT } from "./internal/slotSet.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
-import type { Flight } from "./internal/inFlight.js"
+import type { InFlight } from "./internal/inFlight.js"
 import { type Headers, isReadable } from "./internal/headers.js"
 import { streaming, toClient } from "./Upstream/headers.js"
 import * as Sse from "./Protocol/SseFrames.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
-import type { Listener, Outcome } from "./Telemetry.js"
+import type { TelemetryListener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
-import { type Awaiting, Intake } from "./Streams/StreamReader.js"
-import type { Delivery } from "./Streams/StreamWriter.js"
+import { type Awaiting, StreamReader } from "./Streams/StreamReader.js"
+import type { StreamWriter } from "./Streams/StreamWriter.js"
 import { kept } from "./EventTracker/SessionLog.js"
 import type { StreamLog } from "./EventTracker.js"
 import type { Broken } from "./Streams/Resumption.js"
@@ -28,8 +28,8 @@ export interface Owner {
   /** How long an answer that nobody waits for is read, in milliseconds. */
   readonly patience: number
   /** Counts the exchanges that a shutdown waits for. */
-  readonly flight: Flight
-  readonly telemetry: Listener
+  readonly inFlight: InFlight
+  readonly telemetry: TelemetryListener
   /** How long a stream may be silent before a comment is sent, in milliseconds. */
   readonly keepAlive: number
   /** Where streams are kept for clients that come back; `undefined` where they are passed on as they are. */
@@ -47,8 +47,8 @@ export interface Owner {
 /** How long the upstream may still answer a request that the client has cancelled: most never do. */
 const CANCELLED_GRACE = 5_000
 
-export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
-  slot = OUTSIDE
+export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
+  slot = NO_SLOT
   /** The status that the upstream answered; 0 before that. */
   status = 0
   readonly method: Request["method"]
@@ -65,8 +65,8 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private flow: Flow | undefined
   private splitter: Sse.FrameSplitter | undefined
   /** What reads a stream that the client can come back to, and what brings it to the client. */
-  private intake: Intake | undefined
-  private delivery: Delivery | undefined
+  private intake: StreamReader | undefined
+  private delivery: StreamWriter | undefined
   private isResumable = false
   /** Whether it has broken at the upstream, which is asked to go on. */
   private isBroken = false
@@ -76,18 +76,21 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private mayBeAnswered = false
   private readonly startedAt = performance.now()
   private readonly label: string
-  private readonly awaited: Awaited
+  private readonly awaited: PendingRequests
 
   constructor(
     private readonly owner: Owner,
     request: Request,
-    private readonly answer: Answer
+    private readonly answer: ClientResponse
   ) {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
     this.isInitialize = request.body !== undefined && isInitialize(request.body)
     this.label = methodLabel(request.body)
-    this.awaited = new Awaited(request.body === undefined ? [] : requestIds(request.body), owner.flight)
+    this.awaited = new PendingRequests(
+      request.body === undefined ? [] : requestIds(request.body),
+      owner.inFlight
+    )
     this.deadline = owner.deadlines.of(this)
   }
 
@@ -198,11 +201,11 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.flow?.pause()
   }
 
-  resume(): void {
+  unpause(): void {
     this.isPaused = false
     if (this.flow === undefined || this.isOver) return
     if (this.splitter === undefined && this.intake === undefined) this.expectMore()
-    this.flow.resume()
+    this.flow.unpause()
   }
 
   end(): void {
@@ -239,7 +242,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.isAttended = false
     this.awaited.leave()
     // What is kept is let go on by its delivery, which knows whether somebody else reads it by now.
-    if (this.intake === undefined) this.resume()
+    if (this.intake === undefined) this.unpause()
     const hasDeadline = this.flow !== undefined && this.splitter === undefined
     if (!this.isCancelled && !hasDeadline) this.deadline.set(this.owner.patience)
   }
@@ -291,7 +294,7 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
     this.delivery = delivery
     this.isAttended = false
     this.status = 200
-    this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
+    this.intake = new StreamReader(this, true, () => delivery, streams.log, this.owner.telemetry)
     this.intake.lastEventId = log.cursor
     for (const { frame } of kept(log)) this.note(frame)
     this.deadline.set(this.owner.patience)
@@ -314,14 +317,14 @@ export class Exchange implements Sink, Flow, Expirable, Bagged, Awaiting {
   private track(streams: Streams, headers: Headers): void {
     const delivery = streams.answering(this.requests, this)
     this.delivery = delivery
-    this.intake = new Intake(this, true, () => delivery, streams.log, this.owner.telemetry)
+    this.intake = new StreamReader(this, true, () => delivery, streams.log, this.owner.telemetry)
     // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
     if (!this.isCancelled) this.deadline.set(this.owner.patience)
     delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
   }
 
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
-  private broken(intake: Intake, error: UpstreamError | undefined): void {
+  private broken(intake: StreamReader, error: UpstreamError | undefined): void {
     if (intake.isComplete) return this.finish("answered")
     if (this.isOrphan) return this.fail(this.because("Replaced"))
     if (!intake.isResumable) return this.fail(error ?? this.because("Closed"))

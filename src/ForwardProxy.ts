@@ -10,15 +10,16 @@ import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
 /** The upstream, and what differs from the defaults, over stores of your own. */
-export type HttpOptionsOver = UpstreamPool.Options & Partial<HttpFront.Options & Sessions.Options>
+export type HttpOptionsOver = UpstreamPool.Options &
+  Partial<HttpFront.HttpFrontOptions & Sessions.SessionsOptions>
 
 /** The upstream, and what differs from the defaults. */
-export type HttpOptions = HttpOptionsOver & Partial<EventTracker.Options>
+export type HttpOptions = HttpOptionsOver & Partial<EventTracker.EventTrackerOptions>
 
 /** The upstream, and what differs from the defaults. */
 export type StdioOptions = UpstreamPool.Options &
-  Partial<StdioFront.Options> &
-  Partial<Pick<Sessions.Options, "maxExchanges" | "maxStateless" | "recover">>
+  Partial<StdioFront.StdioFrontOptions> &
+  Partial<Pick<Sessions.SessionsOptions, "maxExchanges" | "maxStateless" | "recover">>
 
 /** What every forward proxy provides beside its front. */
 export type Services =

@@ -10,18 +10,18 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { EventTracker } from "./EventTracker.js"
-import { HttpRouter } from "./HttpFront/Router.js"
+import { Router } from "./HttpFront/Router.js"
 import { Budget } from "./internal/budget.js"
 import { Connections } from "./HttpFront/Connections.js"
 import * as Deadlines from "./internal/deadlines.js"
-import { Gatekeeper } from "./HttpFront/OriginPolicy.js"
+import { OriginPolicy } from "./HttpFront/OriginPolicy.js"
 import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
 import { Sessions, type Size } from "./Sessions.js"
 import { Telemetry } from "./Telemetry.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 
-export interface Options {
+export interface HttpFrontOptions {
   /** The address to listen on. Default: 127.0.0.1. */
   readonly host: string
   /** The port to listen on; 0 picks a free one. Default: 8080. */
@@ -44,7 +44,7 @@ export interface Options {
   readonly allowOrigins: ReadonlyArray<string>
 }
 
-export const defaults: Options = {
+export const defaults: HttpFrontOptions = {
   host: "127.0.0.1",
   port: 8080,
   path: "/mcp",
@@ -112,7 +112,7 @@ const SLOWEST_REQUEST = 5
  * and last the connections. Fails when the address cannot be had.
  */
 export const make = (
-  options: Options
+  options: HttpFrontOptions
 ): Effect.Effect<HttpFront["Type"], ListenError, Services | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
@@ -147,10 +147,10 @@ export const make = (
         maxTotalEventBytes: tracker.options.maxTotalEventBytes
       }
     })
-    const router = new HttpRouter({
+    const router = new Router({
       sessions,
       connections,
-      gatekeeper: new Gatekeeper(options),
+      originPolicy: new OriginPolicy(options),
       terms: { budget, deadlines, telemetry, maxBody: options.maxBody, stallTimeout },
       run: yield* FiberSet.makeRuntime<never>(),
       path: options.path,
@@ -180,7 +180,7 @@ export const make = (
     return HttpFront.of({ url: urlOf(address, options.path), health })
   })
 
-const listen = (server: Server, { host, port }: Options): Effect.Effect<AddressInfo, ListenError> =>
+const listen = (server: Server, { host, port }: HttpFrontOptions): Effect.Effect<AddressInfo, ListenError> =>
   Effect.async((resume) => {
     const failed = (cause: Error) => resume(new ListenError({ host, port, cause }))
     server.once("error", failed)
@@ -213,11 +213,11 @@ const urlOf = ({ address, family, port }: AddressInfo, path: string): URL =>
   new URL(`http://${family === "IPv6" ? `[${address}]` : address}:${port}${path}`)
 
 /** A server of Streamable HTTP for the sessions there are. */
-export const layer = (options?: Partial<Options>): Layer.Layer<HttpFront, ListenError, Services> =>
+export const layer = (options?: Partial<HttpFrontOptions>): Layer.Layer<HttpFront, ListenError, Services> =>
   Layer.scoped(HttpFront, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
-  options: Config.Config.Wrap<Partial<Options>>
+  options: Config.Config.Wrap<Partial<HttpFrontOptions>>
 ): Layer.Layer<HttpFront, ListenError | ConfigError, Services> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

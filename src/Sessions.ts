@@ -15,11 +15,11 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { Admission, type Options as Places } from "./Sessions/Admission.js"
+import { Admission, type AdmissionOptions as Places } from "./Sessions/Admission.js"
 import { EventTracker } from "./EventTracker.js"
-import type { Answer, Leave } from "./ClientResponse.js"
+import type { ClientResponse, Disconnect } from "./ClientResponse.js"
 import * as Deadlines from "./internal/deadlines.js"
-import { Flight } from "./internal/inFlight.js"
+import { InFlight } from "./internal/inFlight.js"
 import type { Headers } from "./internal/headers.js"
 import * as Opening from "./Sessions/open.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "./ProxyError.js"
@@ -32,7 +32,7 @@ import type { Request } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 import * as UpstreamSession from "./UpstreamSession.js"
 
-export interface Options {
+export interface SessionsOptions {
   /**
    * Whether there may be many sessions, or one after the other. With one, `initialize` replaces a session that
    * has not been used yet. Default: true.
@@ -56,7 +56,7 @@ export interface Options {
   readonly recover: boolean
 }
 
-export const defaults: Options = {
+export const defaults: SessionsOptions = {
   multiSession: true,
   maxSessions: 1000,
   maxPerClient: undefined,
@@ -80,7 +80,7 @@ export interface Size {
 export class Sessions extends Context.Tag("shadowcat/Sessions")<
   Sessions,
   {
-    readonly options: Options
+    readonly options: SessionsOptions
 
     /**
      * Opens a session: takes a place, leases the upstream, relays `initialize`, stores the record, and passes on
@@ -90,26 +90,26 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     readonly open: (
       request: Request,
       client: string,
-      answer: Answer
+      answer: ClientResponse
     ) => Effect.Effect<Opening.Opened, ProxyError>
 
     /** The live session with this id. Synchronous, for every exchange asks. */
     readonly get: (id: string) => Session | undefined
 
     /** Whether there may be sessions that an earlier process has left. */
-    readonly revives: boolean
+    readonly restores: boolean
 
     /**
      * The session with this id, live or stored: one that an earlier process has left goes on, for a request with these
      * fields. However many ask at once, it is revived once. Fails with `SessionNotFound` when there is none.
      */
-    readonly revive: (id: string, headers: Headers) => Effect.Effect<Session, ProxyError>
+    readonly restore: (id: string, headers: Headers) => Effect.Effect<Session, ProxyError>
 
     /** All live sessions, oldest first. */
     readonly list: () => ReadonlyArray<Session>
 
     /** Relays a request that belongs to no session. The answer is told everything, refusals too. */
-    readonly exchange: (request: Request, answer: Answer) => Leave
+    readonly exchange: (request: Request, answer: ClientResponse) => Disconnect
 
     /** Closes a session and waits until all that it held is released. False when there is none. */
     readonly close: (id: string, reason: CloseReason) => Effect.Effect<boolean>
@@ -138,14 +138,14 @@ const LEFT_PATIENCE = Duration.seconds(60)
 const MAX_ENDINGS = 8
 
 export const make = (
-  options: Options
+  options: SessionsOptions
 ): Effect.Effect<Sessions["Type"], never, EventTracker | SessionStore | UpstreamPool | Scope.Scope> =>
   Effect.gen(function* () {
     const pool = yield* UpstreamPool
     const store = yield* SessionStore
     const deadlines = yield* Deadlines.make
     const telemetry = yield* Telemetry
-    const flight = new Flight()
+    const inFlight = new InFlight()
     const registry = new Map<string, Session>()
     const admission = new Admission(places(options))
     const runtime = yield* Effect.runtime()
@@ -159,7 +159,7 @@ export const make = (
     const stateless = new Stateless(
       pool.stateless,
       deadlines,
-      flight,
+      inFlight,
       telemetry,
       report,
       keepAlive,
@@ -171,7 +171,7 @@ export const make = (
       fork: yield* FiberSet.makeRuntime<never>(),
       clock: yield* Effect.clock,
       deadlines,
-      flight,
+      inFlight,
       store,
       telemetry,
       report,
@@ -205,7 +205,7 @@ export const make = (
     const leave = (id: string): void => {
       const fiber = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
       if (fiber === undefined) return
-      flight.leave()
+      inFlight.leave()
       left.set(id, fiber)
       watch(
         Fiber.await(fiber).pipe(
@@ -243,7 +243,7 @@ export const make = (
         Effect.annotateLogs("session", handleOf(id))
       )
 
-    const revive = (id: string, headers: Headers): Effect.Effect<Session, ProxyError> =>
+    const restore = (id: string, headers: Headers): Effect.Effect<Session, ProxyError> =>
       Effect.suspend(() => {
         const live = registry.get(id)
         if (live !== undefined) return Effect.succeed(live)
@@ -252,7 +252,7 @@ export const make = (
         if (!outlives) return new SessionNotFound()
         if (isDraining) return new ShuttingDown()
         const ending = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
-        if (ending !== undefined) return Effect.andThen(Fiber.await(ending), revive(id, headers))
+        if (ending !== undefined) return Effect.andThen(Fiber.await(ending), restore(id, headers))
         const revival = new Revival.Revival(id, headers, () => revivals.delete(id))
         revivals.set(id, revival)
         run(id, life(id, Revival.live(revival, resources)))
@@ -342,13 +342,13 @@ export const make = (
           return yield* opened
         }),
       get: (id) => registry.get(id),
-      revives: outlives,
-      revive,
+      restores: outlives,
+      restore,
       list: () => Array.from(registry.values()),
       exchange: (request, answer) => stateless.exchange(request, answer),
       close,
       sweep,
-      quiet: flight.quiet,
+      quiet: inFlight.quiet,
       drain,
       over: Deferred.await(over),
       size: () => ({
@@ -365,19 +365,19 @@ export const make = (
 /** What ends a session, and leaves its place to the next one where there is one at a time. */
 const makesRoom: ReadonlySet<CloseReason> = new Set(["replaced", "abandoned"])
 
-const places = ({ maxPerClient, maxSessions, multiSession }: Options): Places =>
+const places = ({ maxPerClient, maxSessions, multiSession }: SessionsOptions): Places =>
   multiSession
     ? { maxSessions, maxPerClient, limit: "max-sessions" }
     : { maxSessions: 1, maxPerClient: undefined, limit: "multi-session" }
 
 /** The sessions of one proxy, until the layer's scope closes; then all of them are closed. */
 export const layer = (
-  options?: Partial<Options>
+  options?: Partial<SessionsOptions>
 ): Layer.Layer<Sessions, never, EventTracker | SessionStore | UpstreamPool> =>
   Layer.scoped(Sessions, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
-  options: Config.Config.Wrap<Partial<Options>>
+  options: Config.Config.Wrap<Partial<SessionsOptions>>
 ): Layer.Layer<Sessions, ConfigError, EventTracker | SessionStore | UpstreamPool> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

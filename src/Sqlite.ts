@@ -1,13 +1,13 @@
 /** Sessions and the events of their streams in one SQLite file, for them to outlive the process. */
 import * as Layer from "effect/Layer"
-import type { EventTracker, Options as EventOptions } from "./EventTracker.js"
+import type { EventTracker, EventTrackerOptions as EventOptions } from "./EventTracker.js"
 import * as SqliteEvents from "./Sqlite/EventTracker.js"
 import type { StoreError } from "./ProxyError.js"
 import type { SessionStore } from "./SessionStore.js"
 import * as SqliteSessions from "./Sqlite/SessionStore.js"
 import * as SqliteFile from "./Sqlite/File.js"
 
-export interface Options extends SqliteFile.Options, Partial<EventOptions> {}
+export interface SqliteOptions extends SqliteFile.Options, Partial<EventOptions> {}
 
 /**
  * Both stores over one file, which this process has for itself until the layer's scope closes. Fails with a
@@ -18,7 +18,7 @@ export const layer = ({
   path,
   sync,
   ...events
-}: Options): Layer.Layer<EventTracker | SessionStore, StoreError> =>
+}: SqliteOptions): Layer.Layer<EventTracker | SessionStore, StoreError> =>
   Layer.merge(SqliteSessions.layer, SqliteEvents.layer(events)).pipe(
     Layer.provide(SqliteFile.layer({ path, sync }))
   )

@@ -18,7 +18,7 @@ import { StdioClient } from "./StdioFront/StdioClient.js"
 import type { Flow } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 
-export interface Options {
+export interface StdioFrontOptions {
   /** Where the client writes to. Default: standard input. */
   readonly input: Readable
   /** Where it reads from. Default: standard output. */
@@ -29,7 +29,7 @@ export interface Options {
   readonly shutdownTimeout: Duration.DurationInput
 }
 
-export const defaults: Options = {
+export const defaults: StdioFrontOptions = {
   input: process.stdin,
   output: process.stdout,
   maxBody: 4 * 1024 * 1024,
@@ -52,19 +52,20 @@ const FLUSH_TIMEOUT = Duration.seconds(1)
 
 /** Serves the client until the scope closes. */
 export const make = (
-  options: Options
+  options: StdioFrontOptions
 ): Effect.Effect<StdioFront["Type"], never, Sessions | UpstreamPool | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
     const { name } = yield* UpstreamPool
     const { input, maxBody, shutdownTimeout } = options
-    const output = new Lines(options.output, input)
+    const flow: Flow = { pause: () => input.pause(), unpause: () => input.resume() }
+    const output = new Lines(options.output, flow)
     const left = yield* Deferred.make<CloseReason, ProxyError>()
     const run = yield* FiberSet.makeRuntime<never>()
     yield* Effect.addFinalizer(() => output.flushed)
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const client = new StdioClient({ sessions, output, upstream: name, run, flow: input })
+        const client = new StdioClient({ sessions, output, upstream: name, run, flow })
         const lines = new LineSplitter(maxBody)
         const leave = () => Deferred.unsafeDone(left, Effect.succeed<CloseReason>("deleted"))
         const end = () => {
@@ -122,16 +123,18 @@ class Lines implements Output {
   private resume(): void {
     const flows = Array.from(this.stopped)
     this.stopped.clear()
-    for (const flow of flows) flow.resume()
+    for (const flow of flows) flow.unpause()
   }
 }
 
 /** One client, on standard input and output, or on what the options name. */
-export const layer = (options?: Partial<Options>): Layer.Layer<StdioFront, never, Sessions | UpstreamPool> =>
+export const layer = (
+  options?: Partial<StdioFrontOptions>
+): Layer.Layer<StdioFront, never, Sessions | UpstreamPool> =>
   Layer.scoped(StdioFront, make({ ...defaults, ...options }))
 
 /** The same, with its options read from a `Config`. */
 export const layerConfig = (
-  options: Config.Config.Wrap<Partial<Omit<Options, "input" | "output">>>
+  options: Config.Config.Wrap<Partial<Omit<StdioFrontOptions, "input" | "output">>>
 ): Layer.Layer<StdioFront, ConfigError, Sessions | UpstreamPool> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

@@ -1,18 +1,18 @@
 /** The streams of a session that its client can come back to. */
-import { type Answer, type Leave, refuse } from "./ClientResponse.js"
-import { Delivery, type Source, type Terms } from "./Streams/StreamWriter.js"
+import { type ClientResponse, type Disconnect, refuse } from "./ClientResponse.js"
+import { StreamWriter, type Source, type Terms } from "./Streams/StreamWriter.js"
 import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
-import { Bag } from "./internal/slotSet.js"
+import { SlotSet } from "./internal/slotSet.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { streaming } from "./Upstream/headers.js"
 import { EVENT_STREAM } from "./Protocol/SseFrames.js"
 import { type RequestId, SESSION_ID } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
-import { type Flow, still } from "./Upstream.js"
+import { type Flow, noFlow } from "./Upstream.js"
 
 /** A place in a standalone stream that its client comes back to. */
 export interface Back {
-  readonly delivery: Delivery
+  readonly delivery: StreamWriter
   readonly sequence: number
   /** Whether something has come behind it. */
   readonly missed: boolean
@@ -23,9 +23,9 @@ const MAX_LEFT = 4
 
 export class Streams {
   /** The streams that answer requests and still go on, and those that have ended and are being read. */
-  private readonly answers = new Bag<Delivery>()
+  private readonly answers = new SlotSet<StreamWriter>()
   /** The client's standalone streams, oldest first. */
-  private readonly standalone = new Set<Delivery>()
+  private readonly standalone = new Set<StreamWriter>()
 
   constructor(
     readonly log: SessionLog,
@@ -47,7 +47,7 @@ export class Streams {
   }
 
   /** The stream that answers these requests. */
-  answering(requests: ReadonlyArray<RequestId>, upstream: Source): Delivery {
+  answering(requests: ReadonlyArray<RequestId>, upstream: Source): StreamWriter {
     return this.goOn(this.log.stream(requests), upstream)
   }
 
@@ -55,7 +55,7 @@ export class Streams {
    * A standalone stream of the client's, with what came while it read none. Of those that it has left, only the latest
    * can be come back to.
    */
-  listening(upstream: Flow): Delivery {
+  listening(upstream: Flow): StreamWriter {
     const left = Array.from(this.standalone).filter(({ isAttended }) => !isAttended)
     for (const old of left.slice(0, -MAX_LEFT)) {
       this.standalone.delete(old)
@@ -73,7 +73,7 @@ export class Streams {
   }
 
   /** Goes on with a stream that answers requests, which an earlier process has begun. */
-  goOn(log: StreamLog, upstream: Source): Delivery {
+  goOn(log: StreamLog, upstream: Source): StreamWriter {
     const delivery = this.delivery(log, upstream)
     this.answers.add(delivery)
     return delivery
@@ -99,19 +99,19 @@ export class Streams {
   }
 
   /** Where a message goes that answers nothing: to the newest standalone stream that is read, else to the newest. */
-  get newest(): Delivery | undefined {
+  get newest(): StreamWriter | undefined {
     const all = Array.from(this.standalone)
     return all.findLast(({ isAttended }) => isAttended) ?? all.at(-1)
   }
 
   /** A client comes back to the stream that an event id names. */
-  resume(eventId: string, answer: Answer): Leave {
+  resume(eventId: string, answer: ClientResponse): Disconnect {
     const place = this.log.find(eventId)
     if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEvent" }))
     const { sequence, stream } = place
     if (stream === undefined || (stream.hasEnded && sequence === stream.last))
       return refuse(answer, new BadRequest({ reason: "StreamEnded" }))
-    const delivery = this.all.find(({ log }) => log === stream) ?? this.delivery(stream, still)
+    const delivery = this.all.find(({ log }) => log === stream) ?? this.delivery(stream, noFlow)
     answer.settled()
     delivery.comeBack(answer, this.head, sequence)
     if (delivery.isAttended && !this.standalone.has(delivery)) this.answers.add(delivery)
@@ -119,14 +119,14 @@ export class Streams {
   }
 
   /** A client comes back to a standalone stream. */
-  comeBack({ delivery, sequence }: Back, answer: Answer, headers = this.head): Leave {
+  comeBack({ delivery, sequence }: Back, answer: ClientResponse, headers = this.head): Disconnect {
     answer.settled()
     delivery.comeBack(answer, headers, sequence)
     return () => delivery.leave(answer)
   }
 
   /** A client that read a standalone stream has gone. */
-  leave(answer: Answer): void {
+  leave(answer: ClientResponse): void {
     for (const delivery of this.standalone) delivery.leave(answer)
   }
 
@@ -136,7 +136,7 @@ export class Streams {
   }
 
   /** A standalone stream beside those that the upstream feeds already. */
-  join(answer: Answer, upstream: Flow): Leave {
+  join(answer: ClientResponse, upstream: Flow): Disconnect {
     const delivery = this.listening(upstream)
     answer.settled()
     delivery.begin(answer, 200, this.head)
@@ -168,11 +168,11 @@ export class Streams {
     for (const delivery of this.all) delivery.dismiss()
   }
 
-  private get all(): ReadonlyArray<Delivery> {
+  private get all(): ReadonlyArray<StreamWriter> {
     return [...this.answers, ...this.standalone]
   }
 
-  private delivery(log: StreamLog, upstream: Source): Delivery {
-    return new Delivery(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
+  private delivery(log: StreamLog, upstream: Source): StreamWriter {
+    return new StreamWriter(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
   }
 }

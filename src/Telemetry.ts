@@ -13,13 +13,13 @@ export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "left" 
  * layer, nobody does. Each label has a bounded number of values.
  */
 export class Telemetry extends Context.Reference<Telemetry>()("shadowcat/Telemetry", {
-  defaultValue: (): Listener => silent
+  defaultValue: (): TelemetryListener => silent
 }) {}
 
-export interface Listener {
+export interface TelemetryListener {
   readonly sessionOpened: () => void
   /** A session goes on that an earlier process had left. */
-  readonly sessionRevived: () => void
+  readonly sessionRestored: () => void
   /** A session has ended, for this `CloseReason`. */
   readonly sessionClosed: (reason: string) => void
   /** A request got an error of the proxy's own: the name of a bound, or of what is wrong with it. */
@@ -43,9 +43,9 @@ export interface Listener {
 }
 
 /** Hears nothing. */
-export const silent: Listener = {
+export const silent: TelemetryListener = {
   sessionOpened: () => {},
-  sessionRevived: () => {},
+  sessionRestored: () => {},
   sessionClosed: () => {},
   refused: () => {},
   exchanged: () => {},

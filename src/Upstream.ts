@@ -22,13 +22,13 @@ export interface Request {
 /** Back-pressure: stops and restarts the data of one answer. */
 export interface Flow {
   readonly pause: () => void
-  readonly resume: () => void
+  readonly unpause: () => void
   /** Whether other answers wait as well while it is paused. */
   readonly isShared?: boolean
 }
 
 /** The flow of what is there already, and cannot be stopped. */
-export const still: Flow = { pause: () => {}, resume: () => {} }
+export const noFlow: Flow = { pause: () => {}, unpause: () => {} }
 
 /**
  * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, which is

@@ -30,7 +30,7 @@ export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
 >() {}
 
 /** The options of `layerHttp`: the URL, and of the others what differs from the defaults. */
-export type HttpOptions = Pick<Http.Options, "url"> & Partial<Http.Options>
+export type HttpOptions = Pick<Http.HttpUpstreamOptions, "url"> & Partial<Http.HttpUpstreamOptions>
 
 /** One upstream over Streamable HTTP, with keep-alive connections that all sessions share. */
 export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
@@ -52,7 +52,7 @@ export const layerHttpConfig = (
 ): Layer.Layer<UpstreamPool, ConfigError> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerHttp))
 
 /** The options of `layerStdio`: the command, and of the others what differs from the defaults. */
-export type StdioOptions = Pick<Stdio.Options, "command"> & Partial<Stdio.Options>
+export type StdioOptions = Pick<Stdio.StdioUpstreamOptions, "command"> & Partial<Stdio.StdioUpstreamOptions>
 
 /** A command that speaks MCP on its standard input and output; each session has a child process of its own. */
 export const layerStdio = (options: StdioOptions): Layer.Layer<UpstreamPool> =>

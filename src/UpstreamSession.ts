@@ -6,9 +6,9 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { Agreement } from "./UpstreamSession/Negotiated.js"
+import type { Negotiated } from "./UpstreamSession/Negotiated.js"
 import {
-  Attempt,
+  RetryableRequest,
   type Attempted,
   type Failure,
   isBound,
@@ -20,10 +20,10 @@ import { released } from "./internal/released.js"
 import { type Body, cancelledRequest, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lost } from "./UpstreamSession/reinitialize.js"
-import { Replacement, type Replaced } from "./UpstreamSession/Failover.js"
+import { Failover, type Replaced } from "./UpstreamSession/Failover.js"
 import { ServerRequests } from "./UpstreamSession/ServerRequests.js"
 import { ToolList } from "./UpstreamSession/ToolList.js"
-import type { Listener } from "./Telemetry.js"
+import type { TelemetryListener } from "./Telemetry.js"
 import type { Abort, Lease, Request, Sink, Upstream } from "./Upstream.js"
 import type { UpstreamPool } from "./UpstreamPool.js"
 
@@ -31,7 +31,7 @@ import type { UpstreamPool } from "./UpstreamPool.js"
 export interface Terms {
   readonly pool: UpstreamPool["Type"]
   readonly deadlines: Deadlines
-  readonly telemetry: Listener
+  readonly telemetry: TelemetryListener
   /** Whether a session that the upstream has lost is replaced. */
   readonly recover: boolean
   /** Runs what goes on beside the session's fiber. */
@@ -74,13 +74,13 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   /** What the upstream has asked of the client. */
   readonly asked = new ServerRequests()
   private readonly tools = new ToolList()
-  private readonly replacement: Replacement<boolean>
-  private agreement: Agreement | undefined
+  private readonly replacement: Failover<boolean>
+  private agreement: Negotiated | undefined
   private heir: Heir | undefined
   /** Whether the client has been told that it will hear of other tools. */
   private hasChangingTools = false
   private credentials: Headers = {}
-  private readonly waiting = new Set<Attempt>()
+  private readonly waiting = new Set<RetryableRequest>()
   /** How the upstream denied the session before this one. */
   private denial: string | undefined
   /** Whether there was another session before: a response may be meant for that. */
@@ -90,7 +90,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     this.name = terms.pool.name
     this.deadlines = terms.deadlines
     this.recovers = terms.recover
-    this.replacement = new Replacement(this, terms.fork)
+    this.replacement = new Failover(this, terms.fork)
   }
 
   /** Leases the upstream. Only the wait for it can be interrupted. */
@@ -122,7 +122,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   }
 
   /** What `initialize` has settled, and for whom. */
-  agree(agreement: Agreement, heir: Heir): void {
+  agree(agreement: Negotiated, heir: Heir): void {
     this.agreement = agreement
     this.hasChangingTools = agreement.declares("tools", "listChanged")
     this.heir = heir
@@ -140,34 +140,34 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
 
   exchange(request: Request, sink: Sink): Abort {
     const { body } = request
-    if (!this.recovers) return this.attempt(new Attempt(this, request, sink), request)
+    if (!this.recovers) return this.attempt(new RetryableRequest(this, request, sink), request)
     this.identify(request.headers)
     const tapped = this.hasChangingTools ? this.tools.tap(body, sink) : sink
     if (body !== undefined) this.note(body)
     const current = body?.messages.filter((message) => this.isCurrent(message))
     if (current === undefined || current.length === body?.messages.length) {
-      return this.attempt(new Attempt(this, request, tapped), request)
+      return this.attempt(new RetryableRequest(this, request, tapped), request)
     }
     const [message, ...others] = current
     if (message === undefined) {
-      new Attempt(this, request, sink).accept()
+      new RetryableRequest(this, request, sink).accept()
       return () => {}
     }
     const rest = withMessages(request, [message, ...others])
-    return this.attempt(new Attempt(this, rest, tapped), rest)
+    return this.attempt(new RetryableRequest(this, rest, tapped), rest)
   }
 
   /** Sends a message of the proxy's own within the session, as the client would send it. */
   send(message: Message, sink: Sink): Abort {
     return this.attempt(
-      new Attempt(this, own("POST"), sink, (lease, sink) => lease.send(message, sink), true)
+      new RetryableRequest(this, own("POST"), sink, (lease, sink) => lease.send(message, sink), true)
     )
   }
 
   /** Goes on with a stream that has broken, which no other session knows of. */
   resume(lastEventId: string | undefined, sink: Sink): Abort {
     const sends = (lease: Lease, sink: Sink) => lease.resume(lastEventId, sink)
-    return this.attempt(new Attempt(this, own("GET"), sink, sends, true))
+    return this.attempt(new RetryableRequest(this, own("GET"), sink, sends, true))
   }
 
   /** Opens the standalone stream: behind an event, or anew in another session. */
@@ -175,14 +175,14 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     const present = this.lease
     const sends = (lease: Lease, sink: Sink) =>
       lease.resume(lease === present ? lastEventId : undefined, sink)
-    return this.attempt(new Attempt(this, own("GET"), sink, sends))
+    return this.attempt(new RetryableRequest(this, own("GET"), sink, sends))
   }
 
   answered(): void {
     this.replacement.answered()
   }
 
-  failed(attempt: Attempt, lease: Lease, what: Failure): void {
+  failed(attempt: RetryableRequest, lease: Lease, what: Failure): void {
     if (!this.recovers) return this.lose()
     // It may be news of a session that has been replaced meanwhile.
     if (this.lease === lease || what === "unreached") this.wait(attempt)
@@ -191,7 +191,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     else attempt.sendAnew(this.lease)
   }
 
-  dropped(attempt: Attempt): void {
+  dropped(attempt: RetryableRequest): void {
     this.waiting.delete(attempt)
   }
 
@@ -248,14 +248,14 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     return this.replacement.close(exit)
   }
 
-  private attempt(attempt: Attempt, request?: Request): Abort {
+  private attempt(attempt: RetryableRequest, request?: Request): Abort {
     if (this.lease !== undefined) attempt.send(this.lease, request)
     else if (attempt.isBound) attempt.giveBack()
     else this.wait(attempt)
     return () => attempt.abort()
   }
 
-  private wait(attempt: Attempt): void {
+  private wait(attempt: RetryableRequest): void {
     this.waiting.add(attempt)
     this.replacement.start()
   }
@@ -303,7 +303,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   }
 
   /** All that wait, who wait no more. */
-  private taken(): ReadonlyArray<Attempt> {
+  private taken(): ReadonlyArray<RetryableRequest> {
     const all = Array.from(this.waiting)
     this.waiting.clear()
     return all

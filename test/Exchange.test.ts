@@ -127,7 +127,7 @@ describe("an answer in JSON", () => {
       expect(started.upstream.isPaused).toBe(true)
       yield* started.pass(600)
       expect(started.answer.isOver).toBe(false)
-      started.answer.flow?.resume()
+      started.answer.flow?.unpause()
       expect(started.upstream.isPaused).toBe(false)
       yield* started.pass(60)
       expect(started.answer.failure).toMatchObject({ reason: "Stalled" })
@@ -151,7 +151,7 @@ describe("an answer in JSON", () => {
 
   it("compressed events are no frames that could be told", () => {
     const { answer, exchange } = new Started(post(call(1)))
-    const flow = { pause: () => {}, resume: () => {} }
+    const flow = { pause: () => {}, unpause: () => {} }
     exchange.head(200, { "content-type": "text/event-stream", "content-encoding": "gzip" }, flow)
     exchange.data(Buffer.from("half"))
     expect(answer.text).toBe("half")
@@ -164,19 +164,19 @@ describe("an answer as a stream", () => {
     const done: Array<string> = []
     const flow = (name: string) => ({
       pause: () => done.push(`${name} pauses`),
-      resume: () => done.push(`${name} resumes`)
+      unpause: () => done.push(`${name} resumes`)
     })
     exchange.head(200, { "content-type": "text/event-stream" }, flow("one"))
     exchange.pause()
     exchange.follow(flow("two"))
-    exchange.resume()
+    exchange.unpause()
     exchange.follow(flow("three"))
     expect(done).toEqual(["one pauses", "two pauses", "two resumes"])
   })
 
   it("is passed on in whole frames, with nothing that holds them back", () => {
     const { answer, exchange, upstream } = new Started(post(call(1)))
-    const flow = { pause: () => {}, resume: () => {} }
+    const flow = { pause: () => {}, unpause: () => {} }
     exchange.head(200, { "content-type": "text/event-stream; charset=utf-8", "content-length": "99" }, flow)
     expect(answer.headers).toEqual({
       "content-type": "text/event-stream; charset=utf-8",
@@ -369,11 +369,11 @@ describe("a client that goes away", () => {
 
   it("is not waited for by a shutdown", () => {
     const started = new Started(post(call(1)))
-    expect(started.owner.flight.underWay).toBe(1)
+    expect(started.owner.inFlight.underWay).toBe(1)
     started.leave()
-    expect(started.owner.flight.underWay).toBe(0)
+    expect(started.owner.inFlight.underWay).toBe(0)
     started.upstream.act("json")
-    expect(started.owner.flight.underWay).toBe(0)
+    expect(started.owner.inFlight.underWay).toBe(0)
   })
 })
 
@@ -488,7 +488,7 @@ describe("a cancelled call", () => {
       started.exchange.cancel(1)
       started.answer.flow?.pause()
       yield* started.pass(2)
-      started.answer.flow?.resume()
+      started.answer.flow?.unpause()
       yield* started.pass(3)
       expect(started.isOver).toBe(true)
     })
@@ -497,11 +497,11 @@ describe("a cancelled call", () => {
   it("is not waited for by a shutdown, which ends it as its grace would", () => {
     const started = new Started(post(call(1)))
     started.exchange.cancel(1)
-    expect(started.owner.flight.underWay).toBe(0)
+    expect(started.owner.inFlight.underWay).toBe(0)
     started.exchange.cut(new ShuttingDown())
     expect(started.answer).toMatchObject({ status: 200, text: "", ending: "end", violations: [] })
     expect(started.upstream.isAborted).toBe(true)
-    expect(started.owner.flight).toMatchObject({ underWay: 0, least: 0 })
+    expect(started.owner.inFlight).toMatchObject({ underWay: 0, least: 0 })
   })
 
   it.effect("of another id is another's affair", () =>
@@ -517,7 +517,7 @@ describe("a cancelled call", () => {
 describe("a stream that is kept", () => {
   const numbered = (id: string, json: unknown) => `id: ${id}\ndata: ${JSON.stringify(json)}\n\n`
   const progress = notification("notifications/progress")
-  const flow = { pause: () => {}, resume: () => {} }
+  const flow = { pause: () => {}, unpause: () => {} }
 
   it("has ids of the proxy's own, whether or not the upstream gives any", () => {
     const { answer, upstream } = new Started(post(call(1)), "tracked")
@@ -712,10 +712,10 @@ describe("a stream that is kept", () => {
     const calls: Array<string> = []
     started.resumption.broken.restarted({
       pause: () => calls.push("pause"),
-      resume: () => calls.push("resume")
+      unpause: () => calls.push("resume")
     })
     expect(calls).toEqual(["pause"])
-    started.answer.flow?.resume()
+    started.answer.flow?.unpause()
     expect(calls).toEqual(["pause", "resume"])
   })
 
@@ -786,7 +786,7 @@ describe("whatever happens to an exchange", () => {
         now(({ owner }) => {
           const [resumption] = owner.resumptions
           if (said === undefined) return resumption?.done(resumption.broken.isComplete)
-          resumption?.broken.restarted({ pause: () => {}, resume: () => {} })
+          resumption?.broken.restarted({ pause: () => {}, unpause: () => {} })
           resumption?.broken.data(Buffer.from(said))
         })
       )
@@ -794,7 +794,7 @@ describe("whatever happens to an exchange", () => {
     { weight: 1, arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.pause())) },
     {
       weight: 1,
-      arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.resume()))
+      arbitrary: FastCheck.constant(now(({ answer }) => answer.hasLeft || answer.flow?.unpause()))
     },
     {
       weight: 1,
@@ -829,7 +829,7 @@ describe("whatever happens to an exchange", () => {
         expect(owner.resumptions.size).toBe(0)
         expect(owner.ledger?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
         expect(owner.deadlines.size).toBe(0)
-        expect(owner.flight).toMatchObject({ underWay: 0, least: 0 })
+        expect(owner.inFlight).toMatchObject({ underWay: 0, least: 0 })
         expect(upstream.isOver).toBe(true)
         expect(started.reading.flatMap(({ violations }) => violations)).toEqual([])
         expect(answer.isOver || answer.hasLeft).toBe(true)

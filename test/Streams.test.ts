@@ -5,21 +5,21 @@ import * as Layer from "effect/Layer"
 import { createParser } from "eventsource-parser"
 import * as TestClock from "effect/TestClock"
 import { vi } from "vitest"
-import type { Leave } from "../src/ClientResponse.js"
-import type { Delivery } from "../src/Streams/StreamWriter.js"
-import { EventTracker, layerMemory, type Options } from "../src/EventTracker.js"
+import type { Disconnect } from "../src/ClientResponse.js"
+import type { StreamWriter } from "../src/Streams/StreamWriter.js"
+import { EventTracker, layerMemory, type EventTrackerOptions } from "../src/EventTracker.js"
 import { Backlog } from "../src/Streams/Backlog.js"
 import * as Deadlines from "../src/internal/deadlines.js"
 import type { Message } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
 import { silent } from "../src/Telemetry.js"
-import { still } from "../src/Upstream.js"
+import { noFlow } from "../src/Upstream.js"
 import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 
 const KEEP_ALIVE = 15_000
 
 /** The streams of one session, with a log of their own. */
-const make = (options: Partial<Options> = {}, retry?: number, telemetry = silent) =>
+const make = (options: Partial<EventTrackerOptions> = {}, retry?: number, telemetry = silent) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
     const log = yield* tracker.open("a")
@@ -41,7 +41,7 @@ const make = (options: Partial<Options> = {}, retry?: number, telemetry = silent
         ),
       streams: new Streams(log, terms, "the-id"),
       tracker,
-      upstream: { pause: vi.fn(), resume: vi.fn() }
+      upstream: { pause: vi.fn(), unpause: vi.fn() }
     }
   }).pipe((made) =>
     Effect.flatMap(Layer.build(layerMemory(options)), (context) => Effect.provide(made, context))
@@ -53,12 +53,12 @@ class Client {
   readonly ids: Array<string> = []
   readonly errors: Array<Message> = []
   answer = new RecordedAnswer()
-  leave: Leave = () => {}
+  leave: Disconnect = () => {}
   private read = 0
 
   constructor(private readonly streams: Streams) {}
 
-  open(delivery: Delivery): void {
+  open(delivery: StreamWriter): void {
     delivery.begin(this.answer, 200, { "content-type": "text/event-stream" })
     this.leave = () => delivery.leave(this.answer)
   }
@@ -367,8 +367,8 @@ describe("a slow reader", () => {
       delivery.append(event("5"), undefined)
       expect(upstream.pause).toHaveBeenCalledTimes(1)
       expect(client.answer.text).toBe("")
-      client.answer.flow?.resume()
-      expect(upstream.resume).toHaveBeenCalledTimes(1)
+      client.answer.flow?.unpause()
+      expect(upstream.unpause).toHaveBeenCalledTimes(1)
       delivery.end()
       client.take()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5"])
@@ -384,7 +384,7 @@ describe("a slow reader", () => {
       for (const text of texts) delivery.append(event(text), undefined)
       delivery.append(event("x".repeat(5_000)), undefined)
       delivery.end()
-      client.answer.flow?.resume()
+      client.answer.flow?.unpause()
       client.take()
       expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
     })
@@ -408,7 +408,7 @@ describe("a slow reader", () => {
           data(chunk)
           delivery.pause()
         }
-        if (takes) delivery.resume()
+        if (takes) delivery.unpause()
         yield* TestClock.adjust("7 seconds")
         expect(answer.ending).toBe("end")
       }
@@ -423,7 +423,7 @@ describe("a slow reader", () => {
         maxTotalEventBytes: 4_500
       })
       const client = new Client(streams)
-      const slow = streams.answering([1], still)
+      const slow = streams.answering([1], noFlow)
       client.open(slow)
       client.answer.flow?.pause()
       for (const text of ["one", "two"]) slow.append(event(text), undefined)
@@ -449,7 +449,7 @@ describe("a slow reader", () => {
       expect(client.answer.ending).toBeUndefined()
       yield* TestClock.adjust("2 seconds")
       expect(client.answer.ending).toBe(isShared ? "end" : undefined)
-      expect(upstream.resume).toHaveBeenCalledTimes(isShared ? 1 : 0)
+      expect(upstream.unpause).toHaveBeenCalledTimes(isShared ? 1 : 0)
       client.comeBack()
       client.take()
       expect(client.texts).toEqual(["one", "two", "three"])
@@ -461,7 +461,7 @@ describe("a slow reader", () => {
       const { streams } = yield* make({ maxEvents: 40 })
       const lanes = [0, 1, 2, 3].map((id) => {
         let isPaused = false
-        const upstream = { pause: () => (isPaused = true), resume: () => (isPaused = false) }
+        const upstream = { pause: () => (isPaused = true), unpause: () => (isPaused = false) }
         const client = new Client(streams)
         const delivery = streams.answering([id], upstream)
         client.open(delivery)
@@ -474,18 +474,18 @@ describe("a slow reader", () => {
           lane.sent.push(String(round))
           lane.delivery.append(event(String(round)), undefined)
         }
-        const quick = streams.answering(["quick"], { pause: () => {}, resume: () => {} })
+        const quick = streams.answering(["quick"], { pause: () => {}, unpause: () => {} })
         new Client(streams).open(quick)
         quick.append(event("quick"), undefined)
         quick.end()
         // One after the other reads a little.
         const { flow } = lanes[round % lanes.length]?.client.answer ?? {}
-        flow?.resume()
+        flow?.unpause()
         flow?.pause()
       }
       for (const { client, delivery, sent } of lanes) {
         delivery.end()
-        client.answer.flow?.resume()
+        client.answer.flow?.unpause()
         client.take()
         expect(client.texts).toEqual(sent)
         expect(sent.length).toBeGreaterThan(50)
@@ -501,7 +501,7 @@ describe("a slow reader", () => {
       client.open(delivery)
       delivery.append(event("one"), undefined)
       client.answer.flow?.pause()
-      client.answer.flow?.resume()
+      client.answer.flow?.unpause()
       yield* TestClock.adjust(KEEP_ALIVE + 1_000)
       expect(client.answer.text).toMatch(/: keep-alive\n\n$/)
     })
@@ -513,7 +513,7 @@ describe("a slow reader", () => {
       client.answer.flow?.pause()
       for (let count = 1; count <= 6; count++) delivery.append(event(String(count)), undefined)
       client.cut()
-      expect(upstream.resume).toHaveBeenCalledTimes(1)
+      expect(upstream.unpause).toHaveBeenCalledTimes(1)
       client.comeBack(delivery.log.idAt(0))
       client.take()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5", "6"])
@@ -568,7 +568,7 @@ describe("whatever comes, breaks and is let go of", () => {
             } else if (type === "pause" && lane.isThere && !lane.client.answer.isOver)
               lane.client.answer.flow?.pause()
             else if (type === "resume" && lane.isThere && !lane.client.answer.isOver)
-              lane.client.answer.flow?.resume()
+              lane.client.answer.flow?.unpause()
             else if (type === "end" && !lane.hasEnded) {
               lane.hasEnded = true
               lane.delivery.end()
@@ -576,7 +576,7 @@ describe("whatever comes, breaks and is let go of", () => {
           }
           for (const lane of lanes) {
             if (!lane.hasEnded) lane.delivery.end()
-            if (!lane.client.answer.isOver && lane.isThere) lane.client.answer.flow?.resume()
+            if (!lane.client.answer.isOver && lane.isThere) lane.client.answer.flow?.unpause()
             lane.client.take()
             if (!lane.isThere || lane.client.answer.ending === "end") {
               lane.client.comeBack(lane.client.ids.at(-1) ?? lane.delivery.log.idAt(0))

@@ -258,7 +258,7 @@ describe("another session in the place of one that is lost", () => {
         (asked) => asked.lease !== lease && asked.request.method === "GET"
       )
       expect(anew?.isPaused).toBe(true)
-      answer.flow?.resume()
+      answer.flow?.unpause()
       expect(anew?.isPaused).toBe(false)
     })
   )

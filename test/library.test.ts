@@ -63,7 +63,7 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
   }
 }
 
-const flow: Upstream.Flow = { pause: () => {}, resume: () => {} }
+const flow: Upstream.Flow = { pause: () => {}, unpause: () => {} }
 
 /** What the server of this process answers. */
 const resultOf = (method: string | undefined): object =>

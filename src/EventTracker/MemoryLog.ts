@@ -1,10 +1,10 @@
 /** The streams of one session in this process's memory, and what names a place in them. */
 import { randomBytes } from "node:crypto"
-import { Bag } from "../internal/slotSet.js"
+import { SlotSet } from "../internal/slotSet.js"
 import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
-import { Account, type Ledger } from "./Retention.js"
+import { Account, type Retention } from "./Retention.js"
 import { MemoryStream, type Owner, type StoredStream } from "./StreamLog.js"
 import type { Place, SessionLog, StreamLog } from "./SessionLog.js"
 
@@ -43,14 +43,14 @@ export class MemoryLog implements SessionLog, Owner {
   readonly beginning: string
   numbersStreams = false
   readonly unfinished: ReadonlyArray<StreamLog>
-  private readonly streams = new Bag<MemoryStream>()
+  private readonly streams = new SlotSet<MemoryStream>()
   /** What an earlier process issued and did not live to store, by generation and number. */
   private lost: Map<string, MemoryStream> | undefined
   private seen = new Window()
   private count: number
 
   constructor(
-    readonly ledger: Ledger,
+    readonly ledger: Retention,
     private readonly origin: Origin = begin(),
     private readonly journal: Journal = none
   ) {

@@ -7,7 +7,7 @@ import type * as Scope from "effect/Scope"
 import { Budget } from "../internal/budget.js"
 import { Fifo, type Queued } from "../internal/fifo.js"
 import type { Room } from "../Protocol/SseFrames.js"
-import { type Listener, Telemetry } from "../Telemetry.js"
+import { type TelemetryListener, Telemetry } from "../Telemetry.js"
 import type { MemoryStream } from "./StreamLog.js"
 import type { KeptEvent } from "./SessionLog.js"
 
@@ -37,12 +37,12 @@ export interface Logged extends KeptEvent, Queued {
 export class Account {
   readonly events = new Fifo<Logged>()
   /** Its streams that were delivered whole. */
-  readonly retirements = new Fifo<Retirement>()
+  readonly retirements = new Fifo<Expiry>()
   bytes = 0
 }
 
 /** When a stream is let go of that was delivered whole. */
-export interface Retirement extends Queued {
+export interface Expiry extends Queued {
   readonly stream: MemoryStream
   readonly at: number
 }
@@ -56,19 +56,19 @@ export const costOf = ({ frame, upstreamId = "" }: Omit<KeptEvent, "sequence">):
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)
 
-export class Ledger implements Room {
+export class Retention implements Room {
   readonly events = new Fifo<Logged>()
   private bytes = 0
   /** The bytes of events that are not whole yet. */
   private readonly unfinished: Budget
-  readonly retirements = new Fifo<Retirement>()
+  readonly retirements = new Fifo<Expiry>()
 
   constructor(
     private readonly bounds: Bounds,
     private readonly clock: Clock.Clock,
     /** How long a stream is kept that was delivered whole, in milliseconds. */
     private readonly retention: number,
-    private readonly telemetry: Listener
+    private readonly telemetry: TelemetryListener
   ) {
     this.unfinished = new Budget(bounds.maxTotalEventBytes / 2, 0)
   }
@@ -115,16 +115,16 @@ export class Ledger implements Room {
   }
 
   /** The stream has ended, and all of it has reached its client. */
-  retire(stream: MemoryStream, account: Account): Retirement {
+  retire(stream: MemoryStream, account: Account): Expiry {
     const at = this.clock.unsafeCurrentTimeMillis() + this.retention
-    const retirement: Retirement = { stream, at, isKept: true }
+    const retirement: Expiry = { stream, at, isKept: true }
     account.retirements.push(retirement)
     this.retirements.push(retirement)
     return retirement
   }
 
   /** It has not, or is gone already. */
-  cancel(retirement: Retirement, account: Account): void {
+  cancel(retirement: Expiry, account: Account): void {
     if (!retirement.isKept) return
     retirement.isKept = false
     account.retirements.dropped()
@@ -161,9 +161,9 @@ export class Ledger implements Room {
 const INTERVAL = Duration.seconds(1)
 
 /** A ledger that lets go of what was delivered whole so many milliseconds ago. */
-export const make = (bounds: Bounds, retention: number): Effect.Effect<Ledger, never, Scope.Scope> =>
+export const make = (bounds: Bounds, retention: number): Effect.Effect<Retention, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const ledger = new Ledger(bounds, yield* Effect.clock, retention, yield* Telemetry)
+    const ledger = new Retention(bounds, yield* Effect.clock, retention, yield* Telemetry)
     yield* Effect.sync(() => ledger.sweep()).pipe(
       Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
       Effect.schedule(Schedule.spaced(INTERVAL)),

@@ -1,14 +1,14 @@
 /** The events of one stream, in this process's memory. */
-import { type Bagged, OUTSIDE } from "../internal/slotSet.js"
+import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
 import { withId } from "../Protocol/SseEvents.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
 import type { StreamLog } from "./SessionLog.js"
-import { type Account, costOf, type Ledger, type Logged, type Retirement } from "./Retention.js"
+import { type Account, costOf, type Retention, type Logged, type Expiry } from "./Retention.js"
 
 /** What a stream's log needs of its session's. */
 export interface Owner {
-  readonly ledger: Ledger
+  readonly ledger: Retention
   readonly account: Account
   /** What the ids of its events begin with. */
   readonly beginning: string
@@ -32,8 +32,8 @@ export interface StoredStream {
   readonly events: ReadonlyArray<Pick<Logged, "sequence" | "frame" | "upstreamId">>
 }
 
-export class MemoryStream implements StreamLog, Bagged {
-  slot = OUTSIDE
+export class MemoryStream implements StreamLog, Slotted {
+  slot = NO_SLOT
   readings = 0
   private events: Array<Logged> = []
   /** How many events at the beginning of the array are no longer kept. */
@@ -42,7 +42,7 @@ export class MemoryStream implements StreamLog, Bagged {
   private newest = 0
   private written = 0
   private isEnded = false
-  private retirement: Retirement | undefined
+  private retirement: Expiry | undefined
   private upstreamAt: string | undefined
   private before = NONE
   private ids: EventId.Frame | undefined

@@ -1,15 +1,15 @@
 /** The requests of one exchange whose responses somebody waits for: a shutdown waits for them too. */
-import type { Flight } from "../internal/inFlight.js"
+import type { InFlight } from "../internal/inFlight.js"
 import { mayRespond, messages, visiblyAnswer } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 
-export class Awaited {
+export class PendingRequests {
   private isCounted = false
 
   constructor(
     /** Those that are neither answered nor cancelled. */
     public ids: ReadonlyArray<RequestId>,
-    private readonly flight: Flight
+    private readonly flight: InFlight
   ) {}
 
   get isEmpty(): boolean {

@@ -1,6 +1,6 @@
 /** Writes an answer to an HTTP client, no faster than the client reads. */
 import type { ServerResponse } from "node:http"
-import type { Answer, Leave } from "../ClientResponse.js"
+import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import type { Budget } from "../internal/budget.js"
 import type { Answerer, Bounds } from "./readBody.js"
 import type { Deadline, Expirable } from "../internal/deadlines.js"
@@ -8,14 +8,14 @@ import { hasType, type MutableHeaders } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 import { type Answerable, errorLabel, LimitReached, type ProxyError, toJsonRpc } from "../ProxyError.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow } from "../Upstream.js"
 
 /** What all answers of a front have in common. */
 export interface Terms extends Bounds {
   /** The bytes of request bodies that are held at once: each until it is relayed and its response is closed. */
   readonly budget: Budget
-  readonly telemetry: Listener
+  readonly telemetry: TelemetryListener
 }
 
 /** How long a client may go on sending a body that nobody will read, in milliseconds. */
@@ -24,11 +24,11 @@ const LINGER = 5_000
 /** How much of a stream may go out in one piece with its head, in bytes. */
 const MAX_EARLY = 64 * 1024
 
-export class HttpAnswer implements Answer, Answerer, Expirable {
+export class HttpResponse implements ClientResponse, Answerer, Expirable {
   /** The request that an error would answer. */
   requestId: RequestId | undefined
   /** Whom to tell when the client goes away. */
-  onLeave: Leave | undefined
+  onLeave: Disconnect | undefined
   private flow: Flow | undefined
   private isPaused = false
   /** The head waits for the body, or for the end of this tick, and in that time what comes of the body with it. */
@@ -237,11 +237,11 @@ export class HttpAnswer implements Answer, Answerer, Expirable {
   private resume(): void {
     this.isPaused = false
     this.deadline.clear()
-    this.flow?.resume()
+    this.flow?.unpause()
   }
 }
 
-const flush = (answer: HttpAnswer): void => answer.flush()
+const flush = (answer: HttpResponse): void => answer.flush()
 
 const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),

@@ -16,7 +16,7 @@ export interface Options {
   readonly allowOrigins: ReadonlyArray<string>
 }
 
-export class Gatekeeper {
+export class OriginPolicy {
   private readonly own: ReadonlySet<string>
   private readonly hosts: ReadonlySet<string>
   private readonly origins: ReadonlySet<string>

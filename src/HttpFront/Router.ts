@@ -4,12 +4,12 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FiberId from "effect/FiberId"
 import type * as Fiber from "effect/Fiber"
-import type { Answer, Leave } from "../ClientResponse.js"
-import { HttpAnswer, type Terms } from "./HttpResponse.js"
+import type { ClientResponse, Disconnect } from "../ClientResponse.js"
+import { HttpResponse, type Terms } from "./HttpResponse.js"
 import { accepts } from "../Protocol/Accept.js"
 import { readBody } from "./readBody.js"
 import type { Connections } from "./Connections.js"
-import type { Gatekeeper } from "./OriginPolicy.js"
+import type { OriginPolicy } from "./OriginPolicy.js"
 import { first, isReadable } from "../internal/headers.js"
 import {
   type Body,
@@ -36,7 +36,7 @@ import type { Request } from "../Upstream.js"
 export interface Services {
   readonly sessions: Sessions["Type"]
   readonly connections: Connections
-  readonly gatekeeper: Gatekeeper
+  readonly originPolicy: OriginPolicy
   readonly terms: Terms
   /** Runs an effect in a fiber of the front's own. */
   readonly run: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>
@@ -52,20 +52,20 @@ const MAX_INITIALIZE = 64 * 1024
 /** Where the health check is. */
 export const HEALTH_PATH = "/health"
 
-export class HttpRouter {
+export class Router {
   /** Set once, when the proxy shuts down: no new work is taken then. */
   isDraining = false
 
   constructor(private readonly services: Services) {}
 
   handle(message: IncomingMessage, response: ServerResponse): void {
-    const { connections, gatekeeper, path, terms } = this.services
+    const { connections, originPolicy, path, terms } = this.services
     const { headers, socket } = message
-    const wrong = gatekeeper.check(headers)
-    const answer = new HttpAnswer(
+    const wrong = originPolicy.check(headers)
+    const answer = new HttpResponse(
       response,
       terms,
-      wrong === undefined ? gatekeeper.grants(headers) : undefined
+      wrong === undefined ? originPolicy.grants(headers) : undefined
     )
     if (this.isDraining || connections.isSurplus(socket)) response.shouldKeepAlive = false
     if (wrong !== undefined) return answer.error(wrong)
@@ -84,13 +84,13 @@ export class HttpRouter {
       case "DELETE":
         return this.delete(message, answer)
       case "OPTIONS":
-        return answer.empty(204, gatekeeper.preflight(headers))
+        return answer.empty(204, originPolicy.preflight(headers))
       default:
         return answer.error(new BadRequest({ reason: "WrongMethod" }))
     }
   }
 
-  private post(message: IncomingMessage, answer: HttpAnswer): void {
+  private post(message: IncomingMessage, answer: HttpResponse): void {
     const { headers } = message
     if (!isReadable(headers, "application/json")) {
       return answer.error(new BadRequest({ reason: "WrongContentType" }))
@@ -101,7 +101,7 @@ export class HttpRouter {
     )
   }
 
-  private read(message: IncomingMessage, answer: HttpAnswer, bytes: Buffer): void {
+  private read(message: IncomingMessage, answer: HttpResponse, bytes: Buffer): void {
     const parsed = parseBody(bytes)
     const body = Either.getOrUndefined(parsed)
     answer.requestId = requestId(body)
@@ -117,7 +117,7 @@ export class HttpRouter {
 
   private route(
     message: IncomingMessage,
-    answer: HttpAnswer,
+    answer: HttpResponse,
     bytes: Buffer,
     parsed: ReturnType<typeof parseBody>,
     session: Session | undefined
@@ -138,7 +138,7 @@ export class HttpRouter {
     else this.open(request, clientOf(message), answer)
   }
 
-  private open(request: Request, client: string, answer: HttpAnswer): void {
+  private open(request: Request, client: string, answer: HttpResponse): void {
     const { run, sessions } = this.services
     answer.hold()
     const fiber = run(
@@ -156,7 +156,7 @@ export class HttpRouter {
     if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
-  private get({ headers }: IncomingMessage, answer: HttpAnswer): void {
+  private get({ headers }: IncomingMessage, answer: HttpResponse): void {
     this.inSession(headers, answer, (session) => {
       if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
       else if (this.isDraining) answer.error(new ShuttingDown())
@@ -164,7 +164,7 @@ export class HttpRouter {
     })
   }
 
-  private delete({ headers }: IncomingMessage, answer: HttpAnswer): void {
+  private delete({ headers }: IncomingMessage, answer: HttpResponse): void {
     const { run, sessions } = this.services
     this.inSession(headers, answer, (session) => {
       session.parting(headers)
@@ -180,13 +180,17 @@ export class HttpRouter {
     })
   }
 
-  private health(answer: HttpAnswer): void {
+  private health(answer: HttpResponse): void {
     const status = this.isDraining ? "draining" : "ok"
     answer.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.services.health() }))
   }
 
   /** Hands the session of a GET or DELETE on; without one the answer says why. */
-  private inSession(headers: IncomingHttpHeaders, answer: HttpAnswer, use: (session: Session) => void): void {
+  private inSession(
+    headers: IncomingHttpHeaders,
+    answer: HttpResponse,
+    use: (session: Session) => void
+  ): void {
     this.withSession(headers, answer, (session) => {
       const revision = revisionBeside(headers, session)
       if (revision !== undefined && isModern(revision, undefined)) {
@@ -202,18 +206,18 @@ export class HttpRouter {
   /** Hands on the session that the fields name, if there is one; it may have to be revived first. */
   private withSession(
     headers: IncomingHttpHeaders,
-    answer: HttpAnswer,
+    answer: HttpResponse,
     use: (session: Session | undefined) => void
   ): void {
     const { run, sessions } = this.services
     const id = first(headers, SESSION_ID)
     const session = id === undefined ? undefined : sessions.get(id)
-    if (id === undefined || session !== undefined || !sessions.revives) return use(session)
+    if (id === undefined || session !== undefined || !sessions.restores) return use(session)
     answer.hold()
     const fiber = run(
       told(
         answer,
-        sessions.revive(id, headers).pipe(
+        sessions.restore(id, headers).pipe(
           Effect.catchTag("SessionNotFound", () => Effect.succeed(undefined)),
           // Whoever relays the request holds it again.
           Effect.ensuring(Effect.sync(() => answer.settled())),
@@ -227,16 +231,16 @@ export class HttpRouter {
 
 /** Hands a request to whoever relays it: a session, or all of them for one that belongs to none. */
 const relay = (
-  to: { readonly exchange: (request: Request, answer: Answer) => Leave },
+  to: { readonly exchange: (request: Request, answer: ClientResponse) => Disconnect },
   request: Request,
-  answer: HttpAnswer
+  answer: HttpResponse
 ): void => {
   answer.hold()
   answer.onLeave = to.exchange(request, answer)
 }
 
 /** Whatever goes wrong, defects too, is told to the client. */
-const told = (answer: HttpAnswer, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
+const told = (answer: HttpResponse, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
   effect.pipe(
     Effect.catchAllDefect((cause) =>
       Effect.zipRight(Effect.logError("defect", cause), new InternalError({ cause }))

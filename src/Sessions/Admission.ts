@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import { LimitReached } from "../ProxyError.js"
 
-export interface Options {
+export interface AdmissionOptions {
   /** How many sessions there may be at once. */
   readonly maxSessions: number
   /** How many of them one client may have; `undefined` for no bound of its own. */
@@ -16,7 +16,7 @@ export class Admission {
   private taken = 0
   private readonly takenBy = new Map<string, number>()
 
-  constructor(private readonly options: Options) {}
+  constructor(private readonly options: AdmissionOptions) {}
 
   /** How many places are taken. */
   get size(): number {

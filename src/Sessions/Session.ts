@@ -6,18 +6,18 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import type { Agreement } from "../UpstreamSession/Negotiated.js"
-import { type Answer, discard, type Leave, refuse } from "../ClientResponse.js"
+import type { Negotiated } from "../UpstreamSession/Negotiated.js"
+import { type ClientResponse, discard, type Disconnect, refuse } from "../ClientResponse.js"
 import { kept } from "../EventTracker/SessionLog.js"
 import { Exchange, type Owner } from "../Exchange.js"
-import { type Fed, Feed } from "../Streams/StandaloneStream.js"
+import { type Fed, StandaloneStream } from "../Streams/StandaloneStream.js"
 import type { Terms } from "../Streams/StreamWriter.js"
 import type { EventTracker, SessionLog } from "../EventTracker.js"
 import type { HeldAnswer } from "../UpstreamSession/Initialize.js"
 import { Backlog } from "../Streams/Backlog.js"
-import { Bag } from "../internal/slotSet.js"
+import { SlotSet } from "../internal/slotSet.js"
 import type { Deadlines } from "../internal/deadlines.js"
-import type { Flight } from "../internal/inFlight.js"
+import type { InFlight } from "../internal/inFlight.js"
 import { first, type Headers } from "../internal/headers.js"
 import { frame } from "../Protocol/SseFrames.js"
 import {
@@ -33,7 +33,7 @@ import { LimitReached, SessionNotFound, ShuttingDown, type UpstreamError } from 
 import { type Broken, resume } from "../Streams/Resumption.js"
 import type { Change as RecordChange, SessionStore } from "../SessionStore.js"
 import { Streams } from "../Streams.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Abort, Request } from "../Upstream.js"
 import type { Change, Heir, UpstreamSession } from "../UpstreamSession.js"
 
@@ -65,9 +65,9 @@ export type Report = (error: UpstreamError, id: string | undefined) => void
 export interface Shared {
   readonly clock: Clock.Clock
   readonly deadlines: Deadlines
-  readonly flight: Flight
+  readonly inFlight: InFlight
   readonly store: SessionStore["Type"]
-  readonly telemetry: Listener
+  readonly telemetry: TelemetryListener
   /** Logs a failure of the upstream, in a session or without one. */
   readonly report: Report
   /** How long a stream may be silent before a comment is sent, in milliseconds. */
@@ -102,9 +102,9 @@ export class Session implements Owner, Fed, Heir {
   readonly ended: Deferred.Deferred<CloseReason> = Deferred.unsafeMake(FiberId.none)
   /** The streams that the client can come back to; `undefined` where they are passed on as they are. */
   readonly resumable: Streams | undefined
-  private readonly exchanges = new Bag<Exchange>()
+  private readonly exchanges = new SlotSet<Exchange>()
   /** What feeds the client's standalone streams, where these are kept. */
-  private readonly feed: Feed | undefined
+  private readonly feed: StandaloneStream | undefined
 
   constructor(
     readonly id: string,
@@ -114,7 +114,7 @@ export class Session implements Owner, Fed, Heir {
     readonly createdAt: number,
     readonly upstream: UpstreamSession,
     /** What `initialize` settled, and the client since. */
-    readonly agreement: Agreement,
+    readonly agreement: Negotiated,
     private readonly shared: Shared,
     /** Where its streams are kept, if they are. */
     log: SessionLog | undefined
@@ -124,7 +124,7 @@ export class Session implements Owner, Fed, Heir {
     upstream.agree(agreement, this)
     if (log === undefined) return
     this.resumable = new Streams(log, this.terms, id)
-    this.feed = new Feed(this, this.resumable)
+    this.feed = new StandaloneStream(this, this.resumable)
   }
 
   get protocolVersion(): string {
@@ -143,11 +143,11 @@ export class Session implements Owner, Fed, Heir {
     return this.shared.sessionTimeout
   }
 
-  get flight(): Flight {
-    return this.shared.flight
+  get inFlight(): InFlight {
+    return this.shared.inFlight
   }
 
-  get telemetry(): Listener {
+  get telemetry(): TelemetryListener {
     return this.shared.telemetry
   }
 
@@ -158,13 +158,13 @@ export class Session implements Owner, Fed, Heir {
   /** How many exchanges are in flight, and how many of them are streams that the client holds open. */
   get load(): { readonly exchanges: number; readonly streams: number } {
     return {
-      exchanges: this.inFlight,
+      exchanges: this.openExchanges,
       streams: this.resumable?.attended ?? this.exchanges.count(({ isStream }) => isStream)
     }
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */
-  exchange(request: Request, answer: Answer): Leave {
+  exchange(request: Request, answer: ClientResponse): Disconnect {
     if (request.method === "GET" && this.resumable !== undefined && this.feed !== undefined) {
       return this.listen(request, answer, this.resumable, this.feed)
     }
@@ -200,7 +200,7 @@ export class Session implements Owner, Fed, Heir {
   }
 
   /** Passes on the answer to the `initialize` that opened the session. */
-  begin(held: HeldAnswer, request: Request, answer: Answer): Leave {
+  begin(held: HeldAnswer, request: Request, answer: ClientResponse): Disconnect {
     const exchange = new Exchange(this, request, answer)
     this.exchanges.add(exchange)
     exchange.adopt(held)
@@ -285,7 +285,12 @@ export class Session implements Owner, Fed, Heir {
   }
 
   /** The GET of a client: it comes back to a stream, or opens one. */
-  private listen(request: Request, answer: Answer, streams: Streams, feed: Feed): Leave {
+  private listen(
+    request: Request,
+    answer: ClientResponse,
+    streams: Streams,
+    feed: StandaloneStream
+  ): Disconnect {
     const lastEventId = first(request.headers, "last-event-id")
     // A stream that a client comes back to has its place already.
     if (lastEventId === undefined && this.isFull(true)) return refuse(answer, this.full)
@@ -294,14 +299,14 @@ export class Session implements Owner, Fed, Heir {
   }
 
   /** What the client waits for, and the standalone streams that it reads. */
-  private get inFlight(): number {
+  private get openExchanges(): number {
     const asked = this.feed?.isAwaited === true ? 1 : 0
     return this.exchanges.size + asked + (this.resumable?.attended ?? 0)
   }
 
   /** Whether the client waits for something, or listens. */
   private get isBusy(): boolean {
-    return this.inFlight > 0 || this.resumable?.isAttended === true
+    return this.openExchanges > 0 || this.resumable?.isAttended === true
   }
 
   private get full(): LimitReached {
@@ -361,7 +366,7 @@ export class Session implements Owner, Fed, Heir {
    */
   private isFull(isRequest: boolean): boolean {
     const { maxExchanges } = this.shared
-    return this.inFlight >= (isRequest ? maxExchanges : 2 * maxExchanges)
+    return this.openExchanges >= (isRequest ? maxExchanges : 2 * maxExchanges)
   }
 
   private observe(body: Body): void {

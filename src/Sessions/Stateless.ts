@@ -1,12 +1,12 @@
 /** The exchanges that belong to no session: those of 2026-07-28 and later, each of which stands alone. */
-import { type Answer, type Leave } from "../ClientResponse.js"
+import { type ClientResponse, type Disconnect } from "../ClientResponse.js"
 import { Exchange, type Owner } from "../Exchange.js"
-import { Bag } from "../internal/slotSet.js"
+import { SlotSet } from "../internal/slotSet.js"
 import type { Deadlines } from "../internal/deadlines.js"
-import type { Flight } from "../internal/inFlight.js"
+import type { InFlight } from "../internal/inFlight.js"
 import { LimitReached, type ProxyError, type UpstreamError } from "../ProxyError.js"
 import type { Report } from "./Session.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Abort, Request, Upstream } from "../Upstream.js"
 
 export class Stateless implements Owner {
@@ -15,13 +15,13 @@ export class Stateless implements Owner {
   readonly patience = 0
   /** Without a session there is nothing to come back to. */
   readonly resumable = undefined
-  private readonly exchanges = new Bag<Exchange>()
+  private readonly exchanges = new SlotSet<Exchange>()
 
   constructor(
     readonly upstream: Upstream,
     readonly deadlines: Deadlines,
-    readonly flight: Flight,
-    readonly telemetry: Listener,
+    readonly inFlight: InFlight,
+    readonly telemetry: TelemetryListener,
     private readonly report: Report,
     readonly keepAlive: number,
     /** How many exchanges there may be at once. */
@@ -33,7 +33,7 @@ export class Stateless implements Owner {
   }
 
   /** Relays a request. The answer is told everything that comes of it, refusals too. */
-  exchange(request: Request, answer: Answer): Leave {
+  exchange(request: Request, answer: ClientResponse): Disconnect {
     const exchange = new Exchange(this, request, answer)
     if (this.size >= this.bound) {
       exchange.refuse(new LimitReached({ limit: "max-stateless", bound: this.bound }))

@@ -6,8 +6,8 @@ import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Admission } from "./Admission.js"
-import { Agreement } from "../UpstreamSession/Negotiated.js"
-import type { Answer, Leave } from "../ClientResponse.js"
+import { Negotiated } from "../UpstreamSession/Negotiated.js"
+import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import type { SessionLog } from "../EventTracker.js"
 import { relay } from "../UpstreamSession/Initialize.js"
 import { hasType } from "../internal/headers.js"
@@ -24,7 +24,7 @@ import * as UpstreamSession from "../UpstreamSession.js"
 export interface Opened {
   readonly session: Session
   /** Tells that the client has gone before the answer to `initialize` was complete. */
-  readonly leave: Leave
+  readonly leave: Disconnect
 }
 
 /** What an opening takes from, and leaves to the session's scope to give back. */
@@ -37,7 +37,7 @@ export interface Resources {
 
 interface Pending {
   readonly request: Request
-  readonly answer: Answer
+  readonly answer: ClientResponse
   readonly opened: Deferred.Deferred<Opened, ProxyError>
 }
 
@@ -54,7 +54,7 @@ export class Opening {
   constructor(
     readonly client: string,
     request: Request,
-    answer: Answer
+    answer: ClientResponse
   ) {
     this.pending = { request, answer, opened: Deferred.unsafeMake(FiberId.none) }
   }
@@ -108,10 +108,10 @@ const abandon = ({ leave, session }: Opened): void => {
 /** The whole life of a session, in a scope of its own; succeeds with the reason for its end. */
 export const live = (opening: Opening, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => resources.shared.flight.enter()),
+    Effect.sync(() => resources.shared.inFlight.enter()),
     () => Effect.onExit(open(opening, resources), (exit) => Effect.sync(() => opening.settle(exit))),
     // Whoever has left is not waited for, and was counted out then.
-    () => Effect.sync(() => opening.isLeft || resources.shared.flight.leave())
+    () => Effect.sync(() => opening.isLeft || resources.shared.inFlight.leave())
   ).pipe(
     Effect.tap(({ session: { protocolVersion, upstream } }) =>
       Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })
@@ -143,7 +143,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       }
       const { capabilities, protocolVersion } = held.result
       return yield* Effect.gen(function* () {
-        const agreement = new Agreement(initialize, protocolVersion, yield* asJson(capabilities))
+        const agreement = new Negotiated(initialize, protocolVersion, yield* asJson(capabilities))
         const { client, id } = opening
         const log = yield* openLog(id, shared)
         const now = shared.clock.unsafeCurrentTimeMillis()
@@ -215,7 +215,7 @@ const recordOf = ({ agreement, client, createdAt, id, lastActiveAt, upstream }: 
   })
 
 /** An upstream's own refusal reaches the client as it is, but for the id of a session that there is not. */
-const withoutSession = (answer: Answer): Sink => ({
+const withoutSession = (answer: ClientResponse): Sink => ({
   head: (status, headers, flow) => {
     const forClient = toClient(headers, undefined)
     answer.head(status, hasType(headers, EVENT_STREAM) ? streaming(forClient) : forClient, flow)

@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { Agreement } from "../UpstreamSession/Negotiated.js"
+import { Negotiated } from "../UpstreamSession/Negotiated.js"
 import type { Headers } from "../internal/headers.js"
 import { openLog, register, type Resources } from "./open.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "../ProxyError.js"
@@ -51,7 +51,7 @@ export const live = (revival: Revival, resources: Resources): Effect.Effect<Clos
         return yield* Effect.failCause(revived.cause)
       }
       const { client, ended, protocolVersion, upstream } = revived.value
-      resources.shared.telemetry.sessionRevived()
+      resources.shared.telemetry.sessionRestored()
       yield* Effect.logInfo("session revived", { client, protocolVersion, upstream: upstream.name })
       const over = yield* Effect.exit(restore(Deferred.await(ended)))
       yield* Scope.close(scope, over)
@@ -85,8 +85,8 @@ const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, 
     })
   )
 
-const agreementOf = (record: SessionRecord): Agreement =>
-  new Agreement(
+const agreementOf = (record: SessionRecord): Negotiated =>
+  new Negotiated(
     record.initialize,
     record.protocolVersion,
     record.capabilities,

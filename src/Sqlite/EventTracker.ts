@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { defaults, EventTracker, type Options } from "../EventTracker.js"
+import { defaults, EventTracker, type EventTrackerOptions } from "../EventTracker.js"
 import type { StoreError } from "../ProxyError.js"
 import { SqliteFile } from "./File.js"
 import * as Ledger from "../EventTracker/Retention.js"
@@ -16,7 +16,7 @@ import { makeRows } from "./eventRows.js"
  * is what its clients could still miss.
  */
 export const make = (
-  options: Options
+  options: EventTrackerOptions
 ): Effect.Effect<EventTracker["Type"], StoreError, Scope.Scope | SqliteFile> =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
@@ -89,5 +89,7 @@ export const make = (
  * Events outlive the process, for the sessions whose records are in the same file: `SessionStore/Sqlite`. What belongs
  * to no such session is removed at the start.
  */
-export const layer = (options?: Partial<Options>): Layer.Layer<EventTracker, StoreError, SqliteFile> =>
+export const layer = (
+  options?: Partial<EventTrackerOptions>
+): Layer.Layer<EventTracker, StoreError, SqliteFile> =>
   Layer.scoped(EventTracker, make({ ...defaults, ...options }))

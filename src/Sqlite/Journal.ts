@@ -1,5 +1,5 @@
 /** What becomes of one log, on its way to a SQLite file. */
-import { OUTSIDE } from "../internal/slotSet.js"
+import { NO_SLOT } from "../internal/slotSet.js"
 import type { Journal } from "../EventTracker/MemoryLog.js"
 import type { MemoryStream, StoredStream } from "../EventTracker/StreamLog.js"
 import type { Rows } from "./eventRows.js"
@@ -124,6 +124,6 @@ export class SqliteJournal implements Journal {
  * tells all that there is to tell.
  */
 const isWanted = (stream: MemoryStream): boolean =>
-  stream.slot !== OUTSIDE &&
+  stream.slot !== NO_SLOT &&
   !stream.isRetired &&
   (stream.last > 0 || stream.cursor !== undefined || stream.requests.length === 0)

@@ -1,7 +1,7 @@
 /** The client on standard input and output: which of its messages go where, and in which order. */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { Leave } from "../ClientResponse.js"
+import type { Disconnect } from "../ClientResponse.js"
 import type { Headers } from "../internal/headers.js"
 import { lineOf } from "../internal/lines.js"
 import {
@@ -18,7 +18,7 @@ import {
 import { BadRequest, InternalError, type ProxyError, toJsonRpc } from "../ProxyError.js"
 import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
-import { type Output, StdioAnswer } from "./StdioResponse.js"
+import { type Output, StdioResponse } from "./StdioResponse.js"
 import type { Flow, Request } from "../Upstream.js"
 
 export interface Services {
@@ -40,7 +40,7 @@ export class StdioClient {
   /** What waits, in order, for the session to be open; `undefined` while nothing has to wait. */
   private held: Array<() => void> | undefined
   /** The requests of 2026-07-28 in flight: to leave one is to cancel it. */
-  private readonly modern = new Map<RequestId, Leave>()
+  private readonly modern = new Map<RequestId, Disconnect>()
 
   constructor(private readonly services: Services) {}
 
@@ -134,9 +134,9 @@ export class StdioClient {
     return leave !== undefined
   }
 
-  private answer(body: Body | undefined, done: () => void): StdioAnswer {
+  private answer(body: Body | undefined, done: () => void): StdioResponse {
     const { output, upstream } = this.services
-    return new StdioAnswer(upstream, output, body === undefined ? [] : requestIds(body), done)
+    return new StdioResponse(upstream, output, body === undefined ? [] : requestIds(body), done)
   }
 
   private headersOf({ protocolVersion }: Session): Headers {
@@ -159,7 +159,7 @@ export class StdioClient {
     const steps = this.held ?? []
     this.held = undefined
     for (const step of steps) this.inTurn(step)
-    if (this.held === undefined) this.services.flow.resume()
+    if (this.held === undefined) this.services.flow.unpause()
   }
 }
 

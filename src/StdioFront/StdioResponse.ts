@@ -1,6 +1,6 @@
 /** Writes what an upstream answers to a client that reads lines: each message is one. */
 import { createParser, type EventSourceParser } from "eventsource-parser"
-import type { Answer } from "../ClientResponse.js"
+import type { ClientResponse } from "../ClientResponse.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { lineOf } from "../internal/lines.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
@@ -13,7 +13,7 @@ export interface Output {
   readonly write: (line: Buffer, flow?: Flow) => void
 }
 
-export class StdioAnswer implements Answer {
+export class StdioResponse implements ClientResponse {
   private status = 0
   private flow: Flow | undefined
   private readonly chunks: Array<Uint8Array> = []

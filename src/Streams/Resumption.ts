@@ -4,7 +4,7 @@ import { backoff, isPassing } from "../internal/backoff.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { UpstreamError } from "../ProxyError.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Abort, Flow, Lease } from "../Upstream.js"
 
 /** A stream of the upstream's, as far as it has come. */
@@ -35,7 +35,11 @@ const LONGEST_RETRY = 300_000
 const MAX_ATTEMPTS = 10
 
 /** Succeeds with whether the stream is complete; else nobody can say how it would have gone on. */
-export const resume = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Effect<boolean> =>
+export const resume = (
+  lease: Resumable,
+  broken: Broken,
+  telemetry: TelemetryListener
+): Effect.Effect<boolean> =>
   Effect.suspend(() => {
     let failures = 0
     const attempt = Effect.suspend(() =>
@@ -55,7 +59,7 @@ export const resume = (lease: Resumable, broken: Broken, telemetry: Listener): E
 /** What the next attempt would meet too: a request that cannot be asked, and one that is sent elsewhere. */
 const hopeless: ReadonlySet<UpstreamError["reason"]> = new Set(["NotAsked", "Redirected"])
 
-const once = (lease: Resumable, broken: Broken, telemetry: Listener): Effect.Effect<Attempt> =>
+const once = (lease: Resumable, broken: Broken, telemetry: TelemetryListener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
     let isOpen = false
     let isFinished = false

@@ -2,17 +2,17 @@
  * What the upstream says outside of requests: its one standalone stream, which feeds all those of the client, whether or
  * not somebody reads them (2025-11-25, Transports, "Listening for Messages from the Server").
  */
-import type { Answer, Leave } from "../ClientResponse.js"
+import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { isPassing } from "../internal/backoff.js"
 import { first, type Headers, hasType } from "../internal/headers.js"
 import { streaming, toClient } from "../Upstream/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
-import { type Awaiting, Intake } from "./StreamReader.js"
+import { type Awaiting, StreamReader } from "./StreamReader.js"
 import { BadRequest, type ProxyError, type UpstreamError } from "../ProxyError.js"
 import { methodLabel } from "../Protocol.js"
 import type { Broken } from "./Resumption.js"
 import type { Back, Streams } from "../Streams.js"
-import type { Listener, Outcome } from "../Telemetry.js"
+import type { TelemetryListener, Outcome } from "../Telemetry.js"
 import type { Abort, Flow, Request, Sink } from "../Upstream.js"
 import type { UpstreamSession } from "../UpstreamSession.js"
 
@@ -20,7 +20,7 @@ import type { UpstreamSession } from "../UpstreamSession.js"
 export interface Fed {
   readonly id: string
   readonly upstream: Pick<UpstreamSession, "exchange" | "listen">
-  readonly telemetry: Listener
+  readonly telemetry: TelemetryListener
   /** Looks what the upstream asks of the client. */
   readonly heard: (frames: Buffer) => void
   /** Goes on with the stream where it has broken at the upstream; tells whether nothing more is to come. */
@@ -33,16 +33,16 @@ export interface Fed {
 
 /** A client that waits to be told whether there is such a stream. */
 interface Asking {
-  readonly answer: Answer
+  readonly answer: ClientResponse
   /** The stream that it comes back to. */
   readonly back: Back | undefined
 }
 
-export class Feed implements Sink, Flow, Awaiting {
+export class StandaloneStream implements Sink, Flow, Awaiting {
   readonly requests = []
   /** Whoever the upstream has been asked for, until it answers. */
   private asking: Asking | undefined
-  private intake: Intake | undefined
+  private intake: StreamReader | undefined
   private isAsked = false
   /** Whether what it was asked with goes on; what has broken goes on elsewhere. */
   private isHeard = false
@@ -66,7 +66,7 @@ export class Feed implements Sink, Flow, Awaiting {
   }
 
   /** A client opens a standalone stream, or comes back to one. */
-  listen(request: Request, answer: Answer): Leave {
+  listen(request: Request, answer: ClientResponse): Disconnect {
     const lastEventId = first(request.headers, "last-event-id")
     const back = lastEventId === undefined ? undefined : this.streams.standaloneAt(lastEventId)
     if (back === undefined && this.isAsked) return this.streams.join(answer, this)
@@ -155,9 +155,9 @@ export class Feed implements Sink, Flow, Awaiting {
     this.flow?.pause()
   }
 
-  resume(): void {
+  unpause(): void {
     this.isPaused = false
-    this.flow?.resume()
+    this.flow?.unpause()
   }
 
   private ask(asking: Asking | undefined, send: (sink: Sink) => Abort): void {
@@ -192,14 +192,14 @@ export class Feed implements Sink, Flow, Awaiting {
   }
 
   /** Reads what comes for the streams that are open, behind an event. */
-  private begin(lastEventId: string | undefined): Intake {
+  private begin(lastEventId: string | undefined): StreamReader {
     const { log } = this.streams
-    this.intake = new Intake(this, false, () => this.streams.newest, log, this.session.telemetry)
+    this.intake = new StreamReader(this, false, () => this.streams.newest, log, this.session.telemetry)
     this.intake.lastEventId = lastEventId
     return this.intake
   }
 
-  private broken(intake: Intake): void {
+  private broken(intake: StreamReader): void {
     this.isHeard = false
     this.abort = this.session.resume(intake, () => {
       if (this.intake === intake) this.settle("answered")

@@ -1,12 +1,12 @@
 /** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
-import type { Delivery } from "./StreamWriter.js"
+import type { StreamWriter } from "./StreamWriter.js"
 import type { SessionLog } from "../EventTracker.js"
 import { type Reader, readEvents } from "../Protocol/SseEvents.js"
 import { FrameSplitter, messages } from "../Protocol/SseFrames.js"
 import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
 import type { Broken } from "./Resumption.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow } from "../Upstream.js"
 
 /** Whom the stream is read for. */
@@ -22,7 +22,7 @@ export interface Awaiting {
 /** How large an event may be, in bytes, to be held until it is whole; a larger one is passed on in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
-export class Intake implements Broken, Reader {
+export class StreamReader implements Broken, Reader {
   lastEventId: string | undefined
   retryAfter: number | undefined
   progress = 0
@@ -32,16 +32,16 @@ export class Intake implements Broken, Reader {
   private own: Window | undefined
   /** Whether an event has passed in pieces, of which nobody knows what it said. */
   private isHoled = false
-  private inPieces: Delivery | undefined
+  private inPieces: StreamWriter | undefined
 
   constructor(
     private readonly awaiting: Awaiting,
     /** Whether it answers requests, rather than being a standalone stream. */
     private readonly answers: boolean,
     /** Where the next event goes. */
-    private readonly target: () => Delivery | undefined,
+    private readonly target: () => StreamWriter | undefined,
     private readonly log: SessionLog,
-    private readonly telemetry: Listener
+    private readonly telemetry: TelemetryListener
   ) {
     this.splitter = new FrameSplitter(MAX_EVENT, log)
   }

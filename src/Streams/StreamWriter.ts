@@ -5,21 +5,21 @@
 import { MAX_LENGTH } from "../EventTracker/EventId.js"
 import { costOf } from "../EventTracker/Retention.js"
 import type { KeptEvent, StreamLog } from "../EventTracker/SessionLog.js"
-import type { Answer } from "../ClientResponse.js"
+import type { ClientResponse } from "../ClientResponse.js"
 import { type Amount, type Backlog, nothing } from "./Backlog.js"
-import { type Bagged, OUTSIDE } from "../internal/slotSet.js"
+import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import { withId, withoutId, withoutPlace } from "../Protocol/SseEvents.js"
 import type { MutableHeaders } from "../internal/headers.js"
 import { BORDER, frame, KEEP_ALIVE } from "../Protocol/SseFrames.js"
 import { EventsLost, toJsonRpc } from "../ProxyError.js"
-import type { Listener } from "../Telemetry.js"
+import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow } from "../Upstream.js"
 
 /** What the deliveries of a session have in common. */
 export interface Terms {
   readonly deadlines: Deadlines
-  readonly telemetry: Listener
+  readonly telemetry: TelemetryListener
   /** How long a stream may be silent before a comment is sent, in milliseconds. */
   readonly keepAlive: number
   /** How long clients are told to wait before they come back, in milliseconds. */
@@ -44,9 +44,9 @@ export interface Piece {
   readonly isLast: boolean
 }
 
-export class Delivery implements Flow, Expirable, Bagged {
-  slot = OUTSIDE
-  private reader: Answer | undefined
+export class StreamWriter implements Flow, Expirable, Slotted {
+  slot = NO_SLOT
+  private reader: ClientResponse | undefined
   /** The number of the last event that the reader was told. */
   private position = 0
   /** What the reader has not been told, as it counts in the session's backlog. */
@@ -65,7 +65,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     private readonly terms: Terms,
     private readonly upstream: Source,
     /** Called when the stream has ended and nobody reads it: what there is to deliver is in the log. */
-    private readonly rests: (delivery: Delivery) => void
+    private readonly rests: (delivery: StreamWriter) => void
   ) {
     this.deadline = terms.deadlines.of(this)
   }
@@ -90,7 +90,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** Begins, with a first reader. */
-  begin(reader: Answer, status: number, headers: MutableHeaders): void {
+  begin(reader: ClientResponse, status: number, headers: MutableHeaders): void {
     this.reader = reader
     reader.head(status, headers, this)
     // With an id the client can come back even before the first event (2025-11-25); older ones choke on it.
@@ -101,7 +101,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** Goes on from a place with a reader that has come back; one that is still there is let go of. */
-  comeBack(reader: Answer, headers: MutableHeaders, position: number): void {
+  comeBack(reader: ClientResponse, headers: MutableHeaders, position: number): void {
     this.dismiss()
     // What is being read is not let go of for its age.
     this.log.undelivered()
@@ -130,7 +130,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** Leaves to another stream what nobody has been told here. */
-  handOver(other: Delivery): void {
+  handOver(other: StreamWriter): void {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(next.sequence)) {
       other.append(withoutId(next.frame), next.upstreamId)
     }
@@ -173,7 +173,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   }
 
   /** A reader has gone. */
-  leave(reader: Answer): void {
+  leave(reader: ClientResponse): void {
     if (this.reader === reader) this.letGo()
   }
 
@@ -197,7 +197,7 @@ export class Delivery implements Flow, Expirable, Bagged {
     this.deadline.clear()
   }
 
-  resume(): void {
+  unpause(): void {
     this.isPaused = false
     this.pump()
   }
@@ -315,7 +315,7 @@ export class Delivery implements Flow, Expirable, Bagged {
   private resumeUpstream(): void {
     if (!this.isUpstreamPaused) return
     this.isUpstreamPaused = false
-    this.upstream.resume()
+    this.upstream.unpause()
   }
 }
 

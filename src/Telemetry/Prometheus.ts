@@ -3,7 +3,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Counter, Histogram, Registry } from "prom-client"
-import { type Listener, Telemetry } from "../Telemetry.js"
+import { type TelemetryListener, Telemetry } from "../Telemetry.js"
 
 export class Metrics extends Context.Tag("shadowcat/Metrics")<
   Metrics,
@@ -16,7 +16,7 @@ export class Metrics extends Context.Tag("shadowcat/Metrics")<
 /** From a call that a local server answers at once to one that has to be waited for, in seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
 
-const listener = (registry: Registry): Listener => {
+const listener = (registry: Registry): TelemetryListener => {
   const registers = [registry]
   const counter = (name: string, help: string) => new Counter({ name, help, registers })
   const opened = counter("shadowcat_sessions_opened_total", "Sessions opened")
@@ -75,7 +75,7 @@ const listener = (registry: Registry): Listener => {
   })
   return {
     sessionOpened: () => opened.inc(),
-    sessionRevived: () => revived.inc(),
+    sessionRestored: () => revived.inc(),
     sessionClosed: (reason) => closed.inc({ reason }),
     refused: (reason) => refused.inc({ reason }),
     exchanged: (method, outcome, millis) => {

@@ -19,7 +19,7 @@ import {
   type Upstream
 } from "../Upstream.js"
 
-export interface Options {
+export interface HttpUpstreamOptions {
   /** The MCP endpoint, `http:` or `https:`, without credentials. */
   readonly url: URL
   /** Fields that every request to the upstream carries; they replace those of the client. Default: none. */
@@ -30,7 +30,7 @@ export interface Options {
   readonly connectTimeout: Duration.DurationInput
 }
 
-export const defaults: Omit<Options, "url"> = {
+export const defaults: Omit<HttpUpstreamOptions, "url"> = {
   headers: {},
   requestTimeout: Duration.seconds(300),
   connectTimeout: Duration.seconds(10)
@@ -47,7 +47,7 @@ const MAX_REDIRECTS = 5
  * not bounded in number: with all of them held by calls, the client's response to a request of the server would
  * wait behind these calls for ever. What is bounded is the number of exchanges.
  */
-export const make = (options: Options): Effect.Effect<HttpUpstream, never, Scope.Scope> =>
+export const make = (options: HttpUpstreamOptions): Effect.Effect<HttpUpstream, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => new HttpUpstream(options)),
     (upstream) => Effect.promise(() => upstream.close())
@@ -59,7 +59,7 @@ export class HttpUpstream implements Upstream {
   readonly pool: Pool
   private readonly client: Client.Options
 
-  constructor(readonly options: Options) {
+  constructor(readonly options: HttpUpstreamOptions) {
     this.name = shown(options.url)
     this.headers = Object.fromEntries(
       Object.entries(options.headers).map(([name, value]) => [name.toLowerCase(), value])
@@ -286,7 +286,7 @@ class HttpExchange {
 }
 
 /** One request as undici carries it out; redirects make several. */
-class Hop implements Dispatcher.DispatchHandler {
+class Hop implements Dispatcher.DispatchHandler, Flow {
   private controller: Dispatcher.DispatchController | undefined
   private isOver = false
 
@@ -298,16 +298,24 @@ class Hop implements Dispatcher.DispatchHandler {
     this.controller?.abort(aborted)
   }
 
+  pause() {
+    this.controller?.pause()
+  }
+
+  unpause() {
+    this.controller?.resume()
+  }
+
   onRequestStart(controller: Dispatcher.DispatchController) {
     this.controller = controller
     // While the request waited for a connection there was no controller to abort.
     if (this.isOver) controller.abort(aborted)
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController & Flow, status: number, headers: Headers) {
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: Headers) {
     if (status < 200 || this.isOver) return
     const location = status >= 300 && status < 400 ? first(headers, "location") : undefined
-    if (location === undefined) this.exchange.sink.head(status, headers, controller)
+    if (location === undefined) this.exchange.sink.head(status, headers, this)
     else this.exchange.redirect(status, location)
   }
 

@@ -30,9 +30,9 @@ import type { Abort, Lease, Request, Sink, Upstream } from "../Upstream.js"
 import { Child } from "./Stdio/Child.js"
 import { Conversation } from "./Stdio/Conversation.js"
 import { answerAtOnce } from "./Stdio/Reply.js"
-import { Valve } from "./Stdio/FlowGate.js"
+import { FlowGate } from "./Stdio/FlowGate.js"
 
-export interface Options {
+export interface StdioUpstreamOptions {
   /** The command, looked up in PATH, and its arguments; no shell reads them. */
   readonly command: string
   readonly args: ReadonlyArray<string>
@@ -54,7 +54,7 @@ export interface Options {
   readonly stderr: "log" | "inherit" | "ignore"
 }
 
-export const defaults: Omit<Options, "command"> = {
+export const defaults: Omit<StdioUpstreamOptions, "command"> = {
   args: [],
   env: {},
   inheritEnv: false,
@@ -67,7 +67,7 @@ export const defaults: Omit<Options, "command"> = {
 }
 
 /** A command of which each lease is a child of its own, until the scope closes; after that there are none. */
-export const make = (options: Options): Effect.Effect<StdioUpstream, never, Scope.Scope> =>
+export const make = (options: StdioUpstreamOptions): Effect.Effect<StdioUpstream, never, Scope.Scope> =>
   Effect.map(Watchdog.make, (watchdog) => new StdioUpstream(options, watchdog))
 
 export class StdioUpstream implements Upstream {
@@ -76,7 +76,7 @@ export class StdioUpstream implements Upstream {
   private readonly env: Record<string, string>
 
   constructor(
-    readonly options: Options,
+    readonly options: StdioUpstreamOptions,
     private readonly watchdog: Watchdog.Watchdog
   ) {
     // Its arguments may be secret.
@@ -189,7 +189,7 @@ class StdioLease implements Lease {
       complaint: (line) => stderr === "log" && note("standard error", { line }),
       gone: (why) => this.lose(why)
     })
-    this.conversation = new Conversation(new Valve(this.child), (id) => this.refuse(id))
+    this.conversation = new Conversation(new FlowGate(this.child), (id) => this.refuse(id))
   }
 
   sessionId() {

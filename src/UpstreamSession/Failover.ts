@@ -31,7 +31,7 @@ export interface Replaced<Change> {
 /** How many attempts in a row may fail, or lead to nothing. */
 const MAX_ATTEMPTS = 10
 
-export class Replacement<Change> {
+export class Failover<Change> {
   private scope: Scope.CloseableScope | undefined
   private fiber: Fiber.RuntimeFiber<void> | undefined
   private clearing: Fiber.RuntimeFiber<void> | undefined

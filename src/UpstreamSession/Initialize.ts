@@ -14,7 +14,7 @@ import {
   type Flow,
   type Request,
   type Sink,
-  still,
+  noFlow,
   type Upstream
 } from "../Upstream.js"
 
@@ -52,7 +52,7 @@ class Holding implements Sink, HeldAnswer, Expirable {
   abort: Abort = () => {}
   private status = 0
   private headers: Headers = {}
-  private flow: Flow = still
+  private flow: Flow = noFlow
   private chunks: Array<Uint8Array> = []
   private heldBytes = 0
   private splitter: FrameSplitter | undefined

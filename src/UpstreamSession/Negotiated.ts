@@ -8,7 +8,7 @@ import type { Message } from "../Protocol.js"
 const MAX_SUBSCRIPTIONS = 1_000
 const MAX_URI = 2_048
 
-export class Agreement {
+export class Negotiated {
   /** Most clients subscribe to nothing. */
   private uris: Set<string> | undefined
 

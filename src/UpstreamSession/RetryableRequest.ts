@@ -5,7 +5,15 @@ import type { Headers } from "../internal/headers.js"
 import { type Body, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
 import { denialOf, deniesSession } from "./reinitialize.js"
-import { type Abort, BODY_STALL, type Flow, type Lease, type Request, type Sink, still } from "../Upstream.js"
+import {
+  type Abort,
+  BODY_STALL,
+  type Flow,
+  type Lease,
+  type Request,
+  type Sink,
+  noFlow
+} from "../Upstream.js"
 
 /** Whoever knows which upstream session is that of the moment. */
 export interface Attempted {
@@ -16,9 +24,9 @@ export interface Attempted {
   /** The upstream has answered. */
   readonly answered: () => void
   /** The upstream may have denied the session, or could not be reached and was sent nothing. */
-  readonly failed: (attempt: Attempt, lease: Lease, what: Failure) => void
+  readonly failed: (attempt: RetryableRequest, lease: Lease, what: Failure) => void
   /** It is of no interest any more. */
-  readonly dropped: (attempt: Attempt) => void
+  readonly dropped: (attempt: RetryableRequest) => void
 }
 
 export type Failure = "doubtful" | "unreached"
@@ -39,7 +47,7 @@ interface Held {
 /** What sends it, where that is not simply the client's request. */
 type Sends = (lease: Lease, sink: Sink) => Abort
 
-export class Attempt implements Sink, Expirable {
+export class RetryableRequest implements Sink, Expirable {
   /** What the client sent, without what was read of it: that may be many times as large. */
   private bytes: Uint8Array | undefined
   private headers: Headers
@@ -111,7 +119,7 @@ export class Attempt implements Sink, Expirable {
 
   /** Answers what needs no answer of the upstream. */
   accept(): void {
-    this.sink.head(202, { "content-length": "0" }, still)
+    this.sink.head(202, { "content-length": "0" }, noFlow)
     this.sink.end()
   }
 

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { hasProperty } from "effect/Predicate"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM, messages } from "../Protocol/SseFrames.js"
-import { ask } from "./request.js"
+import { request } from "./request.js"
 import { type Body, type Message, parseMessages } from "../Protocol.js"
 import type { UpstreamError } from "../ProxyError.js"
 import type { Flow, Lease, Sink } from "../Upstream.js"
@@ -29,7 +29,7 @@ export class ToolList {
   /** Whether a new session has other tools, as far as can be told. */
   differ(lease: Lease): Effect.Effect<boolean> {
     if (this.digest === undefined) return Effect.succeed(true)
-    return ask(lease, { jsonrpc: "2.0", id: `shadowcat/${METHOD}`, method: METHOD }).pipe(
+    return request(lease, { jsonrpc: "2.0", id: `shadowcat/${METHOD}`, method: METHOD }).pipe(
       Effect.map(({ response }) => digestOf(response === undefined ? [] : [response]) !== this.digest),
       Effect.orElseSucceed(() => true)
     )

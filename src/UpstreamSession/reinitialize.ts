@@ -3,9 +3,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { Agreement } from "./Negotiated.js"
+import type { Negotiated } from "./Negotiated.js"
 import { relay } from "./Initialize.js"
-import { ask, type Reply } from "./request.js"
+import { request, type Reply } from "./request.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
 import { isPassing } from "../internal/backoff.js"
@@ -23,7 +23,7 @@ export type Knowledge =
 
 /** Asks the upstream with a `ping` on that session, which every server answers (2025-11-25, Ping). */
 export const probe = (lease: Lease): Effect.Effect<Knowledge> =>
-  ask(lease, { jsonrpc: "2.0", id: "shadowcat/ping", method: "ping" }).pipe(
+  request(lease, { jsonrpc: "2.0", id: "shadowcat/ping", method: "ping" }).pipe(
     Effect.map(knowledge),
     Effect.orElseSucceed((): Knowledge => ({ type: "silent" }))
   )
@@ -59,7 +59,7 @@ const SERVER_ERROR = -32000
 /** What a recovery needs to know. */
 export interface Lost {
   readonly pool: UpstreamPool["Type"]
-  readonly agreement: Agreement
+  readonly agreement: Negotiated
   /** The client's latest credentials. */
   readonly credentials: Headers
   readonly deadlines: Deadlines
@@ -84,8 +84,8 @@ const renewal = (lost: Lost): Effect.Effect<Lease, UpstreamError | LimitReached,
     const lease = yield* pool.lease
     yield* initialize(lease, lost)
     lease.negotiated(agreement.protocolVersion)
-    yield* ask(lease, { jsonrpc: "2.0", method: "notifications/initialized" })
-    for (const message of settled(agreement)) yield* ask(lease, message)
+    yield* request(lease, { jsonrpc: "2.0", method: "notifications/initialized" })
+    for (const message of settled(agreement)) yield* request(lease, message)
     return lease
   })
 
@@ -125,12 +125,12 @@ export const endedEarly = (lease: Lease): UpstreamError =>
 
 const nobody: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
 
-const settled = ({ logLevel, subscriptions }: Agreement): ReadonlyArray<Message> => [
-  ...(logLevel === undefined ? [] : [request("logging/setLevel", { level: logLevel })]),
-  ...subscriptions.map((uri) => request("resources/subscribe", { uri }))
+const settled = ({ logLevel, subscriptions }: Negotiated): ReadonlyArray<Message> => [
+  ...(logLevel === undefined ? [] : [message("logging/setLevel", { level: logLevel })]),
+  ...subscriptions.map((uri) => message("resources/subscribe", { uri }))
 ]
 
-const request = (method: string, params: object): Message => ({
+const message = (method: string, params: object): Message => ({
   jsonrpc: "2.0",
   id: `shadowcat/${method}`,
   method,

@@ -22,7 +22,7 @@ const PATIENCE = Duration.seconds(10)
 const MAX_ANSWER = 4 * 1024 * 1024
 
 /** Sends a message and waits for its response, or for the end of an answer without one; for 10 s at most. */
-export const ask = (lease: Lease, message: Message): Effect.Effect<Reply, UpstreamError> =>
+export const request = (lease: Lease, message: Message): Effect.Effect<Reply, UpstreamError> =>
   Effect.async<Reply, UpstreamError>((resume) => {
     const listening = new Listening(message, resume)
     listening.sent(lease.send(message, listening))

@@ -28,7 +28,7 @@ interface Given {
 /** The stores that a command line names. SQLite is loaded when it is asked for. */
 export const storesOf = (
   { place, sync }: Given,
-  events: Partial<EventTracker.Options>
+  events: Partial<EventTracker.EventTrackerOptions>
 ): Layer.Layer<EventTracker.EventTracker | SessionStore.SessionStore, StoreError> =>
   place.type === "memory"
     ? Layer.merge(EventTracker.layerMemory(events), SessionStore.layerMemory)

@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { Bag, type Bagged, OUTSIDE } from "./slotSet.js"
+import { SlotSet, type Slotted, NO_SLOT } from "./slotSet.js"
 
 /** Something that must not take too long. */
 export interface Expirable {
@@ -17,7 +17,7 @@ const RESOLUTION = Duration.seconds(1)
 
 /** The deadlines that are pending. */
 export class Deadlines {
-  private readonly pending = new Bag<Deadline>()
+  private readonly pending = new SlotSet<Deadline>()
 
   constructor(readonly clock: Clock.Clock) {}
 
@@ -38,12 +38,12 @@ export class Deadlines {
 }
 
 /** The time at which one thing expires. */
-export class Deadline implements Bagged {
-  slot = OUTSIDE
+export class Deadline implements Slotted {
+  slot = NO_SLOT
   private at = 0
 
   constructor(
-    private readonly pending: Bag<Deadline>,
+    private readonly pending: SlotSet<Deadline>,
     private readonly clock: Clock.Clock,
     private readonly expirable: Expirable
   ) {}
@@ -59,7 +59,7 @@ export class Deadline implements Bagged {
   }
 
   check(now: number): void {
-    if (this.slot === OUTSIDE || this.at > now) return
+    if (this.slot === NO_SLOT || this.at > now) return
     this.clear()
     this.expirable.expire()
   }

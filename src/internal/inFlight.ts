@@ -1,7 +1,7 @@
 /** Counts what is under way, and tells when nothing is. */
 import * as Effect from "effect/Effect"
 
-export class Flight {
+export class InFlight {
   private count = 0
   private readonly latch = Effect.unsafeMakeLatch(true)
 

@@ -1,20 +1,20 @@
 /** A set for things that come and go all the time. */
 
 /** Something that can be in one bag. */
-export interface Bagged {
+export interface Slotted {
   /** Where it is, or `OUTSIDE`; only the bag writes this. */
   slot: number
 }
 
 /** The slot of what is in no bag. */
-export const OUTSIDE = -1
+export const NO_SLOT = -1
 
 /**
  * A `Set` or `Map` that is added to and deleted from replaces its table again and again, and each table that has
  * grown old keeps its successors, with what was in them, from being collected young: under load that doubled the
  * cost of a request. Here nothing is ever replaced.
  */
-export class Bag<A extends Bagged> implements Iterable<A> {
+export class SlotSet<A extends Slotted> implements Iterable<A> {
   private readonly items: Array<A> = []
 
   get size(): number {
@@ -22,7 +22,7 @@ export class Bag<A extends Bagged> implements Iterable<A> {
   }
 
   add(item: A): void {
-    if (item.slot !== OUTSIDE) return
+    if (item.slot !== NO_SLOT) return
     item.slot = this.items.length
     this.items.push(item)
   }
@@ -30,8 +30,8 @@ export class Bag<A extends Bagged> implements Iterable<A> {
   /** The last one moves into the place of the one that is taken out. */
   delete(item: A): void {
     const { slot } = item
-    if (slot === OUTSIDE) return
-    item.slot = OUTSIDE
+    if (slot === NO_SLOT) return
+    item.slot = NO_SLOT
     const last = this.items.pop()
     if (last === undefined || last === item) return
     this.items[slot] = last

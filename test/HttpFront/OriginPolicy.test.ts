@@ -1,9 +1,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { Gatekeeper, type Options } from "../../src/HttpFront/OriginPolicy.js"
+import { OriginPolicy, type Options } from "../../src/HttpFront/OriginPolicy.js"
 
 const gatekeeper = (options: Partial<Options> = {}) =>
-  new Gatekeeper({ host: "127.0.0.1", allowHosts: [], allowOrigins: [], ...options })
+  new OriginPolicy({ host: "127.0.0.1", allowHosts: [], allowOrigins: [], ...options })
 
 const reasonFor = (
   headers: { readonly host?: string; readonly origin?: string },

@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FastCheck from "effect/FastCheck"
 import * as Scope from "effect/Scope"
-import { Admission, type Options } from "../../src/Sessions/Admission.js"
+import { Admission, type AdmissionOptions } from "../../src/Sessions/Admission.js"
 import { LimitReached } from "../../src/ProxyError.js"
 
-const options: Options = { maxSessions: 3, maxPerClient: 2, limit: "max-sessions" }
+const options: AdmissionOptions = { maxSessions: 3, maxPerClient: 2, limit: "max-sessions" }
 
 const taking = (admission: Admission, client: string) =>
   Effect.flatMap(Scope.make(), (scope) => Effect.as(admission.reserve(client, scope), scope))

@@ -28,7 +28,7 @@ const makeRestarting = Effect.gen(function* () {
   const broken = { isBroken: false }
   const open: (typeof tracker)["open"] = (session) =>
     broken.isBroken ? new StoreError({ reason: "Unavailable", store: "a full disk" }) : tracker.open(session)
-  const start = (options?: Partial<Sessions.Options>) =>
+  const start = (options?: Partial<Sessions.SessionsOptions>) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const context = yield* Sessions.layer(options).pipe(
@@ -60,7 +60,7 @@ it.scoped("a session is left at its upstream by the end of the process, and revi
     expect(pool.leases).toMatchObject([{ releases: 1, isLeft: true }])
     const { sessions } = yield* start()
     const revived = yield* Effect.all(
-      Array.from({ length: 20 }, () => sessions.revive(id, {})),
+      Array.from({ length: 20 }, () => sessions.restore(id, {})),
       { concurrency: "unbounded" }
     )
     expect(new Set(revived).size).toBe(1)
@@ -69,7 +69,7 @@ it.scoped("a session is left at its upstream by the end of the process, and revi
     expect(sessions.size().sessions).toBe(1)
     yield* sessions.close(id, "deleted")
     expect(pool.leases[1]).toMatchObject({ releases: 1, isLeft: false })
-    expect(yield* Effect.flip(sessions.revive(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
+    expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
   })
 )
 
@@ -82,10 +82,10 @@ it.scoped("a revival that fails leaves the session as it was, here and upstream"
     yield* first.end
     const { sessions } = yield* start({ maxSessions: 1 })
     broken.isBroken = true
-    expect(yield* Effect.flip(sessions.revive(id, {}))).toMatchObject({ _tag: "StoreError", status: 503 })
+    expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "StoreError", status: 503 })
     broken.isBroken = false
-    yield* sessions.revive(id, {})
-    expect(yield* Effect.flip(sessions.revive(other, {}))).toMatchObject({ limit: "max-sessions" })
+    yield* sessions.restore(id, {})
+    expect(yield* Effect.flip(sessions.restore(other, {}))).toMatchObject({ limit: "max-sessions" })
     yield* settle
     expect(yield* store.count).toBe(2)
     for (const { isLeft, releases } of pool.leases) expect(releases === 0 || isLeft).toBe(true)
@@ -101,13 +101,13 @@ it.scoped("a session is revived for those who wait, though whoever asked first h
     yield* first.end
     const { sessions } = yield* start()
     pool.mode = "slow"
-    const gone = yield* Effect.fork(sessions.revive(id, {}))
+    const gone = yield* Effect.fork(sessions.restore(id, {}))
     yield* settle
-    const stays = yield* Effect.fork(sessions.revive(id, {}))
+    const stays = yield* Effect.fork(sessions.restore(id, {}))
     yield* settle
     gone.unsafeInterruptAsFork(gone.id())
     yield* settle
-    const late = yield* Effect.fork(sessions.revive(id, {}))
+    const late = yield* Effect.fork(sessions.restore(id, {}))
     yield* TestClock.adjust("5 seconds")
     for (const fiber of [stays, late]) expect((yield* fiber.await)._tag).toBe("Success")
   })

@@ -8,7 +8,7 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { copyFileSync, existsSync } from "node:fs"
 import { join } from "node:path"
-import { EventTracker, type Options } from "../../src/EventTracker.js"
+import { EventTracker, type EventTrackerOptions } from "../../src/EventTracker.js"
 import type { SessionLog, StreamLog } from "../../src/EventTracker/SessionLog.js"
 import { layer } from "../../src/Sqlite/EventTracker.js"
 import { layer as layerSessions } from "../../src/Sqlite/SessionStore.js"
@@ -27,7 +27,7 @@ const event = (text: string): Buffer => Buffer.from(`data: ${text}\n\n`)
 class Part {
   constructor(
     private readonly path: string,
-    private readonly options: Partial<Options>,
+    private readonly options: Partial<EventTrackerOptions>,
     private readonly services: Context.Context<EventTracker | SessionStore | SqliteFile.SqliteFile>,
     private readonly scope: Scope.CloseableScope
   ) {}
@@ -71,7 +71,10 @@ class Part {
   }
 }
 
-const start = (path: string, options: Partial<Options>): Effect.Effect<Part, never, Scope.Scope> =>
+const start = (
+  path: string,
+  options: Partial<EventTrackerOptions>
+): Effect.Effect<Part, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
     const both = Layer.provideMerge(Layer.merge(layer(options), layerSessions), SqliteFile.layer({ path }))
@@ -79,7 +82,7 @@ const start = (path: string, options: Partial<Options>): Effect.Effect<Part, nev
   })
 
 /** A process's part on a file of its own, with the record of a session `a`. */
-const begin = (options: Partial<Options> = {}): Effect.Effect<Part, never, Scope.Scope> =>
+const begin = (options: Partial<EventTrackerOptions> = {}): Effect.Effect<Part, never, Scope.Scope> =>
   Effect.gen(function* () {
     const part = yield* start(join(yield* inMemory, "sessions.db"), options)
     yield* Effect.orDie(part.store.create(record("a", { timeToLive: Infinity })))

@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import { UpstreamError } from "../../src/ProxyError.js"
 import { type Broken, type Resumable, resume } from "../../src/Streams/Resumption.js"
-import { type Listener, silent } from "../../src/Telemetry.js"
+import { type TelemetryListener, silent } from "../../src/Telemetry.js"
 import type { Abort, Flow, Sink } from "../../src/Upstream.js"
 import { settle } from "../fixtures/ManualClock.js"
 
@@ -13,7 +13,7 @@ const name = "http://upstream.test/mcp"
 /** What an upstream does with one attempt. */
 type Act = (sink: Sink) => void
 
-const still: Flow = { pause: () => {}, resume: () => {} }
+const still: Flow = { pause: () => {}, unpause: () => {} }
 
 const status =
   (status: number, contentType = "application/json"): Act =>
@@ -90,7 +90,7 @@ interface Options {
   /** Where in its bounds each delay lies, from 0 to 1: at the longest unless told. */
   readonly chance?: number
   readonly retryAfter?: number
-  readonly telemetry?: Listener
+  readonly telemetry?: TelemetryListener
 }
 
 const begin = (script: (attempt: number) => Act, options: Options = {}) =>

@@ -2,20 +2,20 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { vi } from "vitest"
 import { EventTracker, layerMemory } from "../../src/EventTracker.js"
-import { type Awaiting, Intake } from "../../src/Streams/StreamReader.js"
+import { type Awaiting, StreamReader } from "../../src/Streams/StreamReader.js"
 import { Backlog } from "../../src/Streams/Backlog.js"
 import * as Deadlines from "../../src/internal/deadlines.js"
 import type { RequestId } from "../../src/Protocol.js"
 import { Streams } from "../../src/Streams.js"
-import { type Listener, silent } from "../../src/Telemetry.js"
+import { type TelemetryListener, silent } from "../../src/Telemetry.js"
 import type { Flow } from "../../src/Upstream.js"
 import { eventOf, toolResult } from "../fixtures/events.js"
 import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
 
-const still: Flow = { pause: () => {}, resume: () => {} }
+const still: Flow = { pause: () => {}, unpause: () => {} }
 
 /** One session of the upstream's, whose streams are read into one log. */
-const readingFor = (telemetry: Listener) =>
+const readingFor = (telemetry: TelemetryListener) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
     const log = yield* tracker.open("a")
@@ -38,7 +38,7 @@ const readingFor = (telemetry: Listener) =>
       delivery.begin(answer, 200, { "content-type": "text/event-stream" })
       const noted: Array<string> = []
       const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
-      const intake = new Intake(
+      const intake = new StreamReader(
         awaiting,
         answers,
         () => (answers ? delivery : streams.newest),
@@ -194,7 +194,7 @@ describe("an event of more than is held", () => {
 
   const scarce = layerMemory({ maxTotalEventBytes: 2_000 })
   const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "of the upstream"))
-  const begin = (intake: Intake) => {
+  const begin = (intake: StreamReader) => {
     for (const start of [0, 1_000]) intake.data(large.subarray(start, start + 1_000))
   }
   const rest = large.subarray(2_000)

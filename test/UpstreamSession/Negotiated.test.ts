@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Agreement } from "../../src/UpstreamSession/Negotiated.js"
+import { Negotiated } from "../../src/UpstreamSession/Negotiated.js"
 import { call } from "../fixtures/requests.js"
 
-const make = (capabilities: object) => new Agreement("{}", "2025-11-25", JSON.stringify(capabilities))
+const make = (capabilities: object) => new Negotiated("{}", "2025-11-25", JSON.stringify(capabilities))
 
 describe("what a server declares", () => {
   const told = {

@@ -2,18 +2,18 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { Flight } from "../../src/internal/inFlight.js"
+import { InFlight } from "../../src/internal/inFlight.js"
 import { settle } from "../fixtures/ManualClock.js"
 
 const isDone = (fiber: Fiber.Fiber<void>) =>
   Effect.andThen(settle, Effect.map(Fiber.poll(fiber), Option.isSome))
 
 describe("quiet", () => {
-  it.effect("is there at once when nothing is under way", () => new Flight().quiet)
+  it.effect("is there at once when nothing is under way", () => new InFlight().quiet)
 
   it.effect("comes when the last one is over, to all who wait", () =>
     Effect.gen(function* () {
-      const flight = new Flight()
+      const flight = new InFlight()
       flight.enter()
       flight.enter()
       const waiting = yield* Effect.all([Effect.fork(flight.quiet), Effect.fork(flight.quiet)])
@@ -27,7 +27,7 @@ describe("quiet", () => {
 
   it.effect("is waited for anew after something has begun again", () =>
     Effect.gen(function* () {
-      const flight = new Flight()
+      const flight = new InFlight()
       flight.enter()
       flight.leave()
       flight.enter()
@@ -40,7 +40,7 @@ describe("quiet", () => {
 
   it.effect("can be given up, and then wakes nobody", () =>
     Effect.gen(function* () {
-      const flight = new Flight()
+      const flight = new InFlight()
       flight.enter()
       const waiting = yield* Effect.fork(flight.quiet)
       yield* settle

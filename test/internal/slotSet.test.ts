@@ -1,9 +1,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { Bag, type Bagged, OUTSIDE } from "../../src/internal/slotSet.js"
+import { SlotSet, type Slotted, NO_SLOT } from "../../src/internal/slotSet.js"
 
-class Item implements Bagged {
-  slot = OUTSIDE
+class Item implements Slotted {
+  slot = NO_SLOT
   constructor(readonly index: number) {}
 }
 
@@ -14,7 +14,7 @@ describe("a bag", () => {
     "holds what a set would hold, whatever is added and deleted, twice too",
     [FastCheck.array(operation)],
     ([operations]) => {
-      const bag = new Bag<Item>()
+      const bag = new SlotSet<Item>()
       const set = new Set<Item>()
       const items = Array.from({ length: 6 }, (_, index) => new Item(index))
       for (const { index, isAdded } of operations) {
@@ -30,13 +30,13 @@ describe("a bag", () => {
         expect(bag.size).toBe(set.size)
         expect(bag.count(({ index }) => index > 2)).toBe([...set].filter(({ index }) => index > 2).length)
         expect(new Set(bag)).toEqual(set)
-        for (const item of items) expect(item.slot !== OUTSIDE).toBe(set.has(item))
+        for (const item of items) expect(item.slot !== NO_SLOT).toBe(set.has(item))
       }
     }
   )
 
   it("may change while somebody goes through it", () => {
-    const bag = new Bag<Item>()
+    const bag = new SlotSet<Item>()
     const items = Array.from({ length: 4 }, (_, index) => new Item(index))
     for (const item of items) bag.add(item)
     const seen: Array<number> = []

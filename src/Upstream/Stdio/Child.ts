@@ -1,6 +1,7 @@
 /** A server that is a command: what it says on standard output and error, and how it ended. */
 import type { ChildProcess } from "node:child_process"
 import { lineOf, LineSplitter } from "../../internal/lines.js"
+import type { Flow } from "../../Upstream.js"
 
 /** Hears what a child says. */
 export interface Listener {
@@ -19,7 +20,7 @@ const LAST_WORDS = 500
 const MAX_COMPLAINT = 16 * 1024
 const MAX_QUOTED = 300
 
-export class Child {
+export class Child implements Flow {
   private isGone = false
   private lastComplaint = ""
 
@@ -66,7 +67,7 @@ export class Child {
     this.process.stdout?.pause()
   }
 
-  resume(): void {
+  unpause(): void {
     this.process.stdout?.resume()
   }
 

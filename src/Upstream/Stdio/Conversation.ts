@@ -13,8 +13,8 @@ import {
 import type { UpstreamError } from "../../ProxyError.js"
 import type { Abort, Sink } from "../../Upstream.js"
 import { type Asked, Reply } from "./Reply.js"
-import type { Valve } from "./FlowGate.js"
-import { Waiting } from "./PendingMessages.js"
+import type { FlowGate } from "./FlowGate.js"
+import { PendingMessages } from "./PendingMessages.js"
 
 export class Conversation {
   /** The answers to POSTs, oldest first. */
@@ -23,14 +23,14 @@ export class Conversation {
   private readonly streams = new Set<Reply>()
   private readonly calls = new Map<RequestId, Reply>()
   private readonly tokens = new Map<RequestId, Reply>()
-  private readonly waiting: Waiting
+  private readonly waiting: PendingMessages
 
   constructor(
-    private readonly valve: Valve,
+    private readonly valve: FlowGate,
     /** Tells the child that nobody can be asked what its request asks. */
     refuse: (id: RequestId) => void
   ) {
-    this.waiting = new Waiting(refuse)
+    this.waiting = new PendingMessages(refuse)
   }
 
   /** Whether a request with one of these ids is in flight already: its response could not be told apart. */

@@ -1,7 +1,7 @@
 /** Several readers of one source, which flows while none of them has closed it. */
 import type { Flow } from "../../Upstream.js"
 
-export class Valve {
+export class FlowGate {
   private readonly closedBy = new Set<object>()
 
   constructor(private readonly source: Flow) {}
@@ -13,6 +13,6 @@ export class Valve {
 
   /** Harmless for one that has not closed it. */
   open(reader: object): void {
-    if (this.closedBy.delete(reader) && this.closedBy.size === 0) this.source.resume()
+    if (this.closedBy.delete(reader) && this.closedBy.size === 0) this.source.unpause()
   }
 }

@@ -11,7 +11,7 @@ interface Item {
   readonly id: RequestId | undefined
 }
 
-export class Waiting {
+export class PendingMessages {
   private items: Array<Item> = []
   private bytes = 0
 

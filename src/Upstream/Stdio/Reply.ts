@@ -3,8 +3,8 @@ import type { Accepted } from "../../Protocol/Accept.js"
 import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
-import { type Flow, type Sink, still } from "../../Upstream.js"
-import type { Valve } from "./FlowGate.js"
+import { type Flow, type Sink, noFlow } from "../../Upstream.js"
+import type { FlowGate } from "./FlowGate.js"
 
 /** What a client waits for in one POST. */
 export interface Asked {
@@ -31,7 +31,7 @@ export class Reply implements Flow {
   constructor(
     private readonly asked: Asked,
     private readonly sink: Sink,
-    private readonly valve: Valve,
+    private readonly valve: FlowGate,
     /** Called once, when nothing more is to come. */
     private readonly over: (reply: Reply) => void
   ) {
@@ -92,7 +92,7 @@ export class Reply implements Flow {
     if (!this.isOver) this.valve.close(this)
   }
 
-  resume(): void {
+  unpause(): void {
     this.valve.open(this)
   }
 
@@ -122,7 +122,7 @@ export class Reply implements Flow {
 export const answerAtOnce = (sink: Sink, status: number, json = ""): void => {
   const type = json === "" ? {} : { "content-type": "application/json" }
   const bytes = Buffer.from(json)
-  sink.head(status, { ...type, "content-length": String(bytes.length) }, still)
+  sink.head(status, { ...type, "content-length": String(bytes.length) }, noFlow)
   if (json !== "") sink.data(bytes)
   sink.end()
 }

@@ -6,7 +6,7 @@ import type { Message, RequestId } from "../../../src/Protocol.js"
 import { UpstreamError } from "../../../src/ProxyError.js"
 import type { Abort } from "../../../src/Upstream.js"
 import { Conversation } from "../../../src/Upstream/Stdio/Conversation.js"
-import { Valve } from "../../../src/Upstream/Stdio/FlowGate.js"
+import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
 import { bodyOf, call, notification, response } from "../../fixtures/requests.js"
 import { Told } from "../../fixtures/Told.js"
 
@@ -14,9 +14,9 @@ const gone = new UpstreamError({ reason: "Gone", upstream: "server" })
 
 /** A child that says what a test makes it say, and those who listen. */
 const setting = () => {
-  const source = { pause: vi.fn(), resume: vi.fn() }
+  const source = { pause: vi.fn(), unpause: vi.fn() }
   const refused: Array<RequestId> = []
-  const conversation = new Conversation(new Valve(source), (id) => refused.push(id))
+  const conversation = new Conversation(new FlowGate(source), (id) => refused.push(id))
   return {
     source,
     refused,
@@ -239,10 +239,10 @@ describe("back-pressure", () => {
     says(log)
     stream.told.flow?.pause()
     told.flow?.pause()
-    stream.told.flow?.resume()
-    expect(source.resume).not.toHaveBeenCalled()
+    stream.told.flow?.unpause()
+    expect(source.unpause).not.toHaveBeenCalled()
     says(response(1))
-    expect(source.resume).toHaveBeenCalledTimes(1)
+    expect(source.unpause).toHaveBeenCalledTimes(1)
   })
 
   it("ends with the listener", () => {
@@ -250,10 +250,10 @@ describe("back-pressure", () => {
     const { abort, told } = listens()
     told.flow?.pause()
     abort()
-    told.flow?.resume()
+    told.flow?.unpause()
     told.flow?.pause()
     expect(source.pause).toHaveBeenCalledTimes(1)
-    expect(source.resume).toHaveBeenCalledTimes(1)
+    expect(source.unpause).toHaveBeenCalledTimes(1)
   })
 })
 
@@ -307,7 +307,7 @@ describe("whatever is asked, said and given up", () => {
       }
       conversation.fail(gone)
       expect(listeners.flatMap(({ told }) => told.violations)).toEqual([])
-      expect(source.resume.mock.calls.length > 0 || source.pause.mock.calls.length === 0).toBe(true)
+      expect(source.unpause.mock.calls.length > 0 || source.pause.mock.calls.length === 0).toBe(true)
       expect(asked.some((id) => conversation.isTaken(bodyOf(call(id))))).toBe(false)
       expect(refused).toEqual([])
     }
