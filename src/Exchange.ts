@@ -163,7 +163,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
     // Without a session there is nothing to resume, whatever ids the events have.
     this.isResumable ||= this.owner.id !== undefined && Sse.hasEventId(frames)
     // A frame that is too large to be held is not read; it may well be the response.
-    if (!this.splitter.isAtBorder) this.mayBeAnswered ||= !this.awaited.isEmpty
+    if (!this.splitter.isAtFrameEnd) this.mayBeAnswered ||= !this.awaited.isEmpty
     else this.note(frames)
     this.answer.data(frames)
     this.expectSilence()
@@ -237,7 +237,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
     if (this.isOver || !this.isAttended) return
     if (this.intake === undefined && (this.isStream || this.isResumable || this.owner.id === undefined)) {
       this.abort?.()
-      return this.settle("left")
+      return this.settle("disconnected")
     }
     this.isAttended = false
     this.awaited.leave()
@@ -277,7 +277,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
     this.isOrphan = true
     if (this.isOver || !this.isBroken) return
     this.abort?.()
-    this.fail(this.because("Replaced"))
+    this.fail(this.because("SessionLost"))
   }
 
   /** This process ends, and the session does not: another goes on with what it can. */
@@ -285,7 +285,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
     const canGoOn = this.intake?.isResumable === true && this.delivery?.isKnown === true
     if (this.isCancelled || !canGoOn) return this.cut(error)
     this.abort?.()
-    this.settle("left")
+    this.settle("disconnected")
   }
 
   /** Goes on with an answer that an earlier process has begun. */
@@ -326,7 +326,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
   /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
   private broken(intake: StreamReader, error: UpstreamError | undefined): void {
     if (intake.isComplete) return this.finish("answered")
-    if (this.isOrphan) return this.fail(this.because("Replaced"))
+    if (this.isOrphan) return this.fail(this.because("SessionLost"))
     if (!intake.isResumable) return this.fail(error ?? this.because("Closed"))
     this.isBroken = true
     this.abort = this.owner.resume(intake, (isComplete) => {
@@ -345,8 +345,8 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
     if (!this.isCancelled) this.deadline.set(this.owner.keepAlive)
   }
 
-  private keepAlive({ isAtBorder }: Sse.FrameSplitter): void {
-    if (isAtBorder) this.answer.data(Sse.KEEP_ALIVE)
+  private keepAlive({ isAtFrameEnd }: Sse.FrameSplitter): void {
+    if (isAtFrameEnd) this.answer.data(Sse.KEEP_ALIVE)
     this.expectSilence()
   }
 
@@ -356,7 +356,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
 
   private fail(cause: ProxyError): void {
     const error = cause._tag === "UpstreamError" && this.isRequest ? cause.afterSending : cause
-    if (this.intake !== undefined || (this.splitter !== undefined && this.splitter.isAtBorder)) {
+    if (this.intake !== undefined || (this.splitter !== undefined && this.splitter.isAtFrameEnd)) {
       this.tellPending(error)
       return this.finish("failed")
     }
@@ -366,7 +366,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
 
   /** Ends the waiting for each request that the stream has not answered. */
   private tellPending(error: ProxyError): void {
-    const isBetween = this.isAttended && !this.mayBeAnswered && this.splitter?.isAtBorder === true
+    const isBetween = this.isAttended && !this.mayBeAnswered && this.splitter?.isAtFrameEnd === true
     if (this.intake === undefined && !isBetween) return
     for (const id of this.requests) {
       const told = Sse.frame(toJsonRpc(error, id))
@@ -384,7 +384,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
 
   private settle(outcome: Outcome): void {
     this.isOver = true
-    this.owner.telemetry.exchanged(this.label, outcome, performance.now() - this.startedAt)
+    this.owner.telemetry.exchangeEnded(this.label, outcome, performance.now() - this.startedAt)
     this.deadline.clear()
     this.intake?.close()
     this.awaited.leave()

@@ -26,7 +26,7 @@ export const hasBatches = (revision: string | undefined): boolean =>
   revision === "2024-11-05" || revision === "2025-03-26"
 
 /** Whether streams of a revision begin with an event that holds an id alone: older clients choke on it. */
-export const hasPriming = (revision: string): boolean => revision >= "2025-11-25"
+export const hasPrimingEvents = (revision: string): boolean => revision >= "2025-11-25"
 
 /** The id of a JSON-RPC request. Its type belongs to it: `1` and `"1"` are two ids. */
 export const RequestId = Schema.Union(Schema.String, Schema.Number)
@@ -167,18 +167,18 @@ const CANCELLED = "notifications/cancelled"
 const isCancelledParams = Schema.is(Schema.Struct({ requestId: RequestId }))
 
 /** The request that a `notifications/cancelled` names; `undefined` for every other message. */
-export const cancelledRequest = ({ method, params }: Message): RequestId | undefined =>
+export const cancelledRequestId = ({ method, params }: Message): RequestId | undefined =>
   method === CANCELLED && isCancelledParams(params) ? params.requestId : undefined
 
 /** A `notifications/cancelled` that the proxy itself sends. */
-export const cancelled = (requestId: RequestId, reason: string): Message => ({
+export const cancelledNotification = (requestId: RequestId, reason: string): Message => ({
   jsonrpc: "2.0",
   method: CANCELLED,
   params: { requestId, reason }
 })
 
 /** What a client is told when its server has begun a new session (2025-11-25, Logging). */
-export const restarted: Message = {
+export const sessionRestartedNotification: Message = {
   jsonrpc: "2.0",
   method: "notifications/message",
   params: {
@@ -189,7 +189,10 @@ export const restarted: Message = {
 }
 
 /** (2025-11-25, Tools, "List Changed Notification") */
-export const toolsChanged: Message = { jsonrpc: "2.0", method: "notifications/tools/list_changed" }
+export const toolsChangedNotification: Message = {
+  jsonrpc: "2.0",
+  method: "notifications/tools/list_changed"
+}
 
 const isProgressParams = Schema.is(Schema.Struct({ progressToken: RequestId }))
 
@@ -214,7 +217,7 @@ export const isModern = (version: string | undefined, body: Body | undefined): b
 /** The header fields that repeat what a request of 2026-07-28 or later says (Transports, "Standard Headers"). */
 export const modernHeaders = (body: Body): Readonly<Record<string, string>> => {
   const { method, params } = body.messages[0]
-  const revision = namedRevision(undefined, body)
+  const revision = requestedRevision(undefined, body)
   const name = isNamed(params) ? params.name : isLocated(params) ? params.uri : undefined
   return {
     ...(revision === undefined ? {} : { [PROTOCOL_VERSION]: revision }),
@@ -234,7 +237,7 @@ const headerValue = (text: string): string =>
     : `=?base64?${Buffer.from(text).toString("base64")}?=`
 
 /** The revision that a request of 2026-07-28 or later names: a mark in its body beats a legacy header. */
-export const namedRevision = (version: string | undefined, body: Body | undefined): string | undefined =>
+export const requestedRevision = (version: string | undefined, body: Body | undefined): string | undefined =>
   body?.messages.map(({ params }) =>
     isVersioned(params) ? params._meta[PROTOCOL_VERSION_META] : undefined
   )[0] ?? version

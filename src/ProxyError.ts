@@ -18,7 +18,7 @@ const Code = {
 } as const
 
 /** How an error is told to a client: an HTTP status and headers around a JSON-RPC error. */
-export interface Answerable {
+export interface ClientError {
   readonly message: string
   readonly status: number
   readonly code: number
@@ -35,20 +35,24 @@ const badRequests = {
     Code.InvalidRequest,
     "The body is not a JSON-RPC 2.0 message or a non-empty batch of them"
   ],
-  NoSession: [
+  MissingSessionId: [
     400,
     Code.InvalidRequest,
     "The Mcp-Session-Id header is missing: send `initialize` first and repeat the session id of its answer"
   ],
   NotInitialized: [400, Code.InvalidRequest, "There is no session yet: send `initialize` first"],
-  BatchedInitialize: [400, Code.InvalidRequest, "`initialize` must be sent alone, not in a batch"],
+  InitializeInBatch: [400, Code.InvalidRequest, "`initialize` must be sent alone, not in a batch"],
   InitializeTooDeep: [400, Code.InvalidRequest, "The parameters of `initialize` are nested too deeply"],
   BatchTooLarge: [400, Code.InvalidRequest, "The batch holds more than 256 messages"],
-  NoBatches: [400, Code.InvalidRequest, "Only MCP 2025-03-26 has batches: send one message at a time"],
-  IdTaken: [400, Code.InvalidRequest, "A request with this id is in flight already"],
+  BatchNotSupported: [
+    400,
+    Code.InvalidRequest,
+    "Only MCP 2025-03-26 has batches: send one message at a time"
+  ],
+  DuplicateRequestId: [400, Code.InvalidRequest, "A request with this id is in flight already"],
   InitializeTooLarge: [413, Code.InvalidRequest, "`initialize` must not be larger than 64 KiB"],
   TooLarge: [413, Code.InvalidRequest, "The body is larger than --max-body allows"],
-  Stalled: [408, Code.InvalidRequest, "The request stopped arriving before it was complete"],
+  BodyTimeout: [408, Code.InvalidRequest, "The request stopped arriving before it was complete"],
   WrongContentType: [
     415,
     Code.InvalidRequest,
@@ -60,8 +64,8 @@ const badRequests = {
     "The Accept header refuses both application/json and text/event-stream, and MCP answers with one of them"
   ],
   WrongMethod: [405, Code.InvalidRequest, "MCP uses POST, GET and DELETE here", "GET, POST, DELETE"],
-  PostAlone: [405, Code.InvalidRequest, "From MCP 2026-07-28 on, only POST is used here", "POST"],
-  UnknownEvent: [400, Code.InvalidRequest, "The Last-Event-ID header names no event of this session"],
+  PostOnly: [405, Code.InvalidRequest, "From MCP 2026-07-28 on, only POST is used here", "POST"],
+  UnknownEventId: [400, Code.InvalidRequest, "The Last-Event-ID header names no event of this session"],
   StreamEnded: [
     405,
     Code.InvalidRequest,
@@ -148,27 +152,27 @@ export class ShuttingDown extends Schema.TaggedError<ShuttingDown>()("ShuttingDo
 const upstreamReasons = {
   Unreachable: [502, "cannot be reached"],
   ConnectTimeout: [504, "did not accept a connection within --connect-timeout"],
-  AnswerTimeout: [504, "did not begin to answer within --request-timeout"],
+  ResponseTimeout: [504, "did not begin to answer within --request-timeout"],
   Stalled: [504, "stopped in the middle of its answer"],
   Closed: [502, "closed the connection before its answer was complete"],
   Redirected: [502, "redirects to another address; give that one as --url"],
   NotMcp: [502, "did not answer `initialize` with an MCP result; is the URL that of its MCP endpoint?"],
-  Refused: [502, "refused `initialize`"],
-  NotAsked: [502, "cannot be asked that"],
-  Rejected: [502, "answered with an HTTP error"],
-  Silent: [502, "ended its answer without a response"],
+  InitializeRefused: [502, "refused `initialize`"],
+  Unsupported: [502, "cannot be asked that"],
+  HttpError: [502, "answered with an HTTP error"],
+  NoResponse: [502, "ended its answer without a response"],
   NotStarted: [502, "cannot be started"],
   StartTimeout: [504, "did not answer `initialize` within --start-timeout"],
-  Gone: [502, "is gone"],
-  Replaced: [502, "has lost the session, and with it the answer to this request"],
-  Changed: [502, "is not what it was: it lacks what the client was told that it has"]
+  Ended: [502, "is gone"],
+  SessionLost: [502, "has lost the session, and with it the answer to this request"],
+  Incompatible: [502, "is not what it was: it lacks what the client was told that it has"]
 } as const
 
 /** With these, the upstream was sent nothing. */
 const unsent: ReadonlySet<keyof typeof upstreamReasons> = new Set([
   "Unreachable",
   "ConnectTimeout",
-  "NotAsked",
+  "Unsupported",
   "NotStarted"
 ])
 
@@ -200,7 +204,7 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
 }
 
 /** A client comes back for events that are no longer kept. */
-export class EventsLost extends Schema.TaggedError<EventsLost>()("EventsLost", {}) {
+export class EventsEvicted extends Schema.TaggedError<EventsEvicted>()("EventsLost", {}) {
   readonly status = 200
   readonly code = Code.ServerError
   override get message() {
@@ -295,5 +299,5 @@ export const errorCode = (error: unknown): string | undefined =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined
 
 /** The JSON-RPC error response that tells an error to whoever sent the request with this id. */
-export const toJsonRpc = (error: Answerable, id: string | number | undefined): string =>
+export const toJsonRpc = (error: ClientError, id: string | number | undefined): string =>
   JSON.stringify({ jsonrpc: "2.0", id: id ?? null, error: { code: error.code, message: error.message } })

@@ -13,7 +13,7 @@ import { lineOf, LineSplitter } from "./internal/lines.js"
 import { BadRequest, type ProxyError, toJsonRpc } from "./ProxyError.js"
 import type { CloseReason } from "./Sessions/Session.js"
 import { Sessions } from "./Sessions.js"
-import type { Output } from "./StdioFront/StdioResponse.js"
+import type { LineWriter } from "./StdioFront/StdioResponse.js"
 import { StdioClient } from "./StdioFront/StdioClient.js"
 import type { Flow } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
@@ -43,7 +43,7 @@ export class StdioFront extends Context.Tag("shadowcat/StdioFront")<
      * Completes when the client has closed its side and its calls are answered, or its session has ended otherwise.
      * Fails when it sends what cannot be read on.
      */
-    readonly over: Effect.Effect<CloseReason, ProxyError>
+    readonly ended: Effect.Effect<CloseReason, ProxyError>
   }
 >() {}
 
@@ -91,7 +91,7 @@ export const make = (
     )
     const answered = Effect.timeoutOption(sessions.quiet, shutdownTimeout)
     return StdioFront.of({
-      over: Effect.raceFirst(
+      ended: Effect.raceFirst(
         Effect.tap(Deferred.await(left), () => answered),
         sessions.over
       )
@@ -99,7 +99,7 @@ export const make = (
   })
 
 /** Lines, written no faster than they are read. */
-class Lines implements Output {
+class Lines implements LineWriter {
   private readonly stopped = new Set<Flow>()
 
   constructor(

@@ -107,7 +107,7 @@ export class Streams {
   /** A client comes back to the stream that an event id names. */
   resume(eventId: string, answer: ClientResponse): Disconnect {
     const place = this.log.find(eventId)
-    if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEvent" }))
+    if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEventId" }))
     const { sequence, stream } = place
     if (stream === undefined || (stream.hasEnded && sequence === stream.last))
       return refuse(answer, new BadRequest({ reason: "StreamEnded" }))

@@ -6,7 +6,7 @@ import * as Context from "effect/Context"
  * error of the proxy stands in its place or after a part of it; the client cancelled it, or went away; or it was
  * never sent, for a bound was reached.
  */
-export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "left" | "refused"
+export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "disconnected" | "refused"
 
 /**
  * Hears what happens. Synchronous, for every exchange tells it, and free where nobody listens: without another
@@ -23,23 +23,23 @@ export interface TelemetryListener {
   /** A session has ended, for this `CloseReason`. */
   readonly sessionClosed: (reason: string) => void
   /** A request got an error of the proxy's own: the name of a bound, or of what is wrong with it. */
-  readonly refused: (reason: string) => void
+  readonly errorReturned: (reason: string) => void
   /** An exchange is over. `method` is one of `Protocol.methodLabel`. */
-  readonly exchanged: (method: string, outcome: Outcome, millis: number) => void
+  readonly exchangeEnded: (method: string, outcome: Outcome, millis: number) => void
   /** Bytes of request bodies came from a client. */
-  readonly received: (bytes: number) => void
+  readonly bytesReceived: (bytes: number) => void
   /** Bytes of answers' bodies went to a client. */
-  readonly sent: (bytes: number) => void
+  readonly bytesSent: (bytes: number) => void
   /** A client that came back got so many events of a stream that it had missed. */
-  readonly replayed: (events: number) => void
+  readonly eventsReplayed: (events: number) => void
   /** An event that the upstream sent twice was dropped. */
-  readonly repeated: () => void
+  readonly duplicateDropped: () => void
   /** So many events were let go of at a bound, for newer ones. */
-  readonly evicted: (events: number) => void
+  readonly eventsEvicted: (events: number) => void
   /** The upstream's part of a stream that had broken goes on. */
-  readonly resumed: () => void
+  readonly streamResumed: () => void
   /** Another session was opened at an upstream that had lost one, or could not be. */
-  readonly recovered: (outcome: "recovered" | "failed") => void
+  readonly failoverEnded: (outcome: "succeeded" | "failed") => void
 }
 
 /** Hears nothing. */
@@ -47,13 +47,13 @@ export const silent: TelemetryListener = {
   sessionOpened: () => {},
   sessionRestored: () => {},
   sessionClosed: () => {},
-  refused: () => {},
-  exchanged: () => {},
-  received: () => {},
-  sent: () => {},
-  replayed: () => {},
-  repeated: () => {},
-  evicted: () => {},
-  resumed: () => {},
-  recovered: () => {}
+  errorReturned: () => {},
+  exchangeEnded: () => {},
+  bytesReceived: () => {},
+  bytesSent: () => {},
+  eventsReplayed: () => {},
+  duplicateDropped: () => {},
+  eventsEvicted: () => {},
+  streamResumed: () => {},
+  failoverEnded: () => {}
 }

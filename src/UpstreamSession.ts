@@ -17,7 +17,7 @@ import {
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
 import { released } from "./internal/released.js"
-import { type Body, cancelledRequest, type Message } from "./Protocol.js"
+import { type Body, cancelledRequestId, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lost } from "./UpstreamSession/reinitialize.js"
 import { Failover, type Replaced } from "./UpstreamSession/Failover.js"
@@ -230,7 +230,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
     this.lease = lease
     lease.onLost(() => this.ended())
     this.log(Effect.logInfo("upstream session recovered", { upstream: this.name }))
-    this.terms.telemetry.recovered("recovered")
+    this.terms.telemetry.failoverEnded("succeeded")
     this.heir?.recovered({ asked: ids, hasOtherTools })
     for (const attempt of this.taken()) attempt.sendAnew(lease)
   }
@@ -238,7 +238,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   givenUp(cause: string | undefined): Effect.Effect<void> {
     return Effect.sync(() => {
       this.log(Effect.logWarning("upstream session lost", { upstream: this.name, cause }))
-      this.terms.telemetry.recovered("failed")
+      this.terms.telemetry.failoverEnded("failed")
       this.heir?.lost()
     })
   }
@@ -264,7 +264,7 @@ export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
   private note({ messages }: Body): void {
     if (this.waiting.size === 0) return
     for (const message of messages) {
-      const id = cancelledRequest(message)
+      const id = cancelledRequestId(message)
       if (id === undefined) continue
       for (const attempt of this.waiting) if (attempt.waitsOnlyFor(id)) this.waiting.delete(attempt)
     }

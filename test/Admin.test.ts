@@ -70,8 +70,8 @@ describe("/metrics", () => {
           shadowcat_body_bytes_limit: 4_194_304,
           shadowcat_streams: 1,
           shadowcat_sessions_opened_total: 2,
-          'shadowcat_refused_total{reason="max-sessions"}': 1,
-          'shadowcat_refused_total{reason="NotJson"}': 1,
+          'shadowcat_errors_total{reason="max-sessions"}': 1,
+          'shadowcat_errors_total{reason="NotJson"}': 1,
           'shadowcat_exchanges_total{method="initialize",outcome="answered"}': 2,
           'shadowcat_exchanges_total{method="tools/list",outcome="answered"}': 1,
           'shadowcat_exchange_duration_seconds_count{method="tools/list"}': 1

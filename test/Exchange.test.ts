@@ -138,8 +138,8 @@ describe("an answer in JSON", () => {
     const { answer, owner, upstream } = new Started(post(call(1)))
     upstream.act("time out")
     expect(answer).toMatchObject({ status: 0, violations: [] })
-    expect(answer.failure).toMatchObject({ reason: "AnswerTimeout" })
-    expect(owner.failures).toMatchObject([{ reason: "AnswerTimeout" }])
+    expect(answer.failure).toMatchObject({ reason: "ResponseTimeout" })
+    expect(owner.failures).toMatchObject([{ reason: "ResponseTimeout" }])
   })
 
   it("an error after its head cuts it off", () => {

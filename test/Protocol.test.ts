@@ -3,8 +3,8 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import {
   type Body,
-  cancelled,
-  cancelledRequest,
+  cancelledNotification,
+  cancelledRequestId,
   isInitialize,
   isInitializeResult,
   isModern,
@@ -128,7 +128,7 @@ describe("the body of a POST", () => {
 describe("ids", () => {
   it.prop("keep their type", [id], ([id]) => {
     expect(requestIds(bodyOf(call(id)))).toEqual([id])
-    expect(cancelledRequest(cancellation(id))).toBe(id)
+    expect(cancelledRequestId(cancellation(id))).toBe(id)
   })
 
   it("are those of requests: notifications and responses have none that could be answered", () => {
@@ -159,14 +159,14 @@ describe("initialize", () => {
 
 describe("cancelling", () => {
   it.prop("what the proxy sends is what it reads", [id, FastCheck.string()], ([id, reason]) => {
-    expect(cancelledRequest(cancelled(id, reason))).toBe(id)
-    expect(Either.isRight(parseBody(bytes(JSON.stringify(cancelled(id, reason)))))).toBe(true)
+    expect(cancelledRequestId(cancelledNotification(id, reason))).toBe(id)
+    expect(Either.isRight(parseBody(bytes(JSON.stringify(cancelledNotification(id, reason)))))).toBe(true)
   })
 
   it.prop("nothing else names a cancelled request", [FastCheck.anything()], ([params]) => {
-    expect(cancelledRequest({ jsonrpc: "2.0", method: "notifications/progress", params })).toBeUndefined()
+    expect(cancelledRequestId({ jsonrpc: "2.0", method: "notifications/progress", params })).toBeUndefined()
     expect(
-      cancelledRequest({ jsonrpc: "2.0", method: "notifications/cancelled", params: { params } })
+      cancelledRequestId({ jsonrpc: "2.0", method: "notifications/cancelled", params: { params } })
     ).toBeUndefined()
   })
 })

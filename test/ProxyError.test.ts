@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import {
-  type Answerable,
+  type ClientError,
   BadRequest,
   errorCode,
   LimitReached,
@@ -15,16 +15,16 @@ import {
 const upstream = "http://upstream.test/mcp"
 
 describe("what a client is told", () => {
-  const table: ReadonlyArray<readonly [error: Answerable, status: number, code: number]> = [
+  const table: ReadonlyArray<readonly [error: ClientError, status: number, code: number]> = [
     [new BadRequest({ reason: "NotJson" }), 400, -32700],
     [new BadRequest({ reason: "NotJsonRpc" }), 400, -32600],
-    [new BadRequest({ reason: "NoSession" }), 400, -32600],
-    [new BadRequest({ reason: "BatchedInitialize" }), 400, -32600],
+    [new BadRequest({ reason: "MissingSessionId" }), 400, -32600],
+    [new BadRequest({ reason: "InitializeInBatch" }), 400, -32600],
     [new BadRequest({ reason: "TooLarge" }), 413, -32600],
     [new BadRequest({ reason: "BatchTooLarge" }), 400, -32600],
     [new BadRequest({ reason: "InitializeTooDeep" }), 400, -32600],
     [new BadRequest({ reason: "InitializeTooLarge" }), 413, -32600],
-    [new BadRequest({ reason: "Stalled" }), 408, -32600],
+    [new BadRequest({ reason: "BodyTimeout" }), 408, -32600],
     [new BadRequest({ reason: "WrongContentType" }), 415, -32600],
     [new BadRequest({ reason: "NotAcceptable" }), 406, -32600],
     [new BadRequest({ reason: "WrongMethod" }), 405, -32600],
@@ -37,7 +37,7 @@ describe("what a client is told", () => {
     [new ShuttingDown(), 503, -32000],
     [new UpstreamError({ reason: "Unreachable", upstream }), 502, -32000],
     [new UpstreamError({ reason: "ConnectTimeout", upstream }), 504, -32000],
-    [new UpstreamError({ reason: "AnswerTimeout", upstream }), 504, -32000],
+    [new UpstreamError({ reason: "ResponseTimeout", upstream }), 504, -32000],
     [new UpstreamError({ reason: "Stalled", upstream }), 504, -32000],
     [new UpstreamError({ reason: "Closed", upstream }), 502, -32000],
     [new UpstreamError({ reason: "Redirected", upstream }), 502, -32000],

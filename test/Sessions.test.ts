@@ -92,7 +92,7 @@ describe("opening", () => {
 
   it.scoped.each([
     ["fail", "Closed"],
-    ["time out", "AnswerTimeout"],
+    ["time out", "ResponseTimeout"],
     ["not mcp", "NotMcp"],
     ["wrong response", "NotMcp"],
     ["accepted", "NotMcp"]
@@ -117,7 +117,10 @@ describe("opening", () => {
       const proxied = yield* makeProxied()
       const { answer, exchange, outcome } = yield* proxied.connect()
       exchange.act(act)
-      expect(yield* outcome).toMatchObject({ _tag: "Failure", cause: { error: { reason: "Refused" } } })
+      expect(yield* outcome).toMatchObject({
+        _tag: "Failure",
+        cause: { error: { reason: "InitializeRefused" } }
+      })
       expect(answer).toMatchObject({ status, ending: "end", violations: [] })
       expect(answer.headers["mcp-session-id"]).toBeUndefined()
       expect(proxied.isEmpty).toBe(true)

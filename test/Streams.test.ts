@@ -131,7 +131,7 @@ describe("a stream", () => {
   it.scoped("counts what it tells once more", () =>
     Effect.gen(function* () {
       const replayed = vi.fn()
-      const { client, delivery } = yield* begun({}, undefined, { ...silent, replayed })
+      const { client, delivery } = yield* begun({}, undefined, { ...silent, eventsReplayed: replayed })
       for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
       client.take()
       client.cut()
@@ -172,7 +172,7 @@ describe("a stream", () => {
       client.comeBack()
       expect(client.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
       client.comeBack("AAAAAAAAAAAA.1.1")
-      expect(client.answer.failure).toMatchObject({ status: 400, reason: "UnknownEvent" })
+      expect(client.answer.failure).toMatchObject({ status: 400, reason: "UnknownEventId" })
     })
   )
 

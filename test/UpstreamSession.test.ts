@@ -270,7 +270,7 @@ describe("another session in the place of one that is lost", () => {
       const inFlight = proxied.ask(session, call(1))
       proxied.pool.dies(lease)
       yield* settle
-      expect(inFlight.answer.failure).toMatchObject({ reason: "Gone" })
+      expect(inFlight.answer.failure).toMatchObject({ reason: "Ended" })
       expect(proxied.pool.leases.length).toBe(1)
       const next = proxied.ask(session, call(2))
       yield* settle

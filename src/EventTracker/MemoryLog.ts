@@ -110,8 +110,8 @@ export class MemoryLog implements SessionLog, Owner {
     return this.ledger.hold(bytes, held)
   }
 
-  letGo(bytes: number): void {
-    this.ledger.letGo(bytes)
+  release(bytes: number): void {
+    this.ledger.release(bytes)
   }
 
   renew(): void {

@@ -6,7 +6,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Budget } from "../internal/budget.js"
 import { Fifo, type Queued } from "../internal/fifo.js"
-import type { Room } from "../Protocol/SseFrames.js"
+import type { FrameBudget } from "../Protocol/SseFrames.js"
 import { type TelemetryListener, Telemetry } from "../Telemetry.js"
 import type { MemoryStream } from "./StreamLog.js"
 import type { KeptEvent } from "./SessionLog.js"
@@ -56,7 +56,7 @@ export const costOf = ({ frame, upstreamId = "" }: Omit<KeptEvent, "sequence">):
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)
 
-export class Retention implements Room {
+export class Retention implements FrameBudget {
   readonly events = new Fifo<Logged>()
   private bytes = 0
   /** The bytes of events that are not whole yet. */
@@ -98,7 +98,7 @@ export class Retention implements Room {
     return true
   }
 
-  letGo(bytes: number): void {
+  release(bytes: number): void {
     this.unfinished.give(bytes)
   }
 
@@ -153,7 +153,7 @@ export class Retention implements Room {
     const before = this.events.size
     if (oldest === undefined) events.oldest?.stream.evict()
     else oldest.stream.forget()
-    this.telemetry.evicted(before - this.events.size)
+    this.telemetry.eventsEvicted(before - this.events.size)
   }
 }
 

@@ -1,5 +1,5 @@
 /** What is kept of the streams of one session. Every `EventTracker` gives logs of this kind. */
-import type { Room } from "../Protocol/SseFrames.js"
+import type { FrameBudget } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 
 /** A place in a stream that a client has read up to. */
@@ -10,7 +10,7 @@ export interface Place {
 }
 
 /** It has room, too, for events that are not whole yet. */
-export interface SessionLog extends Room {
+export interface SessionLog extends FrameBudget {
   /** Begins the log of a stream that answers these requests, or of a standalone one. */
   readonly stream: (requests: ReadonlyArray<RequestId>) => StreamLog
   /** The place that an event id names; `undefined` for one that was never issued in this session. */

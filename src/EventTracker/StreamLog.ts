@@ -1,6 +1,6 @@
 /** The events of one stream, in this process's memory. */
 import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
-import { withId } from "../Protocol/SseEvents.js"
+import { withEventId } from "../Protocol/SseEvents.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
 import type { StreamLog } from "./SessionLog.js"
@@ -100,7 +100,7 @@ export class MemoryStream implements StreamLog, Slotted {
   append(frame: Buffer, upstreamId: string | undefined): Logged {
     this.newest++
     this.upstreamAt = upstreamId ?? this.upstreamAt
-    const event = this.add(withId(this.idAt(this.newest), frame), upstreamId)
+    const event = this.add(withEventId(this.idAt(this.newest), frame), upstreamId)
     this.owner.changed(this)
     return event
   }

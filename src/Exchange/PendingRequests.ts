@@ -1,6 +1,6 @@
 /** The requests of one exchange whose responses somebody waits for: a shutdown waits for them too. */
 import type { InFlight } from "../internal/inFlight.js"
-import { mayRespond, messages, visiblyAnswer } from "../Protocol/SseFrames.js"
+import { mayHoldResponse, messages, isPlainResponse } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 
 export class PendingRequests {
@@ -18,7 +18,7 @@ export class PendingRequests {
 
   /** Looks whether frames answer one of them. */
   note(frames: Buffer): void {
-    if (this.isEmpty || !mayRespond(frames)) return
+    if (this.isEmpty || !mayHoldResponse(frames)) return
     this.ids = unanswered(this.ids, frames)
     if (this.isEmpty) this.leave()
   }
@@ -47,7 +47,7 @@ export class PendingRequests {
 
 const unanswered = (ids: ReadonlyArray<RequestId>, frames: Buffer): ReadonlyArray<RequestId> => {
   const [first] = ids
-  if (first !== undefined && ids.length === 1 && visiblyAnswer(frames, first)) return []
+  if (first !== undefined && ids.length === 1 && isPlainResponse(frames, first)) return []
   const responses = messages(frames).filter(({ method }) => method === undefined)
   return ids.filter((id) => !responses.some((response) => response.id === id))
 }

@@ -2,17 +2,17 @@
 import type { ServerResponse } from "node:http"
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import type { Budget } from "../internal/budget.js"
-import type { Answerer, Bounds } from "./readBody.js"
+import type { BodyReceiver, BodyLimits } from "./readBody.js"
 import type { Deadline, Expirable } from "../internal/deadlines.js"
 import { hasType, type MutableHeaders } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
-import { type Answerable, errorLabel, LimitReached, type ProxyError, toJsonRpc } from "../ProxyError.js"
+import { type ClientError, errorLabel, LimitReached, type ProxyError, toJsonRpc } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow } from "../Upstream.js"
 
 /** What all answers of a front have in common. */
-export interface Terms extends Bounds {
+export interface HttpResponseDeps extends BodyLimits {
   /** The bytes of request bodies that are held at once: each until it is relayed and its response is closed. */
   readonly budget: Budget
   readonly telemetry: TelemetryListener
@@ -24,11 +24,11 @@ const LINGER = 5_000
 /** How much of a stream may go out in one piece with its head, in bytes. */
 const MAX_EARLY = 64 * 1024
 
-export class HttpResponse implements ClientResponse, Answerer, Expirable {
+export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** The request that an error would answer. */
   requestId: RequestId | undefined
   /** Whom to tell when the client goes away. */
-  onLeave: Disconnect | undefined
+  onDisconnect: Disconnect | undefined
   private flow: Flow | undefined
   private isPaused = false
   /** The head waits for the body, or for the end of this tick, and in that time what comes of the body with it. */
@@ -42,7 +42,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
 
   constructor(
     private readonly response: ServerResponse,
-    private readonly terms: Terms,
+    private readonly terms: HttpResponseDeps,
     /** The CORS grants, for web pages. */
     private readonly grants: MutableHeaders | undefined
   ) {
@@ -69,12 +69,12 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
     if (!budget.take(bytes, this.reserved))
       return new LimitReached({ limit: "max-buffered", bound: budget.bound })
     this.reserved += bytes
-    this.terms.telemetry.received(bytes)
+    this.terms.telemetry.bytesReceived(bytes)
     return undefined
   }
 
   /** The request is about to be relayed: its bytes are held until that is settled, whether or not the client stays. */
-  hold(): void {
+  holdRequest(): void {
     this.isHeld = true
   }
 
@@ -104,7 +104,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
   }
 
   data(chunk: Uint8Array): void {
-    this.terms.telemetry.sent(chunk.length)
+    this.terms.telemetry.bytesSent(chunk.length)
     if (this.early !== undefined) return this.hasten(this.early, chunk)
     this.releaseHead()
     this.write(chunk)
@@ -138,7 +138,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
 
   error(error: ProxyError): void {
     if (this.response.writableEnded) return
-    this.terms.telemetry.refused(errorLabel(error))
+    this.terms.telemetry.errorReturned(errorLabel(error))
     if (this.early !== undefined && this.early.length > 0) this.flush()
     if (this.response.headersSent) return this.expire()
     this.heldHead = undefined
@@ -159,7 +159,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
       "content-type": "application/json",
       "content-length": String(bytes.length)
     })
-    this.terms.telemetry.sent(bytes.length)
+    this.terms.telemetry.bytesSent(bytes.length)
     this.response.write(bytes)
     this.endAfterRequest()
   }
@@ -219,7 +219,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
     this.isClosed = true
     this.deadline.clear()
     this.release()
-    if (!this.response.writableFinished) this.onLeave?.()
+    if (!this.response.writableFinished) this.onDisconnect?.()
   }
 
   /** Gives the room for the request's bytes back, once nobody holds them any more. */
@@ -243,7 +243,7 @@ export class HttpResponse implements ClientResponse, Answerer, Expirable {
 
 const flush = (answer: HttpResponse): void => answer.flush()
 
-const errorHeaders = ({ allow, retryAfter, status }: Answerable): MutableHeaders => ({
+const errorHeaders = ({ allow, retryAfter, status }: ClientError): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
   ...(allow === undefined ? {} : { allow }),
   ...(status === 413 || status === 408 ? { connection: "close" } : {})

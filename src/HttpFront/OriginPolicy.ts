@@ -7,7 +7,7 @@ import type { IncomingHttpHeaders } from "node:http"
 import { BadRequest } from "../ProxyError.js"
 import type { MutableHeaders } from "../internal/headers.js"
 
-export interface Options {
+export interface OriginPolicyOptions {
   /** The address that the proxy listens on. */
   readonly host: string
   /** Further hosts, each with any port unless it names one; `*` allows all. */
@@ -23,7 +23,7 @@ export class OriginPolicy {
   /** Clients repeat themselves, and parsing a host costs more than all else that is looked at. */
   private readonly allowedHosts = new Set<string>()
 
-  constructor({ allowHosts, allowOrigins, host }: Options) {
+  constructor({ allowHosts, allowOrigins, host }: OriginPolicyOptions) {
     this.own = new Set(["localhost", "127.0.0.1", "[::1]", hostOf(host.includes(":") ? `[${host}]` : host)])
     this.hosts = new Set([...this.own, ...allowHosts.map(hostOf)])
     this.origins = new Set(allowOrigins.map((origin) => origin.toLowerCase()))

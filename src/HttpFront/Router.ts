@@ -5,8 +5,8 @@ import * as Either from "effect/Either"
 import * as FiberId from "effect/FiberId"
 import type * as Fiber from "effect/Fiber"
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
-import { HttpResponse, type Terms } from "./HttpResponse.js"
-import { accepts } from "../Protocol/Accept.js"
+import { HttpResponse, type HttpResponseDeps } from "./HttpResponse.js"
+import { isAcceptable } from "../Protocol/Accept.js"
 import { readBody } from "./readBody.js"
 import type { Connections } from "./Connections.js"
 import type { OriginPolicy } from "./OriginPolicy.js"
@@ -33,11 +33,11 @@ import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
 import type { Request } from "../Upstream.js"
 
-export interface Services {
+export interface RouterDeps {
   readonly sessions: Sessions["Type"]
   readonly connections: Connections
   readonly originPolicy: OriginPolicy
-  readonly terms: Terms
+  readonly terms: HttpResponseDeps
   /** Runs an effect in a fiber of the front's own. */
   readonly run: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>
   /** The path of the MCP endpoint. */
@@ -56,7 +56,7 @@ export class Router {
   /** Set once, when the proxy shuts down: no new work is taken then. */
   isDraining = false
 
-  constructor(private readonly services: Services) {}
+  constructor(private readonly services: RouterDeps) {}
 
   handle(message: IncomingMessage, response: ServerResponse): void {
     const { connections, originPolicy, path, terms } = this.services
@@ -95,8 +95,8 @@ export class Router {
     if (!isReadable(headers, "application/json")) {
       return answer.error(new BadRequest({ reason: "WrongContentType" }))
     }
-    if (!accepts(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
-    answer.onLeave = readBody(message, this.services.terms, answer, (bytes) =>
+    if (!isAcceptable(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
+    answer.onDisconnect = readBody(message, this.services.terms, answer, (bytes) =>
       this.read(message, answer, bytes)
     )
   }
@@ -132,20 +132,20 @@ export class Router {
     else if (this.isDraining && answer.requestId !== undefined) answer.error(new ShuttingDown())
     else if (session !== undefined) relay(session, request, answer)
     else if (headers[SESSION_ID] !== undefined) answer.error(new SessionNotFound())
-    else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "NoSession" }))
-    else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "BatchedInitialize" }))
+    else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "MissingSessionId" }))
+    else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "InitializeInBatch" }))
     else if (bytes.length > MAX_INITIALIZE) answer.error(new BadRequest({ reason: "InitializeTooLarge" }))
     else this.open(request, clientOf(message), answer)
   }
 
   private open(request: Request, client: string, answer: HttpResponse): void {
     const { run, sessions } = this.services
-    answer.hold()
+    answer.holdRequest()
     const fiber = run(
       told(
         answer,
         Effect.map(sessions.open(request, client, answer), ({ leave, session }) => {
-          answer.onLeave = () => {
+          answer.onDisconnect = () => {
             leave()
             // Nobody knows the session's id.
             if (answer.isQueued) session.end("abandoned")
@@ -153,12 +153,12 @@ export class Router {
         })
       )
     )
-    if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
+    if (fiber.unsafePoll() === null) answer.onDisconnect = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
   private get({ headers }: IncomingMessage, answer: HttpResponse): void {
     this.inSession(headers, answer, (session) => {
-      if (!accepts(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
+      if (!isAcceptable(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
       else if (this.isDraining) answer.error(new ShuttingDown())
       else relay(session, { method: "GET", headers, bytes: undefined, body: undefined }, answer)
     })
@@ -195,10 +195,10 @@ export class Router {
       const revision = revisionBeside(headers, session)
       if (revision !== undefined && isModern(revision, undefined)) {
         // From 2026-07-28 on, an endpoint answers to POST alone.
-        const reason = isWithoutSessions(revision) ? "PostAlone" : "UnknownRevision"
+        const reason = isWithoutSessions(revision) ? "PostOnly" : "UnknownRevision"
         answer.error(new BadRequest({ reason }))
       } else if (session !== undefined) use(session)
-      else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "NoSession" }))
+      else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "MissingSessionId" }))
       else answer.error(new SessionNotFound())
     })
   }
@@ -213,7 +213,7 @@ export class Router {
     const id = first(headers, SESSION_ID)
     const session = id === undefined ? undefined : sessions.get(id)
     if (id === undefined || session !== undefined || !sessions.restores) return use(session)
-    answer.hold()
+    answer.holdRequest()
     const fiber = run(
       told(
         answer,
@@ -225,7 +225,7 @@ export class Router {
         )
       )
     )
-    if (fiber.unsafePoll() === null) answer.onLeave = () => fiber.unsafeInterruptAsFork(FiberId.none)
+    if (fiber.unsafePoll() === null) answer.onDisconnect = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 }
 
@@ -235,8 +235,8 @@ const relay = (
   request: Request,
   answer: HttpResponse
 ): void => {
-  answer.hold()
-  answer.onLeave = to.exchange(request, answer)
+  answer.holdRequest()
+  answer.onDisconnect = to.exchange(request, answer)
 }
 
 /** Whatever goes wrong, defects too, is told to the client. */

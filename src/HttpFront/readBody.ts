@@ -3,7 +3,7 @@ import type { IncomingMessage } from "node:http"
 import { BadRequest, type LimitReached } from "../ProxyError.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 
-export interface Bounds {
+export interface BodyLimits {
   /** The most bytes that one body may have. */
   readonly maxBody: number
   /** How long nothing may arrive, in milliseconds. */
@@ -12,7 +12,7 @@ export interface Bounds {
 }
 
 /** Whoever answers the request. */
-export interface Answerer {
+export interface BodyReceiver {
   /** Makes room for so many more bytes of the body, or says why there is none. */
   readonly reserve: (bytes: number) => LimitReached | undefined
   readonly error: (error: BadRequest | LimitReached) => void
@@ -24,8 +24,8 @@ export interface Answerer {
  */
 export const readBody = (
   request: IncomingMessage,
-  bounds: Bounds,
-  answerer: Answerer,
+  bounds: BodyLimits,
+  answerer: BodyReceiver,
   done: (bytes: Buffer) => void
 ): (() => void) => {
   if (Number(request.headers["content-length"]) > bounds.maxBody) {
@@ -48,8 +48,8 @@ class Body implements Expirable {
   private isOver = false
 
   constructor(
-    private readonly bounds: Bounds,
-    private readonly answerer: Answerer,
+    private readonly bounds: BodyLimits,
+    private readonly answerer: BodyReceiver,
     private readonly done: (bytes: Buffer) => void
   ) {
     this.deadline = bounds.deadlines.of(this)
@@ -85,7 +85,7 @@ class Body implements Expirable {
   }
 
   expire(): void {
-    this.refuse(new BadRequest({ reason: "Stalled" }))
+    this.refuse(new BadRequest({ reason: "BodyTimeout" }))
   }
 
   /** Replaces the latest chunks by one. */

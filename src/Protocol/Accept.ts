@@ -5,33 +5,33 @@ import { EVENT_STREAM } from "./SseFrames.js"
 const JSON_TYPE = "application/json"
 
 /** What a client takes as an answer. */
-export interface Accepted {
+export interface AcceptedTypes {
   readonly json: boolean
   readonly stream: boolean
 }
 
 /** What all clients of one kind send, and the verdict on it: most requests repeat the one before. */
-let latest: { readonly accept: string | undefined; readonly accepted: Accepted } = {
+let latest: { readonly accept: string | undefined; readonly acceptedTypes: AcceptedTypes } = {
   accept: undefined,
-  accepted: { json: true, stream: true }
+  acceptedTypes: { json: true, stream: true }
 }
 
 /** Which of JSON and server-sent events an `Accept` leaves open; without one, both. */
-export const accepted = (accept: string | undefined): Accepted => {
+export const accepted = (accept: string | undefined): AcceptedTypes => {
   if (accept !== latest.accept) {
     // Some clients repeat a charset here, which narrows nothing.
     const ranges = accept?.replaceAll(/;(?!\s*q=)[^;,]*/gi, "")
     const types = new Negotiator({ headers: { accept: ranges } }).mediaTypes([JSON_TYPE, EVENT_STREAM])
     latest = {
       accept,
-      accepted: { json: types.includes(JSON_TYPE), stream: types.includes(EVENT_STREAM) }
+      acceptedTypes: { json: types.includes(JSON_TYPE), stream: types.includes(EVENT_STREAM) }
     }
   }
-  return latest.accepted
+  return latest.acceptedTypes
 }
 
 /** Whether an `Accept` leaves JSON or server-sent events open. */
-export const accepts = (accept: string | undefined): boolean => {
+export const isAcceptable = (accept: string | undefined): boolean => {
   const { json, stream } = accepted(accept)
   return json || stream
 }

@@ -1,7 +1,7 @@
 /** The events in the frames of a stream of server-sent events, apart from what belongs to one connection. */
 import { createParser } from "eventsource-parser"
 import { asBuffer } from "../internal/bytes.js"
-import { BORDER } from "./SseFrames.js"
+import { FRAME_END } from "./SseFrames.js"
 
 const LF = 0x0a
 const CR = 0x0d
@@ -9,24 +9,24 @@ const COLON = 0x3a
 const SPACE = 0x20
 
 /** Hears what is in the frames. */
-export interface Reader {
+export interface EventHandler {
   /** An event: its frame without `id` and `retry`, and the id if it has one. */
   readonly event: (frame: Buffer, id: string | undefined) => void
   /**
    * An id without a message: with empty data (2025-11-25, Transports, "Sending Messages to the Server") or with none
    * (WHATWG HTML, "Interpreting an event stream": it counts, though there is no event).
    */
-  readonly reach: (id: string) => void
+  readonly idOnly: (id: string) => void
   /** How long to wait before connecting again, in milliseconds. */
   readonly retry: (millis: number) => void
 }
 
 /** Reads whole frames. Those with nothing but `event` and `data` fields, which most are, are told apart unread. */
-export const readEvents = (frames: Buffer, reader: Reader): void => {
+export const readEvents = (frames: Buffer, reader: EventHandler): void => {
   if (!isPlain(frames)) return parse(frames, reader)
   for (let start = behindEmptyLines(frames, 0); start < frames.length;) {
-    const border = frames.indexOf(BORDER, start)
-    const end = border < 0 ? frames.length : border + BORDER.length
+    const border = frames.indexOf(FRAME_END, start)
+    const end = border < 0 ? frames.length : border + FRAME_END.length
     const frame = frames.subarray(start, end)
     if (!isEmpty(frame)) reader.event(frame, undefined)
     start = behindEmptyLines(frames, end)
@@ -69,11 +69,11 @@ const isField = (frames: Buffer, start: number, { colon, name }: typeof DATA): b
 const DATA = { name: Buffer.from("data").readUInt32BE(), colon: 4 }
 const EVENT = { name: Buffer.from("even").readUInt32BE(), colon: 5 }
 
-const parse = (frames: Buffer, reader: Reader): void => {
+const parse = (frames: Buffer, reader: EventHandler): void => {
   const parser = createParser({
     onEvent: ({ data, event, id }) => {
       if (data !== "") reader.event(frameOf(data, event), id)
-      else if (id !== undefined) reader.reach(id)
+      else if (id !== undefined) reader.idOnly(id)
     },
     onRetry: (millis) => reader.retry(millis)
   })
@@ -100,7 +100,7 @@ const frameOf = (data: string, event: string | undefined): Buffer => {
 }
 
 /** A frame with an id in front of it. */
-export const withId = (id: string, frame: Uint8Array): Buffer => {
+export const withEventId = (id: string, frame: Uint8Array): Buffer => {
   const line = `id: ${id}\n`
   const bytes = Buffer.allocUnsafe(line.length + frame.length)
   bytes.write(line, 0, "latin1")
@@ -109,7 +109,7 @@ export const withId = (id: string, frame: Uint8Array): Buffer => {
 }
 
 /** A frame that has begun, without the fields that belong to one connection, as far as they stand before its data. */
-export const withoutPlace = (beginning: Buffer): Buffer => {
+export const withoutIdAndRetry = (beginning: Buffer): Buffer => {
   const kept: Array<Buffer> = []
   let start = 0
   while (start < beginning.length && !isField(beginning, start, DATA)) {
@@ -130,4 +130,4 @@ const lineEnd = (frames: Buffer, start: number): number => {
 }
 
 /** The frame behind that line. */
-export const withoutId = (frame: Buffer): Buffer => frame.subarray(frame.indexOf(LF) + 1)
+export const withoutEventId = (frame: Buffer): Buffer => frame.subarray(frame.indexOf(LF) + 1)

@@ -14,13 +14,13 @@ const CR = 0x0d
 const MAX_HELD = 1024 * 1024
 
 /** Where there is room for unfinished frames, of many streams. */
-export interface Room {
+export interface FrameBudget {
   /** Takes room for so many bytes, for a frame that holds so many already, or says that there is none. */
   readonly hold: (bytes: number, held: number) => boolean
-  readonly letGo: (bytes: number) => void
+  readonly release: (bytes: number) => void
 }
 
-const everywhere: Room = { hold: () => true, letGo: () => {} }
+const everywhere: FrameBudget = { hold: () => true, release: () => {} }
 
 /**
  * Cuts a stream at the borders of its frames, so that something can be put between two of them. What it passes
@@ -56,19 +56,19 @@ export class FrameSplitter {
   }
 
   /** Whether what was passed on so far ends at the border of a frame. */
-  get isAtBorder(): boolean {
+  get isAtFrameEnd(): boolean {
     return this.isWhole
   }
 
   /** Where the first frame that ends in this chunk ends; else 0. */
-  firstBorder(chunk: Uint8Array): number {
+  firstFrameEnd(chunk: Uint8Array): number {
     for (let end = 1; end <= chunk.length; end++) if (this.isBorder(chunk, end)) return end
     return 0
   }
 
   /** Nothing more is to come: what is unfinished stays so. */
   close(): void {
-    this.room.letGo(this.countedBytes)
+    this.room.release(this.countedBytes)
     this.held = []
     this.heldBytes = 0
     this.countedBytes = 0
@@ -141,19 +141,20 @@ export const messages = (frames: Buffer): ReadonlyArray<Message> => {
 }
 
 /** Whether these frames could hold a response: most frames of a long stream cannot, and need not be read. */
-export const mayRespond = (frames: Buffer): boolean => frames.includes(ID_MEMBER)
+export const mayHoldResponse = (frames: Buffer): boolean => frames.includes(ID_MEMBER)
 
 const ID_MEMBER = Buffer.from('"id"')
 
 /** The same for a request, which is a message with an id and a method. */
-export const mayRequest = (frames: Buffer): boolean => frames.includes(METHOD) && frames.includes(ID_MEMBER)
+export const mayHoldRequest = (frames: Buffer): boolean =>
+  frames.includes(METHOD) && frames.includes(ID_MEMBER)
 
 /**
  * Whether these frames are seen to answer a request without being read, which would cost a proxy as much as all
  * that it does of its own to relay a call. Servers write the id beside the version, at the message's beginning or
  * end; elsewhere, and where there may be a request, it is not seen.
  */
-export const visiblyAnswer = (frames: Buffer, id: RequestId): boolean => {
+export const isPlainResponse = (frames: Buffer, id: RequestId): boolean => {
   const envelope = `"jsonrpc":"2.0","id":${JSON.stringify(id)}`
   return (
     (frames.includes(`data: {${envelope},`) || frames.includes(`${envelope}}\n`)) && !frames.includes(METHOD)
@@ -166,11 +167,11 @@ const METHOD = Buffer.from('"method"')
 export const frame = (json: string | Buffer): Buffer =>
   typeof json === "string"
     ? Buffer.from(`event: message\ndata: ${json}\n\n`)
-    : Buffer.concat([OPENING, json.includes(CR) ? asLine(json) : json, BORDER])
+    : Buffer.concat([OPENING, json.includes(CR) ? asLine(json) : json, FRAME_END])
 
 const OPENING = Buffer.from("event: message\ndata: ")
 /** What ends a frame. */
-export const BORDER = Buffer.from("\n\n")
+export const FRAME_END = Buffer.from("\n\n")
 
 /** A comment, which says nothing but that the stream is still there. */
 export const KEEP_ALIVE = Buffer.from(": keep-alive\n\n")

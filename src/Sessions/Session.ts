@@ -22,12 +22,12 @@ import { first, type Headers } from "../internal/headers.js"
 import { frame } from "../Protocol/SseFrames.js"
 import {
   type Body,
-  cancelled,
-  cancelledRequest,
-  hasPriming,
+  cancelledNotification,
+  cancelledRequestId,
+  hasPrimingEvents,
   type Message,
-  restarted,
-  toolsChanged
+  sessionRestartedNotification,
+  toolsChangedNotification
 } from "../Protocol.js"
 import { LimitReached, SessionNotFound, ShuttingDown, type UpstreamError } from "../ProxyError.js"
 import { type Broken, resume } from "../Streams/Resumption.js"
@@ -247,9 +247,10 @@ export class Session implements Owner, Fed, Heir {
     streams.log.renew()
     const tell = (message: Message, isUrgent: boolean) =>
       streams.tell(frame(JSON.stringify(message)), isUrgent)
-    for (const id of asked) tell(cancelled(id, "The server that asked is gone"), true)
-    if (this.agreement.declares("logging") && this.agreement.wantsWarnings) tell(restarted, false)
-    if (hasOtherTools) tell(toolsChanged, true)
+    for (const id of asked) tell(cancelledNotification(id, "The server that asked is gone"), true)
+    if (this.agreement.declares("logging") && this.agreement.wantsWarnings)
+      tell(sessionRestartedNotification, false)
+    if (hasOtherTools) tell(toolsChangedNotification, true)
     feed.renew()
   }
 
@@ -273,9 +274,9 @@ export class Session implements Owner, Fed, Heir {
 
   failed(error: UpstreamError, exchange?: Exchange): void {
     this.shared.report(error, this.id)
-    if (error.reason !== "AnswerTimeout" || exchange === undefined || exchange.isInitialize) return
+    if (error.reason !== "ResponseTimeout" || exchange === undefined || exchange.isInitialize) return
     for (const id of exchange.requests) {
-      this.send(cancelled(id, "The proxy's time limit for the request has passed"))
+      this.send(cancelledNotification(id, "The proxy's time limit for the request has passed"))
     }
   }
 
@@ -321,7 +322,7 @@ export class Session implements Owner, Fed, Heir {
       telemetry,
       keepAlive,
       retry: Duration.toMillis(retry),
-      isPrimed: hasPriming(this.protocolVersion),
+      isPrimed: hasPrimingEvents(this.protocolVersion),
       bounds: { events: maxEvents, bytes: maxEventBytes },
       backlog: new Backlog()
     }
@@ -373,7 +374,7 @@ export class Session implements Owner, Fed, Heir {
     for (const message of body.messages) {
       if (this.agreement.note(message)) this.keepAgreement()
       this.isUsed ||= message.method !== undefined && !probing.has(message.method)
-      const id = cancelledRequest(message)
+      const id = cancelledRequestId(message)
       if (id === undefined) continue
       for (const exchange of this.exchanges) exchange.cancel(id)
     }

@@ -139,7 +139,7 @@ const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, Pro
       const held = yield* restore(relay(lease, request, shared.deadlines))
       if (held.result === undefined) {
         held.finish(withoutSession(answer))
-        return yield* new UpstreamError({ reason: "Refused", upstream: lease.name })
+        return yield* new UpstreamError({ reason: "InitializeRefused", upstream: lease.name })
       }
       const { capabilities, protocolVersion } = held.result
       return yield* Effect.gen(function* () {

@@ -6,7 +6,7 @@ import type { Headers } from "../internal/headers.js"
 import { lineOf } from "../internal/lines.js"
 import {
   type Body,
-  cancelledRequest,
+  cancelledRequestId,
   isInitialize,
   isModern,
   modernHeaders,
@@ -18,12 +18,12 @@ import {
 import { BadRequest, InternalError, type ProxyError, toJsonRpc } from "../ProxyError.js"
 import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
-import { type Output, StdioResponse } from "./StdioResponse.js"
+import { type LineWriter, StdioResponse } from "./StdioResponse.js"
 import type { Flow, Request } from "../Upstream.js"
 
-export interface Services {
+export interface StdioClientDeps {
   readonly sessions: Sessions["Type"]
-  readonly output: Output
+  readonly output: LineWriter
   /** The upstream's name. */
   readonly upstream: string
   /** Stops and restarts what the client sends. */
@@ -42,7 +42,7 @@ export class StdioClient {
   /** The requests of 2026-07-28 in flight: to leave one is to cancel it. */
   private readonly modern = new Map<RequestId, Disconnect>()
 
-  constructor(private readonly services: Services) {}
+  constructor(private readonly services: StdioClientDeps) {}
 
   receive(line: Buffer): void {
     if (line.length > 0) this.inTurn(() => this.route(line))
@@ -128,7 +128,7 @@ export class StdioClient {
 
   /** Over HTTP, to close the answer's stream is the cancel (2026-07-28, "Cancellation"). */
   private isCancelled(body: Body): boolean {
-    const id = cancelledRequest(body.messages[0])
+    const id = cancelledRequestId(body.messages[0])
     const leave = id === undefined ? undefined : this.modern.get(id)
     leave?.()
     return leave !== undefined

@@ -9,7 +9,7 @@ import { type ProxyError, toJsonRpc, UpstreamError } from "../ProxyError.js"
 import type { Flow } from "../Upstream.js"
 
 /** Where lines go. Flows are stopped while it takes no more. */
-export interface Output {
+export interface LineWriter {
   readonly write: (line: Buffer, flow?: Flow) => void
 }
 
@@ -23,7 +23,7 @@ export class StdioResponse implements ClientResponse {
   constructor(
     /** The upstream's name. */
     private readonly upstream: string,
-    private readonly output: Output,
+    private readonly output: LineWriter,
     /** The requests that the client waits for. */
     private pending: ReadonlyArray<RequestId>,
     /** Called last. */
@@ -83,8 +83,8 @@ export class StdioResponse implements ClientResponse {
     const { upstream } = this
     const reason =
       this.status < 400
-        ? new UpstreamError({ reason: "Silent", upstream })
-        : new UpstreamError({ reason: "Rejected", upstream, detail: String(this.status) })
+        ? new UpstreamError({ reason: "NoResponse", upstream })
+        : new UpstreamError({ reason: "HttpError", upstream, detail: String(this.status) })
     this.line(toJsonRpc(reason, id))
   }
 

@@ -57,7 +57,7 @@ export const resume = (
   }).pipe(Effect.map((attempt) => attempt === "complete"))
 
 /** What the next attempt would meet too: a request that cannot be asked, and one that is sent elsewhere. */
-const hopeless: ReadonlySet<UpstreamError["reason"]> = new Set(["NotAsked", "Redirected"])
+const hopeless: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected"])
 
 const once = (lease: Resumable, broken: Broken, telemetry: TelemetryListener): Effect.Effect<Attempt> =>
   Effect.async<Attempt>((done) => {
@@ -80,7 +80,7 @@ const once = (lease: Resumable, broken: Broken, telemetry: TelemetryListener): E
         if (isPassing(status)) return finish("none")
         if (status !== 200 || !hasType(headers, EVENT_STREAM)) return finish("refused")
         isOpen = true
-        telemetry.resumed()
+        telemetry.streamResumed()
         broken.restarted(flow)
       },
       data: (chunk) => {

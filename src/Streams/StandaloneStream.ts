@@ -209,7 +209,7 @@ export class StandaloneStream implements Sink, Flow, Awaiting {
   private leave(asking: Asking): void {
     if (this.asking !== asking) return this.streams.leave(asking.answer)
     this.abort?.()
-    this.settle("left")
+    this.settle("disconnected")
   }
 
   private refuse(error: ProxyError, outcome: Outcome): void {
@@ -222,7 +222,7 @@ export class StandaloneStream implements Sink, Flow, Awaiting {
     if (!this.isAsked) return
     const { asking } = this
     this.rest()
-    this.session.telemetry.exchanged(methodLabel(undefined), outcome, performance.now() - this.startedAt)
+    this.session.telemetry.exchangeEnded(methodLabel(undefined), outcome, performance.now() - this.startedAt)
     this.streams.dismiss()
     this.session.settled()
     asking?.answer.settled()

@@ -1,7 +1,7 @@
 /** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
 import type { StreamWriter } from "./StreamWriter.js"
 import type { SessionLog } from "../EventTracker.js"
-import { type Reader, readEvents } from "../Protocol/SseEvents.js"
+import { type EventHandler, readEvents } from "../Protocol/SseEvents.js"
 import { FrameSplitter, messages } from "../Protocol/SseFrames.js"
 import { Window } from "../internal/window.js"
 import type { RequestId } from "../Protocol.js"
@@ -22,7 +22,7 @@ export interface Awaiting {
 /** How large an event may be, in bytes, to be held until it is whole; a larger one is passed on in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
-export class StreamReader implements Broken, Reader {
+export class StreamReader implements Broken, EventHandler {
   lastEventId: string | undefined
   retryAfter: number | undefined
   progress = 0
@@ -53,7 +53,7 @@ export class StreamReader implements Broken, Reader {
 
   /** Whether an event is being passed on in pieces. */
   private get isMidEvent(): boolean {
-    return !this.splitter.isAtBorder
+    return !this.splitter.isAtFrameEnd
   }
 
   /** Whether it can go on after it has broken. */
@@ -69,7 +69,7 @@ export class StreamReader implements Broken, Reader {
   }
 
   data(chunk: Uint8Array): void {
-    const end = this.isMidEvent ? this.splitter.firstBorder(chunk) : 0
+    const end = this.isMidEvent ? this.splitter.firstFrameEnd(chunk) : 0
     if (end === 0 || end === chunk.length) return this.read(chunk)
     // What comes behind an event that passes in pieces is no piece of it.
     this.read(chunk.subarray(0, end))
@@ -106,7 +106,7 @@ export class StreamReader implements Broken, Reader {
     if (id === "") target?.log.reach(undefined)
   }
 
-  reach(given: string): void {
+  idOnly(given: string): void {
     const id = within(given)
     if (!this.isNews(id)) return
     this.progress++
@@ -117,7 +117,7 @@ export class StreamReader implements Broken, Reader {
   private isNews(id: string): boolean {
     this.lastEventId = id === "" ? undefined : id
     if (id === "" || !this.isRepeated(id)) return true
-    this.telemetry.repeated()
+    this.telemetry.duplicateDropped()
     return false
   }
 

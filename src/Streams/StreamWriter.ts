@@ -9,10 +9,10 @@ import type { ClientResponse } from "../ClientResponse.js"
 import { type Amount, type Backlog, nothing } from "./Backlog.js"
 import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
-import { withId, withoutId, withoutPlace } from "../Protocol/SseEvents.js"
+import { withEventId, withoutEventId, withoutIdAndRetry } from "../Protocol/SseEvents.js"
 import type { MutableHeaders } from "../internal/headers.js"
-import { BORDER, frame, KEEP_ALIVE } from "../Protocol/SseFrames.js"
-import { EventsLost, toJsonRpc } from "../ProxyError.js"
+import { FRAME_END, frame, KEEP_ALIVE } from "../Protocol/SseFrames.js"
+import { EventsEvicted, toJsonRpc } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow } from "../Upstream.js"
 
@@ -111,7 +111,7 @@ export class StreamWriter implements Flow, Expirable, Slotted {
     reader.head(200, headers, this)
     this.deadline.set(this.terms.keepAlive)
     if (this.log.misses(position)) return this.tellLost()
-    this.terms.telemetry.replayed(this.log.last - position)
+    this.terms.telemetry.eventsReplayed(this.log.last - position)
     this.pump()
   }
 
@@ -132,7 +132,7 @@ export class StreamWriter implements Flow, Expirable, Slotted {
   /** Leaves to another stream what nobody has been told here. */
   handOver(other: StreamWriter): void {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(next.sequence)) {
-      other.append(withoutId(next.frame), next.upstreamId)
+      other.append(withoutEventId(next.frame), next.upstreamId)
     }
     this.position = this.log.last
     this.log.clear()
@@ -154,14 +154,14 @@ export class StreamWriter implements Flow, Expirable, Slotted {
     if (this.reader === undefined) return
     this.isMidEvent = true
     this.position = this.log.last
-    this.write(withId(this.log.idAt(this.position), withoutPlace(piece)))
+    this.write(withEventId(this.log.idAt(this.position), withoutIdAndRetry(piece)))
   }
 
   /** The rest of an event will not come. */
   breakOff(): void {
     if (!this.isMidEvent) return
     this.isMidEvent = false
-    this.write(BORDER)
+    this.write(FRAME_END)
   }
 
   /** Nothing more is to come. */
@@ -264,7 +264,7 @@ export class StreamWriter implements Flow, Expirable, Slotted {
       this.position = this.log.beforeOldest
       return this.pump()
     }
-    for (const id of requests) this.write(frame(toJsonRpc(new EventsLost(), id)))
+    for (const id of requests) this.write(frame(toJsonRpc(new EventsEvicted(), id)))
     this.isLost = true
     this.log.forget()
     this.dismiss()

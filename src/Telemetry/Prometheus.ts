@@ -21,7 +21,7 @@ const listener = (registry: Registry): TelemetryListener => {
   const counter = (name: string, help: string) => new Counter({ name, help, registers })
   const opened = counter("shadowcat_sessions_opened_total", "Sessions opened")
   const revived = counter(
-    "shadowcat_sessions_revived_total",
+    "shadowcat_sessions_restored_total",
     "Sessions that an earlier process had left and that go on"
   )
   const closed = new Counter({
@@ -31,7 +31,7 @@ const listener = (registry: Registry): TelemetryListener => {
     registers
   })
   const refused = new Counter({
-    name: "shadowcat_refused_total",
+    name: "shadowcat_errors_total",
     help: "Requests answered with an error of the proxy's own, by the bound or what was wrong",
     labelNames: ["reason"],
     registers
@@ -56,7 +56,7 @@ const listener = (registry: Registry): TelemetryListener => {
     "Events that clients had missed and got when they came back"
   )
   const repeated = counter(
-    "shadowcat_events_repeated_total",
+    "shadowcat_duplicate_events_dropped_total",
     "Events that an upstream sent twice and that were dropped"
   )
   const evicted = counter(
@@ -64,11 +64,11 @@ const listener = (registry: Registry): TelemetryListener => {
     "Events that were let go of at a bound, for newer ones"
   )
   const resumed = counter(
-    "shadowcat_upstream_resumes_total",
+    "shadowcat_streams_resumed_total",
     "Streams that had broken at the upstream and go on"
   )
   const recovered = new Counter({
-    name: "shadowcat_upstream_recoveries_total",
+    name: "shadowcat_failovers_total",
     help: "Sessions that the upstream had lost, by whether another was opened in their place",
     labelNames: ["outcome"],
     registers
@@ -77,18 +77,18 @@ const listener = (registry: Registry): TelemetryListener => {
     sessionOpened: () => opened.inc(),
     sessionRestored: () => revived.inc(),
     sessionClosed: (reason) => closed.inc({ reason }),
-    refused: (reason) => refused.inc({ reason }),
-    exchanged: (method, outcome, millis) => {
+    errorReturned: (reason) => refused.inc({ reason }),
+    exchangeEnded: (method, outcome, millis) => {
       exchanges.inc({ method, outcome })
       duration.observe({ method }, millis / 1000)
     },
-    received: (bytes) => received.inc(bytes),
-    sent: (bytes) => sent.inc(bytes),
-    replayed: (events) => replayed.inc(events),
-    repeated: () => repeated.inc(),
-    evicted: (events) => evicted.inc(events),
-    resumed: () => resumed.inc(),
-    recovered: (outcome) => recovered.inc({ outcome })
+    bytesReceived: (bytes) => received.inc(bytes),
+    bytesSent: (bytes) => sent.inc(bytes),
+    eventsReplayed: (events) => replayed.inc(events),
+    duplicateDropped: () => repeated.inc(),
+    eventsEvicted: (events) => evicted.inc(events),
+    streamResumed: () => resumed.inc(),
+    failoverEnded: (outcome) => recovered.inc({ outcome })
   }
 }
 

@@ -343,9 +343,9 @@ class Hop implements Dispatcher.DispatchHandler, Flow {
         // The system also gives up a connection that a request is on.
         return this.controller === undefined ? "ConnectTimeout" : "Closed"
       case "UND_ERR_HEADERS_TIMEOUT":
-        return "AnswerTimeout"
+        return "ResponseTimeout"
       case "UND_ERR_INVALID_ARG":
-        return "NotAsked"
+        return "Unsupported"
       default:
         // What fails before the request is on a connection is the connection, or its TLS.
         return this.controller === undefined ? "Unreachable" : "Closed"

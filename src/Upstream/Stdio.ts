@@ -17,7 +17,7 @@ import {
   hasBatches,
   isInitialize,
   type Message,
-  namedRevision,
+  requestedRevision,
   parseMessages,
   PROTOCOL_VERSION,
   type RequestId,
@@ -91,7 +91,7 @@ export class StdioUpstream implements Upstream {
 
   /** A request of 2026-07-28 or later: such a client comes back with `initialize`, if it can. */
   exchange({ body, headers }: Request, sink: Sink): Abort {
-    const requested = namedRevision(first(headers, PROTOCOL_VERSION), body)
+    const requested = requestedRevision(first(headers, PROTOCOL_VERSION), body)
     answerAtOnce(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
     return () => {}
   }
@@ -216,7 +216,7 @@ class StdioLease implements Lease {
   exchange({ body, bytes, headers, method }: Request, sink: Sink): Abort {
     if (this.end !== undefined) return fail(sink, this.end)
     if (method === "GET") return this.conversation.listen(sink)
-    if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("NotAsked"))
+    if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("Unsupported"))
     const wrong = this.wrongWith(body)
     if (wrong !== undefined) return refuse(sink, wrong, requestId(body))
     if (requestIds(body).length === 0) return this.pass(body, bytes, sink)
@@ -240,7 +240,7 @@ class StdioLease implements Lease {
 
   /** A child's output breaks only with the child. */
   resume(_lastEventId: string | undefined, sink: Sink): Abort {
-    return fail(sink, this.upstream.error("NotAsked"))
+    return fail(sink, this.upstream.error("Unsupported"))
   }
 
   /** The scope closes: what the child still says concerns nobody. */
@@ -254,7 +254,7 @@ class StdioLease implements Lease {
     this.write(body, bytes, (isTaken) => {
       if (isOver) return
       if (isTaken) answerAtOnce(sink, 202)
-      else sink.error(this.end ?? this.upstream.error("Gone", "closed its standard input"))
+      else sink.error(this.end ?? this.upstream.error("Ended", "closed its standard input"))
     })
     return () => {
       isOver = true
@@ -281,8 +281,8 @@ class StdioLease implements Lease {
   private wrongWith(body: Body): BadRequest | LimitReached | undefined {
     if (this.isUnread)
       return new LimitReached({ limit: "max-message", bound: this.upstream.options.maxMessage })
-    if (body.isBatch && !hasBatches(this.revision)) return new BadRequest({ reason: "NoBatches" })
-    return this.conversation.isTaken(body) ? new BadRequest({ reason: "IdTaken" }) : undefined
+    if (body.isBatch && !hasBatches(this.revision)) return new BadRequest({ reason: "BatchNotSupported" })
+    return this.conversation.isTaken(body) ? new BadRequest({ reason: "DuplicateRequestId" }) : undefined
   }
 
   private hear(line: Buffer): void {
@@ -303,11 +303,11 @@ class StdioLease implements Lease {
 
   private refuse(id: RequestId): void {
     if (this.isUnread) return
-    this.child.write(Buffer.from(toJsonRpc(this.upstream.error("NotAsked"), id)), () => {})
+    this.child.write(Buffer.from(toJsonRpc(this.upstream.error("Unsupported"), id)), () => {})
   }
 
   private lose(why: string): void {
-    this.end = this.upstream.error("Gone", why)
+    this.end = this.upstream.error("Ended", why)
     this.conversation.fail(this.end)
     this.listener()
   }

@@ -153,4 +153,7 @@ const failureOf = (exit: Exit.Exit<void, UpstreamError | LimitReached>) =>
   Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
 
 /** No other attempt can end otherwise: the server is there, and will not have the client. */
-const final: ReadonlySet<string> = new Set<UpstreamError["reason"] | "">(["Changed", "Refused"])
+const final: ReadonlySet<string> = new Set<UpstreamError["reason"] | "">([
+  "Incompatible",
+  "InitializeRefused"
+])

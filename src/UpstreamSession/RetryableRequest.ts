@@ -114,7 +114,7 @@ export class RetryableRequest implements Sink, Expirable {
     // That the old session cannot go on with a stream does not say that the new one has none.
     if (this.held !== undefined && !this.isBound) return this.conclude(this.held)
     this.giveUp()
-    this.sink.error(new UpstreamError({ reason: "Replaced", upstream: this.session.name }))
+    this.sink.error(new UpstreamError({ reason: "SessionLost", upstream: this.session.name }))
   }
 
   /** Answers what needs no answer of the upstream. */

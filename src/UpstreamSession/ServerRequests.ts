@@ -1,5 +1,5 @@
 /** What the upstream has asked of the client, until the client has answered. */
-import { mayRequest, messages } from "../Protocol/SseFrames.js"
+import { mayHoldRequest, messages } from "../Protocol/SseFrames.js"
 import type { Message, RequestId } from "../Protocol.js"
 
 /** How many are remembered. */
@@ -15,7 +15,7 @@ export class ServerRequests {
 
   /** The upstream says something. */
   heard(frames: Buffer): void {
-    if (!mayRequest(frames)) return
+    if (!mayHoldRequest(frames)) return
     const open = (this.open ??= new Map<string, RequestId>())
     for (const { id, method } of messages(frames)) {
       if (method === undefined || id === undefined || id === null) continue

@@ -96,7 +96,8 @@ const initialize = (
   Effect.gen(function* () {
     const text = `{"jsonrpc":"2.0","id":"shadowcat/initialize","method":"initialize","params":${agreement.initialize}}`
     const [message] = parseMessages(text)
-    if (message === undefined) return yield* new UpstreamError({ reason: "NotAsked", upstream: lease.name })
+    if (message === undefined)
+      return yield* new UpstreamError({ reason: "Unsupported", upstream: lease.name })
     const headers = {
       "content-type": "application/json",
       accept: "application/json, text/event-stream",
@@ -108,20 +109,20 @@ const initialize = (
     held.finish({ ...nobody, head: (told) => (status = told) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
-        reason: isPassing(status) ? "Rejected" : "Refused",
+        reason: isPassing(status) ? "HttpError" : "InitializeRefused",
         upstream: lease.name,
         detail: `${status}`
       })
     }
     const { capabilities, protocolVersion } = held.result
     if (protocolVersion !== agreement.protocolVersion || !agreement.holds(capabilities)) {
-      return yield* new UpstreamError({ reason: "Changed", upstream: lease.name })
+      return yield* new UpstreamError({ reason: "Incompatible", upstream: lease.name })
     }
   })
 
 /** An upstream that has ended before its session was of any use. */
 export const endedEarly = (lease: Lease): UpstreamError =>
-  new UpstreamError({ reason: "Gone", upstream: lease.name })
+  new UpstreamError({ reason: "Ended", upstream: lease.name })
 
 const nobody: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
 

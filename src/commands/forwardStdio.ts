@@ -39,10 +39,10 @@ class SessionLost extends Data.TaggedError("SessionLost")<{ readonly upstream: s
 
 /** Serves until a signal comes, the client has closed its side, or its session has ended. */
 const serve = Effect.gen(function* () {
-  const { over } = yield* StdioFront
+  const { ended } = yield* StdioFront
   const { name } = yield* UpstreamPool
   yield* Effect.logInfo(`serving one client on standard input and output, upstream ${name}`)
-  const reason = yield* over
+  const reason = yield* ended
   if (reason === "failed") return yield* new SessionLost({ upstream: name })
 })
 

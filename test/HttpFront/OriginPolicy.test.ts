@@ -1,13 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { OriginPolicy, type Options } from "../../src/HttpFront/OriginPolicy.js"
+import { OriginPolicy, type OriginPolicyOptions } from "../../src/HttpFront/OriginPolicy.js"
 
-const gatekeeper = (options: Partial<Options> = {}) =>
+const gatekeeper = (options: Partial<OriginPolicyOptions> = {}) =>
   new OriginPolicy({ host: "127.0.0.1", allowHosts: [], allowOrigins: [], ...options })
 
 const reasonFor = (
   headers: { readonly host?: string; readonly origin?: string },
-  options?: Partial<Options>
+  options?: Partial<OriginPolicyOptions>
 ) => gatekeeper(options).check(headers)?.reason
 
 describe("Host", () => {

@@ -140,7 +140,7 @@ const bounds: ReadonlyArray<Bound> = [
   {
     option: "--request-timeout",
     options: { requestTimeout: "1 second" },
-    reason: "AnswerTimeout",
+    reason: "ResponseTimeout",
     statuses: [504, 200],
     meet: ({ url }) =>
       Effect.gen(function* () {
@@ -152,7 +152,7 @@ const bounds: ReadonlyArray<Bound> = [
   {
     option: "--stall-timeout",
     options: { stallTimeout: "1 second" },
-    reason: "Stalled",
+    reason: "BodyTimeout",
     statuses: [408, 200],
     meet: (front) =>
       Effect.gen(function* () {
@@ -171,7 +171,7 @@ describe("a bound is met with an error, counted, and room again", () => {
         const refused: Array<string> = []
         const server = yield* makePlainServer()
         const front = yield* startFront(server, options).pipe(
-          Effect.provideService(Telemetry, { ...silent, refused: (reason) => refused.push(reason) })
+          Effect.provideService(Telemetry, { ...silent, errorReturned: (reason) => refused.push(reason) })
         )
         expect(yield* meet(front, server)).toEqual(statuses)
         expect(new Set(refused)).toEqual(new Set([reason]))

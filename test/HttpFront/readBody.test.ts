@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import { IncomingMessage } from "node:http"
 import { Socket } from "node:net"
-import { type Answerer, readBody } from "../../src/HttpFront/readBody.js"
+import { type BodyReceiver, readBody } from "../../src/HttpFront/readBody.js"
 import { Budget } from "../../src/internal/budget.js"
 import { Deadlines } from "../../src/internal/deadlines.js"
 import { BadRequest, LimitReached } from "../../src/ProxyError.js"
@@ -12,7 +12,7 @@ import { ManualClock, settle } from "../fixtures/ManualClock.js"
 const chunk = FastCheck.uint8Array({ maxLength: 20 })
 
 /** A request that arrives as a test says, and what became of it. */
-class Arriving implements Answerer {
+class Arriving implements BodyReceiver {
   readonly clock = new ManualClock()
   readonly deadlines = new Deadlines(this.clock)
   readonly request = new IncomingMessage(new Socket())
@@ -139,7 +139,7 @@ describe("a body", () => {
       yield* arriving.pass(59)
       expect(arriving.said).toEqual([])
       yield* arriving.pass(1)
-      expect(arriving.said).toEqual([new BadRequest({ reason: "Stalled" })])
+      expect(arriving.said).toEqual([new BadRequest({ reason: "BodyTimeout" })])
       yield* arriving.arrives(Buffer.from("}"))
       yield* arriving.arrives(null)
       expect(arriving.said.length).toBe(1)

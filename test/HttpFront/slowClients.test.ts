@@ -369,7 +369,7 @@ describe.concurrent("a client that does not read its answer", () => {
     () =>
       Effect.gen(function* () {
         let sent = 0
-        const telemetry = { ...silent, sent: (bytes: number) => void (sent += bytes) }
+        const telemetry = { ...silent, bytesSent: (bytes: number) => void (sent += bytes) }
         const source = new Source(events(""), 2 * inBuffers)
         const server = yield* makePlainServer({ much: streaming(source) })
         const options = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }

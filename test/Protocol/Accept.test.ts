@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { accepted, accepts } from "../../src/Protocol/Accept.js"
+import { accepted, isAcceptable } from "../../src/Protocol/Accept.js"
 
 describe("Accept", () => {
   it.each([
@@ -16,11 +16,11 @@ describe("Accept", () => {
     " application/json , text/html",
     "application/json; charset=utf-8"
   ])("%j takes what MCP answers with", (accept) => {
-    expect(accepts(accept)).toBe(true)
+    expect(isAcceptable(accept)).toBe(true)
   })
 
   it("without one, everything is taken", () => {
-    expect(accepts(undefined)).toBe(true)
+    expect(isAcceptable(undefined)).toBe(true)
   })
 
   it.each([
@@ -31,18 +31,18 @@ describe("Accept", () => {
     "*/*;q=0",
     "text/plain, application/xml;q=0.9"
   ])("%j refuses both", (accept) => {
-    expect(accepts(accept)).toBe(false)
+    expect(isAcceptable(accept)).toBe(false)
   })
 
   it("what was asked before does not matter", () => {
     for (const accept of ["text/html", "*/*", "text/html", undefined, "text/html"])
-      expect(accepts(accept)).toBe(accept !== "text/html")
+      expect(isAcceptable(accept)).toBe(accept !== "text/html")
   })
 
   it.prop("garbage gets a verdict, the same each time", [FastCheck.string()], ([accept]) => {
-    const verdict = accepts(accept)
-    accepts(undefined)
-    expect(accepts(accept)).toBe(verdict)
+    const verdict = isAcceptable(accept)
+    isAcceptable(undefined)
+    expect(isAcceptable(accept)).toBe(verdict)
   })
 })
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
-import { readEvents, withId } from "../../src/Protocol/SseEvents.js"
+import { readEvents, withEventId } from "../../src/Protocol/SseEvents.js"
 import { FrameSplitter } from "../../src/Protocol/SseFrames.js"
 import { pieces } from "../fixtures/pieces.js"
 
@@ -51,12 +51,12 @@ const read = (chunks: ReadonlyArray<Buffer>) => {
     if (frames === undefined) continue
     readEvents(frames, {
       event: (frame, id) => {
-        const made = oracle(withId("of the proxy", frame).toString()).events
+        const made = oracle(withEventId("of the proxy", frame).toString()).events
         expect(made).toMatchObject([{ id: "of the proxy" }])
         events.push(...made.map((event) => ({ ...event, id })))
         if (id !== undefined) ids.push(id)
       },
-      reach: (id) => ids.push(id),
+      idOnly: (id) => ids.push(id),
       retry: (millis) => retries.push(millis)
     })
   }
@@ -114,7 +114,7 @@ describe("the events of a stream", () => {
   it("are not copied when there is nothing but data", () => {
     const frames = Buffer.from("event: message\ndata: 1\n\ndata: 2\n\n")
     const found: Array<Buffer> = []
-    readEvents(frames, { event: (frame) => found.push(frame), reach: () => {}, retry: () => {} })
+    readEvents(frames, { event: (frame) => found.push(frame), idOnly: () => {}, retry: () => {} })
     expect(found.map(String)).toEqual(["event: message\ndata: 1\n\n", "data: 2\n\n"])
     expect(found.every(({ buffer }) => buffer === frames.buffer)).toBe(true)
   })
@@ -125,7 +125,7 @@ describe("the events of a stream", () => {
       event(frame: Buffer, id: string | undefined) {
         this.told.push(frame.toString(), id)
       }
-      reach(id: string) {
+      idOnly(id: string) {
         this.told.push(id)
       }
       retry(millis: number) {
@@ -138,8 +138,8 @@ describe("the events of a stream", () => {
   })
 
   it("get another id", () => {
-    expect(oracle(withId("a.1.2", Buffer.from("event: message\ndata: x\n\n")).toString()).events).toEqual([
-      { id: "a.1.2", event: "message", data: "x" }
-    ])
+    expect(
+      oracle(withEventId("a.1.2", Buffer.from("event: message\ndata: x\n\n")).toString()).events
+    ).toEqual([{ id: "a.1.2", event: "message", data: "x" }])
   })
 })

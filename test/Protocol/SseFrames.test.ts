@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
-import { frame, FrameSplitter, hasEventId, messages, visiblyAnswer } from "../../src/Protocol/SseFrames.js"
+import { frame, FrameSplitter, hasEventId, messages, isPlainResponse } from "../../src/Protocol/SseFrames.js"
 import { pieces } from "../fixtures/pieces.js"
 import { call, notification, response } from "../fixtures/requests.js"
 
@@ -71,7 +71,7 @@ describe("the splitter", () => {
       for (const chunk of chunksOf(stream, lengths)) {
         const frames = splitter.push(chunk)?.toString()
         if (frames === undefined) continue
-        expect(splitter.isAtBorder).toBe(true)
+        expect(splitter.isAtFrameEnd).toBe(true)
         released += frames
         mixed += frames + extra
         count++
@@ -133,7 +133,7 @@ describe("the splitter", () => {
     let taken = 0
     const room = (bound: number) => ({
       hold: (bytes: number) => taken + bytes <= bound && (taken += bytes) > 0,
-      letGo: (bytes: number) => void (taken -= bytes)
+      release: (bytes: number) => void (taken -= bytes)
     })
     for (const bound of [0, 7, 12, 1_000]) {
       const splitter = new FrameSplitter(1_000, room(bound))
@@ -161,12 +161,12 @@ describe("the splitter", () => {
         expect(pushed - Buffer.concat(released).length).toBeLessThanOrEqual(mebibyte)
       } else {
         released.push(frames)
-        expect(splitter.isAtBorder).toBe(pushed === huge.length)
+        expect(splitter.isAtFrameEnd).toBe(pushed === huge.length)
       }
     }
     expect(Buffer.concat(released).toString()).toBe(huge)
     expect(splitter.push(Buffer.from("data: next\n\n"))?.toString()).toBe("data: next\n\n")
-    expect(splitter.isAtBorder).toBe(true)
+    expect(splitter.isAtFrameEnd).toBe(true)
   })
 })
 
@@ -261,13 +261,13 @@ describe("what is seen without being read", () => {
 
   it.prop("is every response, wherever its id is written", [written], ([{ frames, id, result }]) => {
     const mayAsk = JSON.stringify(result).includes('"method"')
-    expect(visiblyAnswer(frames, id)).toBe(!mayAsk)
+    expect(isPlainResponse(frames, id)).toBe(!mayAsk)
   })
 
   it.prop("is nothing that would be read otherwise", [FastCheck.array(written), id], ([all, id]) => {
     const frames = Buffer.concat(all.map(({ frames }) => frames))
     for (const asked of [id, ...all.map(({ id }) => id), 0, 1, ""]) {
-      if (visiblyAnswer(frames, asked)) expect(messages(frames).map(({ id }) => id)).toContain(asked)
+      if (isPlainResponse(frames, asked)) expect(messages(frames).map(({ id }) => id)).toContain(asked)
     }
   })
 
@@ -278,6 +278,6 @@ describe("what is seen without being read", () => {
     ["a response that quotes one", response(2, { text: frame(JSON.stringify(response(1))).toString() })],
     ["a response that holds one", response(2, response(1))]
   ])("%s is none", (_, message) => {
-    expect(visiblyAnswer(frame(JSON.stringify(message)), 1)).toBe(false)
+    expect(isPlainResponse(frame(JSON.stringify(message)), 1)).toBe(false)
   })
 })

@@ -115,7 +115,7 @@ describe("a stream that has broken", () => {
       let resumed = 0
       const acts = [events("a", "b"), events("c"), events("last")]
       const { fiber, lease, stream } = yield* begin((attempt) => acts[attempt - 1] ?? hangs, {
-        telemetry: { ...silent, resumed: () => resumed++ }
+        telemetry: { ...silent, streamResumed: () => resumed++ }
       })
       yield* TestClock.adjust("1 second")
       expect(yield* Fiber.join(fiber)).toBe(true)
@@ -175,7 +175,7 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect.each(["NotAsked", "Redirected"] as const)(
+  it.effect.each(["Unsupported", "Redirected"] as const)(
     "is given up at once where no attempt could help: %s",
     (reason) =>
       Effect.gen(function* () {

@@ -141,7 +141,7 @@ describe("a stream that is resumed", () => {
   it.scoped("counts what the upstream repeats", () =>
     Effect.gen(function* () {
       const repeated = vi.fn()
-      const { answer, intake } = (yield* readingFor({ ...silent, repeated }))(1)
+      const { answer, intake } = (yield* readingFor({ ...silent, duplicateDropped: repeated }))(1)
       const once = Buffer.from(eventOf(notification("x"), "e1"))
       intake.data(once)
       intake.restarted(still)

@@ -314,7 +314,7 @@ describe("a stream of which events are gone", () => {
       let evicted = 0
       const telemetry = {
         ...silent,
-        evicted: (events: number) => {
+        eventsEvicted: (events: number) => {
           evicted += events
           changes.notify()
         }

@@ -1,5 +1,5 @@
 /** The answer to one POST or GET, made of what the child says: JSON, or a stream of server-sent events. */
-import type { Accepted } from "../../Protocol/Accept.js"
+import type { AcceptedTypes } from "../../Protocol/Accept.js"
 import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
@@ -11,7 +11,7 @@ export interface Asked {
   /** The requests; none for a stream that the client opens. */
   readonly ids: ReadonlyArray<RequestId>
   readonly isBatch: boolean
-  readonly accepted: Accepted
+  readonly accepted: AcceptedTypes
   /** What an `initialize` fails with when it is not answered in time; it does not become a stream in time either. */
   readonly limit?: { readonly millis: number; readonly error: UpstreamError }
 }

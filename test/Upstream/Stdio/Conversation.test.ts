@@ -10,7 +10,7 @@ import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
 import { bodyOf, call, notification, response } from "../../fixtures/requests.js"
 import { Told } from "../../fixtures/Told.js"
 
-const gone = new UpstreamError({ reason: "Gone", upstream: "server" })
+const gone = new UpstreamError({ reason: "Ended", upstream: "server" })
 
 /** A child that says what a test makes it say, and those who listen. */
 const setting = () => {
