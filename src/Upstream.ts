@@ -1,91 +1,134 @@
 /**
- * The seam between what clients speak to and what servers are: whoever holds a lease of an upstream sends it
- * a request and is told the answer through a sink, in callbacks. HTTP and stdio upstreams feed it; the fronts
- * and the logs of streams are its sinks. No fiber runs for an exchange.
+ * The seam between clients and servers. A caller sends a request to an `Upstream` and receives the answer through a
+ * `Sink`, in callbacks: no fiber runs for an exchange. `Upstream/` implements it over HTTP and stdio. Every layer
+ * between them and the fronts wraps it: failover, resumption of streams, interceptors.
  */
 import * as Exit from "effect/Exit"
 import type { Headers } from "./internal/headers.js"
-import type * as Protocol from "./Protocol.js"
+import type { Body, RequestId } from "./Protocol.js"
 import type { UpstreamError } from "./ProxyError.js"
 
 /** What a client sends: a POST with its body, or the GET of a stream. */
 export interface Request {
   readonly method: "POST" | "GET"
-  /** As the client sent them: the upstream leaves out what is not to be forwarded. */
+  /** The client's header fields. The upstream drops those that must not be forwarded. */
   readonly headers: Headers
-  /** The body as it came, kept whole for another try. */
+  /** The body as received. It is kept whole, so that the request can be sent again. */
   readonly bytes: Uint8Array | undefined
-  /** The same body, read; `undefined` for a GET, and for a body that the proxy need not understand. */
-  readonly body: Protocol.Body | undefined
+  /** The parsed body; `undefined` without one, and for a body that the proxy does not need to understand. */
+  readonly body: Body | undefined
+  /** Set for a GET that continues a stream after a break, instead of opening one. */
+  readonly continues?: Continuation
 }
 
-/** Back-pressure: stops and restarts the data of one answer. */
+/** The place at which a stream continues. */
+export interface Continuation {
+  /** The requests that the stream has yet to answer; none for a standalone stream. */
+  readonly requests: ReadonlyArray<RequestId>
+  /** The upstream's id of the last event that was read; `undefined` if it gave none. */
+  readonly lastEventId: string | undefined
+}
+
+/** Back-pressure: pauses and unpauses the data of one answer. */
 export interface Flow {
   readonly pause: () => void
   readonly unpause: () => void
-  /** Whether other answers wait as well while it is paused. */
+  /** True if pausing this answer also pauses others: all messages of a child process share one pipe. */
   readonly isShared?: boolean
 }
 
-/** The flow of what is there already, and cannot be stopped. */
+/** The flow of an answer that is already complete. */
 export const noFlow: Flow = { pause: () => {}, unpause: () => {} }
 
+/** Which part of a resumable event stream a chunk is. */
+export type StreamPart =
+  /** A whole event, without its `id` and `retry` fields; `id` is the upstream's id of it. */
+  | { readonly type: "event"; readonly id: string | undefined }
+  /** An empty chunk: the upstream set its last event id without sending an event, or withdrew it. */
+  | { readonly type: "cursor"; readonly id: string | undefined }
+  /** A piece of an event that is too large to be held in memory. */
+  | { readonly type: "piece"; readonly isFirst: boolean; readonly isLast: boolean }
+
 /**
- * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, which is
- * the last call. Nothing is called after an abort.
+ * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, as the last call.
+ * Nothing is called after an abort.
  */
 export interface Sink {
   readonly head: (status: number, headers: Headers, flow: Flow) => void
-  readonly data: (chunk: Uint8Array) => void
+  /** Receives bytes of the body. `part` is set for an event stream that the proxy can resume. */
+  readonly data: (chunk: Uint8Array, part?: StreamPart) => void
   readonly end: () => void
   readonly error: (error: UpstreamError) => void
 }
 
-/** Gives up an exchange: its connection is closed, its sink hears nothing more. Harmless when repeated. */
+/** Ignores an answer. */
+export const ignoreAnswer: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
+
+/** Answers a request without asking an upstream. */
+export const respond = (sink: Sink, status: number, json = ""): void => {
+  const type = json === "" ? {} : { "content-type": "application/json" }
+  const bytes = Buffer.from(json)
+  sink.head(status, { ...type, "content-length": String(bytes.length) }, noFlow)
+  if (json !== "") sink.data(bytes)
+  sink.end()
+}
+
+/** Aborts an exchange: closes its connection and silences its sink. Further calls have no effect. */
 export type Abort = () => void
 
-/** Whatever can be asked. */
+/** The abort of an exchange that is already over. */
+export const nothingToAbort: Abort = () => {}
+
+/** A target of requests. */
 export interface Upstream {
-  /** The address, without anything secret, as shown in logs, errors and session records. */
+  /** The address or command, without secrets, as shown in logs, errors and session records. */
   readonly name: string
-  /** Sends a request. The sink may be called before this returns. */
+  /** Sends a request. It may call the sink before it returns. */
   readonly exchange: (request: Request, sink: Sink) => Abort
 }
 
 /** What one client session holds of an upstream, until its scope closes. */
 export interface Lease extends Upstream {
-  /** Sends a message of the proxy's own within the session, as the client would send it. */
-  readonly send: (message: Protocol.Message, sink: Sink) => Abort
   /**
-   * Goes on with a stream that has broken, behind the event with this id; without one, opens the standalone stream
-   * anew (2025-11-25, Transports, "Resumability and Redelivery").
+   * The id that the upstream gave its session: known once `initialize` is answered, and at once for a lease that
+   * continues a session. Some upstreams give none.
    */
-  readonly resume: (lastEventId: string | undefined, sink: Sink) => Abort
-  /** The id that the upstream gave its session, once `initialize` is answered; some give none. */
   readonly sessionId: () => string | undefined
-  /** The revision that `initialize` settled; requests that the proxy makes of itself name it. */
-  readonly negotiated: (revision: string) => void
-  /** The client ends its session with these fields; the end of the upstream's carries them too. */
-  readonly parting: (headers: Headers) => void
-  /** What the proxy sends of itself carries the credentials among these fields, which the client has sent. */
-  readonly identify: (headers: Headers) => void
-  /** Takes over a session that another process has begun at the upstream. */
-  readonly adopt: (sessionId: string) => void
-  /** The upstream no longer knows its session: there is none to be ended. */
-  readonly forget: () => void
-  /** Has a listener told, once, that the upstream has ended of itself, and its session with it. At once if it has. */
-  readonly onLost: (listener: () => void) => void
+  /**
+   * Registers a listener that is called once when the upstream exits by itself, at once if it already has. Absent for
+   * servers: one that is unreachable may come back and still know the session.
+   */
+  readonly onExit?: (listener: () => void) => void
 }
 
-/** Closes a scope as if its session went on in another process. */
+/** What a lease needs of the session that takes it. */
+export interface LeaseOptions {
+  /** The id of an upstream session that another process opened and this lease continues. */
+  readonly sessionId: string | undefined
+  /** The negotiated revision, on which batches depend; `undefined` before `initialize` is answered. */
+  readonly revision: () => string | undefined
+  /** The header fields of the request that ends the upstream session, read when the scope closes. */
+  readonly endHeaders: () => Headers
+}
+
+/** Closes a scope whose session continues in another process. */
 export const suspended: Exit.Exit<string> = Exit.succeed("suspended")
 
-/**
- * The exit of a session's scope when the process ends and the session does not: what the session has at its upstream
- * is left there, for the next process to go on with.
- */
-export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean =>
-  Exit.isSuccess(exit) && exit.value === "suspended"
+/** Closes the scope of a lease whose upstream session is lost already. */
+export const lost: Exit.Exit<string> = Exit.succeed("lost")
 
-/** How long an answer that is no stream may stall between its head and its end, in milliseconds. */
+/**
+ * True if the process ends and the session does not. The upstream session is then left open for the next process to
+ * continue.
+ */
+export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean => endsWith(exit, "suspended")
+
+/** True if there is an upstream session to end when the scope of its lease closes. */
+export const endsUpstreamSession = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  !endsWith(exit, "suspended") && !endsWith(exit, "lost")
+
+const endsWith = (exit: Exit.Exit<unknown, unknown>, value: string): boolean =>
+  Exit.isSuccess(exit) && exit.value === value
+
+/** How long an answer that is no event stream may stall between its head and its end, in milliseconds. */
 export const BODY_STALL = 60_000

@@ -119,66 +119,34 @@ export class HttpUpstream implements Upstream {
 class HttpLease implements Lease {
   readonly name: string
   private id: string | undefined
-  private revision: string | undefined
-  private authorization: string | undefined
-  private farewell: Headers = {}
 
-  constructor(private readonly upstream: HttpUpstream) {
+  constructor(
+    private readonly upstream: HttpUpstream,
+    private readonly options: LeaseOptions
+  ) {
     this.name = upstream.name
+    this.id = options.sessionId
   }
 
   sessionId() {
     return this.id
   }
 
-  negotiated(revision: string) {
-    this.revision = revision
-  }
-
-  parting(headers: Headers) {
-    this.farewell = headers
-  }
-
-  identify(headers: Headers) {
-    this.authorization = first(headers, "authorization") ?? this.authorization
-  }
-
-  adopt(sessionId: string) {
-    this.id = sessionId
-  }
-
-  forget() {
-    this.id = undefined
-  }
-
-  /** A server that cannot be reached may come back, and only an answer tells whether it knows the session then. */
-  onLost() {}
-
-  /** Only the head of the answer to `initialize` tells the id (Transports, "Session Management"). */
-  opened(headers: Headers) {
-    this.id ??= first(headers, SESSION_ID)
-  }
-
   exchange(request: Request, sink: Sink): Abort {
-    this.identify(request.headers)
     return this.upstream.request(
       request.method,
       toUpstream(request.headers, this.id, this.upstream.headers),
       request.bytes,
-      request.body !== undefined && isInitialize(request.body) ? new Learning(this, sink) : sink
+      request.body !== undefined && isInitialize(request.body) ? new SessionIdReader(this, sink) : sink
     )
   }
 
-  send(message: Message, sink: Sink): Abort {
-    const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" }
-    return this.upstream.request("POST", this.own(headers), Buffer.from(JSON.stringify(message)), sink)
+  /** Only the head of the answer to `initialize` names the session (Transports, "Session Management"). */
+  opened(headers: Headers) {
+    this.id ??= first(headers, SESSION_ID)
   }
 
-  resume(lastEventId: string | undefined, sink: Sink): Abort {
-    const cursor = lastEventId === undefined ? {} : { "last-event-id": asHeader(lastEventId) }
-    return this.upstream.request("GET", this.own({ accept: EVENT_STREAM, ...cursor }), undefined, sink)
-  }
-
+  /** Ends the upstream session with a DELETE, if the upstream issued an id. Waits 5 s at most. */
   end(): Effect.Effect<void> {
     return Effect.suspend(() => (this.id === undefined ? Effect.void : this.sendDelete()))
   }
@@ -186,46 +154,25 @@ class HttpLease implements Lease {
   private sendDelete(): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
       const done = () => resume(Effect.void)
-      const sink: Sink = { head: () => {}, data: () => {}, end: done, error: done }
-      const abort = this.upstream.request("DELETE", this.own(this.farewell), undefined, sink)
-      return Effect.sync(abort)
+      const headers = toUpstream(this.options.endHeaders(), this.id, this.upstream.headers)
+      const sink: Sink = { ...ignoreAnswer, end: done, error: done }
+      return Effect.sync(this.upstream.request("DELETE", headers, undefined, sink))
     }).pipe(Effect.interruptible, Effect.timeoutOption(END_TIMEOUT), Effect.asVoid)
-  }
-
-  /** What the proxy sends of itself speaks for the client: its revision, its latest credentials. */
-  private own(headers: Headers): MutableHeaders {
-    const identity: MutableHeaders = {}
-    if (this.authorization !== undefined) identity["authorization"] = this.authorization
-    if (this.revision !== undefined) identity[PROTOCOL_VERSION] = this.revision
-    return toUpstream({ ...identity, ...headers }, this.id, this.upstream.headers)
   }
 }
 
-/** A header holds bytes: those of the text's UTF-8 (WHATWG HTML, "The Last-Event-ID header"). */
-const asHeader = (text: string): string => Buffer.from(text).toString("latin1")
-
-/** Learns from the answer to `initialize` what the session is called. */
-class Learning implements Sink {
+/** Reads the session id from the answer to `initialize`. */
+class SessionIdReader extends SinkDecorator {
   constructor(
     private readonly lease: HttpLease,
-    private readonly sink: Sink
-  ) {}
+    next: Sink
+  ) {
+    super(next)
+  }
 
-  head(status: number, headers: Headers, flow: Flow) {
+  override head(status: number, headers: Headers, flow: Flow) {
     if (status < 300) this.lease.opened(headers)
-    this.sink.head(status, headers, flow)
-  }
-
-  data(chunk: Uint8Array) {
-    this.sink.data(chunk)
-  }
-
-  end() {
-    this.sink.end()
-  }
-
-  error(error: UpstreamError) {
-    this.sink.error(error)
+    super.head(status, headers, flow)
   }
 }
 

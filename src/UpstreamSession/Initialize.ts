@@ -1,6 +1,6 @@
 /**
- * The answer to `initialize`, which is held back until its session is stored: only then may the client know
- * the session's id.
+ * Relays `initialize` and holds the answer until its session is stored: only then may the client learn the session's
+ * id.
  */
 import * as Effect from "effect/Effect"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
@@ -12,65 +12,82 @@ import {
   type Abort,
   BODY_STALL,
   type Flow,
+  ignoreAnswer,
+  noFlow,
+  nothingToAbort,
   type Request,
   type Sink,
-  noFlow,
+  type StreamPart,
   type Upstream
 } from "../Upstream.js"
+import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 
 /** How much of an answer to `initialize` is held, in bytes. */
 const MAX_HELD = 4 * 1024 * 1024
 
-/** An answer of which enough is known to open a session, or to see that there will be none. */
+/** An answer of which enough has been read to open a session, or to see that there will be none. */
 export interface HeldAnswer {
-  /** What was settled; `undefined` when the upstream refused, with an HTTP status or a JSON-RPC error. */
+  /** The negotiated result; `undefined` if the upstream refused, with an HTTP status or a JSON-RPC error. */
   readonly result: InitializeResult | undefined
-  /** Passes on what is held, and from then on whatever comes. */
+  /** Passes on what is held, and then what follows. */
   readonly release: (sink: Sink) => void
-  /** Passes on what is held, and gives up the rest. */
+  /** Passes on what is held, and aborts the rest. */
   readonly finish: (sink: Sink) => void
   readonly abort: Abort
 }
 
 /**
- * Sends `initialize` and holds the answer: a JSON answer whole, a stream up to its first message. An
- * interruption gives the exchange up. Fails when the upstream does, or when what it says is not MCP.
+ * Sends `initialize` and holds the answer: a JSON answer whole, a stream up to its first response. An interruption
+ * aborts the exchange. Fails if the upstream fails, or if its answer is not MCP.
  */
-export const relay = (
+export const relayInitialize = (
   upstream: Upstream,
   request: Request,
   deadlines: Deadlines
 ): Effect.Effect<HeldAnswer, UpstreamError> =>
   Effect.async((resume) => {
-    const held = new Holding(upstream.name, deadlines, resume)
-    held.sent(upstream.exchange(request, held))
-    return Effect.sync(() => held.giveUp())
+    const holder = new AnswerHolder(upstream.name, deadlines, resume)
+    holder.sent(upstream.exchange(request, holder))
+    return Effect.sync(() => holder.interrupt())
   })
 
-class Holding implements Sink, HeldAnswer, Expirable {
+/** How far the answer has come. */
+type Phase =
+  | { readonly type: "reading" }
+  /** The caller knows the result. The rest of the answer is still held. */
+  | { readonly type: "known" }
+  | { readonly type: "ended" }
+  | { readonly type: "failed"; readonly error: UpstreamError }
+  /** Everything goes straight to the next sink. */
+  | { readonly type: "released" }
+
+const reading: Phase = { type: "reading" }
+const known: Phase = { type: "known" }
+const ended: Phase = { type: "ended" }
+const released: Phase = { type: "released" }
+
+class AnswerHolder extends SinkDecorator implements HeldAnswer, Expirable {
   result: InitializeResult | undefined
-  abort: Abort = () => {}
+  abort: Abort = nothingToAbort
+  private phase = reading
   private status = 0
   private headers: Headers = {}
   private flow: Flow = noFlow
-  private chunks: Array<Uint8Array> = []
-  private heldBytes = 0
+  private chunks: Array<{ readonly chunk: Uint8Array; readonly part: StreamPart | undefined }> = []
+  private length = 0
   private splitter: FrameSplitter | undefined
-  private isSettled = false
   private readonly deadline: Deadline
-  private isEnded = false
-  private failure: UpstreamError | undefined
-  private sink: Sink | undefined
 
   constructor(
     private readonly upstream: string,
     deadlines: Deadlines,
     private readonly resume: (result: Effect.Effect<HeldAnswer, UpstreamError>) => void
   ) {
+    super(ignoreAnswer)
     this.deadline = deadlines.of(this)
   }
 
-  head(status: number, headers: Headers, flow: Flow): void {
+  override head(status: number, headers: Headers, flow: Flow): void {
     this.status = status
     this.headers = headers
     this.flow = flow
@@ -79,31 +96,28 @@ class Holding implements Sink, HeldAnswer, Expirable {
     else this.deadline.set(BODY_STALL)
   }
 
-  data(chunk: Uint8Array): void {
-    if (this.sink !== undefined) return this.sink.data(chunk)
-    this.chunks.push(chunk)
-    this.heldBytes += chunk.length
-    if (this.heldBytes > MAX_HELD) return this.refuse("NotMcp", `an answer of more than ${MAX_HELD} bytes`)
-    if (this.isSettled) return
+  override data(chunk: Uint8Array, part?: StreamPart): void {
+    if (this.phase.type === "released") return super.data(chunk, part)
+    this.chunks.push({ chunk, part })
+    this.length += chunk.length
+    if (this.length > MAX_HELD) return this.refuse("NotMcp", `an answer of more than ${MAX_HELD} bytes`)
+    if (this.phase.type !== "reading") return
     if (this.splitter === undefined) return this.deadline.set(BODY_STALL)
     const frames = this.splitter.push(chunk)
     if (frames !== undefined) this.read(messages(frames))
   }
 
-  end(): void {
-    if (this.sink !== undefined) return this.sink.end()
-    this.isEnded = true
-    if (this.isSettled) return
-    if (this.status >= 300) return this.settle(Effect.succeed(this))
-    if (this.splitter === undefined) this.read(parseMessages(Buffer.concat(this.chunks)))
-    if (!this.isSettled)
-      this.refuse("NotMcp", `${this.status} ${mediaType(this.headers) ?? "without a body"}`)
+  override end(): void {
+    if (this.phase.type === "released") return super.end()
+    if (this.phase.type === "reading") this.readWhole()
+    if (this.phase.type === "known") this.phase = ended
   }
 
-  error(error: UpstreamError): void {
-    if (this.sink !== undefined) return this.sink.error(error)
-    this.failure = error
-    this.settle(Effect.fail(error))
+  override error(error: UpstreamError): void {
+    if (this.phase.type === "released") return super.error(error)
+    const isAwaited = this.phase.type === "reading"
+    this.phase = { type: "failed", error }
+    if (isAwaited) this.settle(Effect.fail(error))
   }
 
   expire(): void {
@@ -111,40 +125,54 @@ class Holding implements Sink, HeldAnswer, Expirable {
   }
 
   release(sink: Sink): void {
+    const { phase } = this
     sink.head(this.status, this.headers, this.flow)
-    for (const chunk of this.chunks) sink.data(chunk)
+    for (const { chunk, part } of this.chunks) sink.data(chunk, part)
     this.chunks = []
-    this.sink = sink
-    if (this.failure !== undefined) sink.error(this.failure)
-    else if (this.isEnded) sink.end()
+    this.next = sink
+    this.phase = released
+    if (phase.type === "failed") sink.error(phase.error)
+    else if (phase.type === "ended") sink.end()
   }
 
   finish(sink: Sink): void {
+    const isOver = this.phase.type === "ended" || this.phase.type === "failed"
     this.release(sink)
-    if (this.isEnded || this.failure !== undefined) return
+    if (isOver) return
     this.abort()
     sink.end()
   }
 
-  /** The request is on its way; the sink may have heard all of the answer already. */
+  /** Notes how to abort the exchange, which may have failed already. */
   sent(abort: Abort): void {
     this.abort = abort
-    if (this.failure !== undefined) abort()
+    if (this.phase.type === "failed") abort()
   }
 
-  /** Nobody waits for the answer any more. */
-  giveUp(): void {
+  interrupt(): void {
     this.deadline.clear()
     this.abort()
   }
 
-  /** The first response among these settles it; until one comes, more is awaited. */
+  private readWhole(): void {
+    if (this.status >= 300) return this.succeed()
+    if (this.splitter === undefined) this.read(parseMessages(Buffer.concat(this.chunks.map(({ chunk }) => chunk))))
+    if (this.phase.type === "reading")
+      this.refuse("NotMcp", `${this.status} ${mediaType(this.headers) ?? "without a body"}`)
+  }
+
+  /** The first response settles the answer. Messages before it are passed on with it. */
   private read(messages: ReadonlyArray<Message>): void {
     const response = messages.find(({ method }) => method === undefined)
     if (response === undefined) return
-    if (response.error !== undefined) return this.settle(Effect.succeed(this))
+    if (response.error !== undefined) return this.succeed()
     if (!isInitializeResult(response.result)) return this.refuse("NotMcp", "a result without protocolVersion")
     this.result = response.result
+    this.succeed()
+  }
+
+  private succeed(): void {
+    this.phase = known
     this.settle(Effect.succeed(this))
   }
 
@@ -154,8 +182,6 @@ class Holding implements Sink, HeldAnswer, Expirable {
   }
 
   private settle(result: Effect.Effect<HeldAnswer, UpstreamError>): void {
-    if (this.isSettled) return
-    this.isSettled = true
     this.deadline.clear()
     this.resume(result)
   }

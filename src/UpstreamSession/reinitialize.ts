@@ -1,112 +1,69 @@
-/** A new session at an upstream that has lost the old one, and how to tell whether it has. */
+/** Opens another session at an upstream that has lost one. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { Negotiated } from "./Negotiated.js"
-import { relay } from "./Initialize.js"
-import { request, type Reply } from "./request.js"
+import { isPassing } from "../internal/backoff.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
-import { isPassing } from "../internal/backoff.js"
-import { type Message, parseMessages } from "../Protocol.js"
+import { type Message, parseMessages, PROTOCOL_VERSION } from "../Protocol.js"
 import { type LimitReached, UpstreamError } from "../ProxyError.js"
-import type { Lease, Sink } from "../Upstream.js"
-import type { UpstreamPool } from "../UpstreamPool.js"
+import { ignoreAnswer, type Lease } from "../Upstream.js"
+import { relayInitialize } from "./Initialize.js"
+import type { Negotiated } from "./Negotiated.js"
+import { request, requestFor } from "./request.js"
 
-/** What an upstream says of a session; nobody can say of one that does not answer. */
-export type Knowledge =
-  | { readonly type: "known" }
-  | { readonly type: "silent" }
-  /** In these words, which it has for every message that names the session. */
-  | { readonly type: "unknown"; readonly denial: string | undefined }
-
-/** Asks the upstream with a `ping` on that session, which every server answers (2025-11-25, Ping). */
-export const probe = (lease: Lease): Effect.Effect<Knowledge> =>
-  request(lease, { jsonrpc: "2.0", id: "shadowcat/ping", method: "ping" }).pipe(
-    Effect.map(knowledge),
-    Effect.orElseSucceed((): Knowledge => ({ type: "silent" }))
-  )
-
-const knowledge = ({ body, status }: Reply): Knowledge => {
-  if (isPassing(status)) return { type: "silent" }
-  return status === 404 || (status === 400 && deniesSession(body))
-    ? { type: "unknown", denial: denialOf(status, body) }
-    : { type: "known" }
-}
-
-/** Whether a 400 may deny a session: some servers have no more to say to that than -32000, or no JSON-RPC at all. */
-export const deniesSession = (body: Uint8Array): boolean => {
-  const error = errorIn(body)
-  return error === undefined || error.code === SERVER_ERROR
-}
-
-/** What a refusal says, apart from which request it refuses. */
-export const denialOf = (status: number, body: Uint8Array): string => {
-  const error = errorIn(body)
-  return JSON.stringify([status, error?.code, error?.message])
-}
-
-const isRpcError = Schema.is(Schema.Struct({ code: Schema.Number, message: Schema.String }))
-
-const errorIn = (body: Uint8Array) => {
-  const error = parseMessages(body).find(({ method }) => method === undefined)?.error
-  return isRpcError(error) ? error : undefined
-}
-
-const SERVER_ERROR = -32000
-
-/** What a recovery needs to know. */
-export interface Lost {
-  readonly pool: UpstreamPool["Type"]
-  readonly agreement: Negotiated
-  /** The client's latest credentials. */
+/** What a new session starts from. */
+export interface SessionState {
+  /** The upstream's name. */
+  readonly upstream: string
+  readonly negotiated: Negotiated
+  /** The client's latest credentials, as header fields. */
   readonly credentials: Headers
   readonly deadlines: Deadlines
 }
 
+/** How long the handshake may take in all. */
+const TIMEOUT = Duration.seconds(60)
+
 /**
- * Opens a session at the upstream in the client's name, as the client did, and settles again what the client has settled
- * since. Fails with `Changed` when the server no longer agrees to what it once did.
+ * Sends the client's own `initialize` and restores the log level and the subscriptions that the client has set since.
+ * Fails with `Incompatible` if the server now negotiates another revision or lacks a capability that it had.
  */
-export const renew = (lost: Lost): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
-  Effect.timeoutFail(renewal(lost), {
-    duration: PATIENCE,
-    onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: lost.pool.name })
-  })
-
-/** How long that may take in all. */
-const PATIENCE = Duration.seconds(60)
-
-const renewal = (lost: Lost): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
+export const reinitialize = (
+  lease: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>,
+  state: SessionState
+): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
   Effect.gen(function* () {
-    const { agreement, pool } = lost
-    const lease = yield* pool.lease
-    yield* initialize(lease, lost)
-    lease.negotiated(agreement.protocolVersion)
-    yield* request(lease, { jsonrpc: "2.0", method: "notifications/initialized" })
-    for (const message of settled(agreement)) yield* request(lease, message)
-    return lease
-  })
+    const fresh = yield* lease
+    yield* initialize(fresh, state)
+    const { credentials, negotiated } = state
+    const headers = { ...credentials, [PROTOCOL_VERSION]: negotiated.protocolVersion }
+    yield* request(fresh, { jsonrpc: "2.0", method: "notifications/initialized" }, headers)
+    for (const message of settings(negotiated)) yield* request(fresh, message, headers)
+    return fresh
+  }).pipe(
+    Effect.timeoutFail({
+      duration: TIMEOUT,
+      onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: state.upstream })
+    })
+  )
 
 const initialize = (
   lease: Lease,
-  { agreement, credentials, deadlines }: Lost
+  { credentials, deadlines, negotiated }: SessionState
 ): Effect.Effect<void, UpstreamError> =>
   Effect.gen(function* () {
-    const text = `{"jsonrpc":"2.0","id":"shadowcat/initialize","method":"initialize","params":${agreement.initialize}}`
+    const text = `{"jsonrpc":"2.0","id":"shadowcat/initialize","method":"initialize","params":${negotiated.initialize}}`
     const [message] = parseMessages(text)
     if (message === undefined)
       return yield* new UpstreamError({ reason: "Unsupported", upstream: lease.name })
-    const headers = {
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-      ...credentials
-    }
-    const body = { isBatch: false, messages: [message] } as const
-    const held = yield* relay(lease, { method: "POST", headers, bytes: Buffer.from(text), body }, deadlines)
+    const held = yield* relayInitialize(
+      lease,
+      { ...requestFor(message, credentials), bytes: Buffer.from(text) },
+      deadlines
+    )
     let status = 0
-    held.finish({ ...nobody, head: (told) => (status = told) })
+    held.finish({ ...ignoreAnswer, head: (told) => (status = told) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
         reason: isPassing(status) ? "HttpError" : "InitializeRefused",
@@ -115,23 +72,18 @@ const initialize = (
       })
     }
     const { capabilities, protocolVersion } = held.result
-    if (protocolVersion !== agreement.protocolVersion || !agreement.holds(capabilities)) {
+    if (protocolVersion !== negotiated.protocolVersion || !negotiated.isSatisfiedBy(capabilities)) {
       return yield* new UpstreamError({ reason: "Incompatible", upstream: lease.name })
     }
   })
 
-/** An upstream that has ended before its session was of any use. */
-export const endedEarly = (lease: Lease): UpstreamError =>
-  new UpstreamError({ reason: "Ended", upstream: lease.name })
-
-const nobody: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
-
-const settled = ({ logLevel, subscriptions }: Negotiated): ReadonlyArray<Message> => [
-  ...(logLevel === undefined ? [] : [message("logging/setLevel", { level: logLevel })]),
-  ...subscriptions.map((uri) => message("resources/subscribe", { uri }))
+/** The requests that restore what the client has set. */
+const settings = ({ logLevel, subscriptions }: Negotiated): ReadonlyArray<Message> => [
+  ...(logLevel === undefined ? [] : [requestMessage("logging/setLevel", { level: logLevel })]),
+  ...subscriptions.map((uri) => requestMessage("resources/subscribe", { uri }))
 ]
 
-const message = (method: string, params: object): Message => ({
+const requestMessage = (method: string, params: object): Message => ({
   jsonrpc: "2.0",
   id: `shadowcat/${method}`,
   method,

@@ -1,46 +1,66 @@
-/** A message of the proxy's own, and what comes of it. */
+/** Sends a request of the proxy itself and waits for its response. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
 import { type Message, parseMessages } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
-import type { Abort, Lease, Sink } from "../Upstream.js"
+import { type Abort, nothingToAbort, type Request, type Sink, type Upstream } from "../Upstream.js"
 
+/** How the upstream answered. */
 export interface Reply {
   readonly status: number
   /** The JSON-RPC response, if there was one. */
   readonly response: Message | undefined
-  /** What came, where it is no stream. */
+  /** The body, if it is no event stream. */
   readonly body: Uint8Array
 }
 
 /** How long the upstream may take. */
-const PATIENCE = Duration.seconds(10)
+const TIMEOUT = Duration.seconds(10)
 
-/** How much of an answer is looked at, in bytes. */
+/** How much of an answer is read, in bytes. */
 const MAX_ANSWER = 4 * 1024 * 1024
 
-/** Sends a message and waits for its response, or for the end of an answer without one; for 10 s at most. */
-export const request = (lease: Lease, message: Message): Effect.Effect<Reply, UpstreamError> =>
+/** The request that carries a message of the proxy itself, with these header fields added. */
+export const requestFor = (message: Message, headers: Headers): Request => ({
+  method: "POST",
+  headers: {
+    ...headers,
+    "content-type": "application/json",
+    accept: "application/json, text/event-stream"
+  },
+  bytes: Buffer.from(JSON.stringify(message)),
+  body: { isBatch: false, messages: [message] }
+})
+
+/**
+ * Sends a message and waits for its response, or for the end of an answer without one. Fails with `Stalled` after 10 s.
+ * An interruption aborts the exchange.
+ */
+export const request = (
+  upstream: Upstream,
+  message: Message,
+  headers: Headers
+): Effect.Effect<Reply, UpstreamError> =>
   Effect.async<Reply, UpstreamError>((resume) => {
-    const listening = new Listening(message, resume)
-    listening.sent(lease.send(message, listening))
-    return Effect.sync(() => listening.giveUp())
+    const reader = new ReplyReader(message, resume)
+    reader.sent(upstream.exchange(requestFor(message, headers), reader))
+    return Effect.sync(() => reader.abort())
   }).pipe(
     Effect.timeoutFail({
-      duration: PATIENCE,
-      onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: lease.name })
+      duration: TIMEOUT,
+      onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: upstream.name })
     })
   )
 
-class Listening implements Sink {
+class ReplyReader implements Sink {
   private status = 0
   private splitter: FrameSplitter | undefined
   private chunks: Array<Uint8Array> = []
-  private bytes = 0
+  private length = 0
   private isOver = false
-  private abort: Abort = () => {}
+  private abortExchange: Abort = nothingToAbort
 
   constructor(
     private readonly message: Message,
@@ -54,8 +74,8 @@ class Listening implements Sink {
 
   data(chunk: Uint8Array): void {
     if (this.isOver) return
-    this.bytes += chunk.length
-    if (this.bytes > MAX_ANSWER) return this.settle(undefined)
+    this.length += chunk.length
+    if (this.length > MAX_ANSWER) return this.settle(undefined)
     if (this.splitter === undefined) return void this.chunks.push(chunk)
     const frames = this.splitter.push(chunk)
     const response = frames === undefined ? undefined : this.find(messages(frames))
@@ -73,23 +93,24 @@ class Listening implements Sink {
     this.resume(Effect.fail(error))
   }
 
+  /** Notes how to abort the exchange, which may be over already. */
   sent(abort: Abort): void {
-    this.abort = abort
+    this.abortExchange = abort
     if (this.isOver) abort()
   }
 
-  giveUp(): void {
+  abort(): void {
     this.isOver = true
-    this.abort()
+    this.abortExchange()
   }
 
-  /** An error may name no request. */
+  /** An error response may name no request. */
   private find(all: ReadonlyArray<Message>): Message | undefined {
     return all.find(({ id, method }) => method === undefined && (id === this.message.id || id == null))
   }
 
   private settle(response: Message | undefined, body: Uint8Array = new Uint8Array()): void {
-    this.giveUp()
+    this.abort()
     this.resume(Effect.succeed({ status: this.status, response, body }))
   }
 }

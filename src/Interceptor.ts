@@ -1,0 +1,55 @@
+/** Interceptors stand between the clients and the upstreams. They change, answer, delay or observe messages. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Upstream } from "./Upstream.js"
+
+export { MessageDecorator } from "./Interceptor/MessageDecorator.js"
+export { SinkDecorator } from "./Upstream/SinkDecorator.js"
+
+/** Revisions up to 2025-11-25 have sessions (legacy); later ones have none (modern). */
+export type Era = "legacy" | "modern"
+
+/** What an interceptor knows of the messages that pass it. */
+export interface InterceptorContext {
+  /** The session's handle, as logs and lists show it; `undefined` for a request without a session. */
+  readonly session: string | undefined
+  /** The client's address. */
+  readonly client: string
+  /** The upstream's name. */
+  readonly upstream: string
+  readonly era: Era
+  /** The negotiated revision; `undefined` before `initialize` is answered and for a request without a session. */
+  readonly revision: () => string | undefined
+}
+
+/**
+ * Wraps an upstream. It is called when a session opens or is restored, and for each request without a session. Rules or
+ * limits that the returned upstream reads may change later.
+ *
+ * Each message of a client passes once, before it is sent, retried or sent to another upstream session. Each message of
+ * the server passes once, after repeated events are dropped and before the event is stored for replay. Messages of the
+ * proxy itself (`ping`, the `initialize` of a failover, the GET that resumes a stream, DELETE) do not pass.
+ *
+ * Answers reach the sink that `exchange` gets: wrap it in a `SinkDecorator` or a `MessageDecorator`.
+ */
+export type Interceptor = (next: Upstream, context: InterceptorContext) => Upstream
+
+/** The interceptors of a proxy, outermost first. Default: none; then the data plane is as if there were no such seam. */
+export class Interceptors extends Context.Reference<Interceptors>()("shadowcat/Interceptors", {
+  defaultValue: (): ReadonlyArray<Interceptor> => []
+}) {}
+
+/** Adds interceptors inside those that are configured already. */
+export const layer = (...interceptors: ReadonlyArray<Interceptor>): Layer.Layer<Interceptors> =>
+  Layer.effect(
+    Interceptors,
+    Effect.map(Interceptors, (outer) => [...outer, ...interceptors])
+  )
+
+/** Wraps an upstream in interceptors. Without any, returns the upstream itself. */
+export const intercept = (
+  interceptors: ReadonlyArray<Interceptor>,
+  upstream: Upstream,
+  context: InterceptorContext
+): Upstream => interceptors.reduceRight((next, interceptor) => interceptor(next, context), upstream)

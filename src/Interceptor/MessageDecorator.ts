@@ -1,0 +1,73 @@
+/** Decodes the messages of an answer, for decorators that look at messages rather than bytes. */
+import { asBuffer } from "../internal/bytes.js"
+import { hasType, type Headers } from "../internal/headers.js"
+import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
+import { type Message, parseMessages } from "../Protocol.js"
+import type { Flow, Sink, StreamPart } from "../Upstream.js"
+import { SinkDecorator } from "../Upstream/SinkDecorator.js"
+
+/** The longest JSON answer that is decoded, in bytes. */
+const MAX_JSON = 4 * 1024 * 1024
+
+/**
+ * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it, before the message is forwarded.
+ * A JSON answer of more than 4 MiB and an event that passes in pieces are not decoded.
+ */
+export abstract class MessageDecorator extends SinkDecorator {
+  private decoder: JsonBody | EventStream | undefined
+
+  constructor(next: Sink) {
+    super(next)
+  }
+
+  protected abstract message(message: Message): void
+
+  override head(status: number, headers: Headers, flow: Flow): void {
+    this.decoder = hasType(headers, EVENT_STREAM) ? new EventStream() : new JsonBody()
+    super.head(status, headers, flow)
+  }
+
+  override data(chunk: Uint8Array, part?: StreamPart): void {
+    for (const message of this.decoder?.push(chunk, part) ?? []) this.message(message)
+    super.data(chunk, part)
+  }
+
+  override end(): void {
+    for (const message of this.decoder?.end() ?? []) this.message(message)
+    super.end()
+  }
+}
+
+const none: ReadonlyArray<Message> = []
+
+class JsonBody {
+  private chunks: Array<Uint8Array> = []
+  private length = 0
+
+  push(chunk: Uint8Array): ReadonlyArray<Message> {
+    this.length += chunk.length
+    if (this.length <= MAX_JSON) this.chunks.push(chunk)
+    else this.chunks = []
+    return none
+  }
+
+  end(): ReadonlyArray<Message> {
+    return this.length <= MAX_JSON ? parseMessages(Buffer.concat(this.chunks)) : none
+  }
+}
+
+class EventStream {
+  private readonly splitter = new FrameSplitter()
+
+  push(chunk: Uint8Array, part: StreamPart | undefined): ReadonlyArray<Message> {
+    if (part === undefined) {
+      const frames = this.splitter.push(chunk)
+      return frames === undefined ? none : messages(frames)
+    }
+    return part.type === "event" ? messages(asBuffer(chunk)) : none
+  }
+
+  end(): ReadonlyArray<Message> {
+    return none
+  }
+}
