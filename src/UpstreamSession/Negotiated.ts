@@ -1,11 +1,13 @@
-/** What a client and its server have agreed on: another session of that server has to be told, and to agree too. */
+/** What a client and its server have negotiated, which another session of the server has to satisfy. */
 import * as Either from "effect/Either"
 import { hasProperty, isRecord, isString } from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Message } from "../Protocol.js"
 
-/** How many subscriptions are remembered, and how long the address of one may be, in characters. */
+/** How many subscriptions are remembered. */
 const MAX_SUBSCRIPTIONS = 1_000
+
+/** The longest URI of a subscription that is remembered, in characters. */
 const MAX_URI = 2_048
 
 export class Negotiated {
@@ -17,9 +19,9 @@ export class Negotiated {
     readonly initialize: string,
     /** The revision that the server chose. */
     readonly protocolVersion: string,
-    /** What the server declared, as JSON. */
+    /** The capabilities that the server declared, as JSON. */
     readonly capabilities: string,
-    /** The level of `logging/setLevel`. */
+    /** The level that `logging/setLevel` set. */
     public logLevel?: string,
     subscriptions: ReadonlyArray<string> = []
   ) {
@@ -31,7 +33,7 @@ export class Negotiated {
     return Array.from(this.uris ?? [])
   }
 
-  /** Notes what a message of the client settles. True when it settles anything. */
+  /** Notes the log level and the subscriptions that a client's message sets. True if it changes any. */
   note({ method, params }: Message): boolean {
     if (method === "logging/setLevel" && hasProperty(params, "level") && isString(params.level)) {
       const isNew = params.level !== this.logLevel && levels.includes(params.level)
@@ -41,34 +43,34 @@ export class Negotiated {
     if (!hasProperty(params, "uri") || !isString(params.uri)) return false
     if (method === "resources/subscribe") {
       const uris = (this.uris ??= new Set())
-      const isKept = params.uri.length <= MAX_URI && uris.size < MAX_SUBSCRIPTIONS && !uris.has(params.uri)
-      if (isKept) uris.add(params.uri)
-      return isKept
+      const isNew = params.uri.length <= MAX_URI && uris.size < MAX_SUBSCRIPTIONS && !uris.has(params.uri)
+      if (isNew) uris.add(params.uri)
+      return isNew
     }
     return method === "resources/unsubscribe" && this.uris?.delete(params.uri) === true
   }
 
-  /** Whether the server declared a capability, such as `tools.listChanged`. */
+  /** True if the server declared a capability, such as `tools.listChanged`. */
   declares(...path: ReadonlyArray<string>): boolean {
     const declared = path.reduce<unknown>(
-      (within, name) => (hasProperty(within, name) ? within[name] : undefined),
-      parsed(this.capabilities)
+      (parent, name) => (hasProperty(parent, name) ? parent[name] : undefined),
+      parseJson(this.capabilities)
     )
     return declared !== undefined && declared !== false
   }
 
-  /** Whether a server that declares these capabilities has all that the client was told of. */
-  holds(capabilities: unknown): boolean {
-    return includes(capabilities, parsed(this.capabilities))
+  /** True if these capabilities include all that the client was told of. */
+  isSatisfiedBy(capabilities: unknown): boolean {
+    return includes(capabilities, parseJson(this.capabilities))
   }
 
-  /** Whether the client wants to hear of a warning. */
+  /** True if the log level lets a warning through. */
   get wantsWarnings(): boolean {
     return this.logLevel === undefined || levels.indexOf(this.logLevel) <= levels.indexOf("warning")
   }
 }
 
-/** The levels of a log, the least first (2025-11-25, Logging, "Log Levels"). */
+/** The log levels, the least severe first (2025-11-25, Logging, "Log Levels"). */
 const levels: ReadonlyArray<string> = [
   "debug",
   "info",
@@ -82,7 +84,7 @@ const levels: ReadonlyArray<string> = [
 
 const decode = Schema.decodeUnknownEither(Schema.parseJson())
 
-const parsed = (json: string): unknown => Either.getOrElse(decode(json), () => undefined)
+const parseJson = (json: string): unknown => Either.getOrElse(decode(json), () => undefined)
 
 const includes = (all: unknown, part: unknown): boolean => {
   if (Array.isArray(part))

@@ -1,252 +1,265 @@
-/** A client's request on its way to the upstream session of the moment: to another one, if that is lost. */
+/** A request that is sent again, to another upstream session if need be, while the upstream cannot have executed it. */
 import * as Either from "effect/Either"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
-import { type Body, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
+import { type Body, LAST_EVENT_ID, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
-import { denialOf, deniesSession } from "./reinitialize.js"
-import {
-  type Abort,
-  BODY_STALL,
-  type Flow,
-  type Lease,
-  type Request,
-  type Sink,
-  noFlow
-} from "../Upstream.js"
+import { type Abort, BODY_STALL, type Flow, type Lease, type Request, respond, type Sink } from "../Upstream.js"
+import { SinkDecorator } from "../Upstream/SinkDecorator.js"
+import { denialOf, mayDenySession } from "./probe.js"
 
-/** Whoever knows which upstream session is that of the moment. */
-export interface Attempted {
+/** What a request needs of the upstream session that sends it. */
+export interface RetryContext {
   readonly name: string
   readonly deadlines: Deadlines
-  /** Whether a session that is lost is replaced. */
+  /** True if a lost session is replaced. Otherwise nothing is held and nothing is sent again. */
   readonly recovers: boolean
-  /** The upstream has answered. */
+  /** Notes that the upstream has answered a POST. */
   readonly answered: () => void
-  /** The upstream may have denied the session, or could not be reached and was sent nothing. */
-  readonly failed: (attempt: RetryableRequest, lease: Lease, what: Failure) => void
-  /** It is of no interest any more. */
-  readonly dropped: (attempt: RetryableRequest) => void
+  /** Decides how a request continues that was denied or not sent. */
+  readonly failed: (request: RetryableRequest, lease: Lease, failure: RequestFailure) => void
+  /** Forgets a request that is aborted. */
+  readonly aborted: (request: RetryableRequest) => void
 }
 
-export type Failure = "doubtful" | "unreached"
+/** `denied`: the upstream may not know the session. `unreachable`: nothing was sent. */
+export type RequestFailure = "denied" | "unreachable"
 
-/** How much of an answer is held that may deny a session, in bytes. */
+/** How much of an answer is held that may deny the session, in bytes. */
 const MAX_DENIAL = 64 * 1024
 
-/** An answer that is held until it is known what it means. */
-interface Held {
+/** A 400 or 404, held until it is known whether it denies the session. */
+interface HeldAnswer {
   readonly status: number
   readonly headers: Headers
   readonly flow: Flow
   readonly chunks: Array<Uint8Array>
   readonly deadline: Deadline
-  bytes: number
+  length: number
 }
 
-/** What sends it, where that is not simply the client's request. */
-type Sends = (lease: Lease, sink: Sink) => Abort
+type State =
+  /** Not sent yet, or waiting for an upstream session to be sent to. */
+  | { readonly type: "waiting" }
+  | { readonly type: "sent"; readonly lease: Lease; readonly isInSession: boolean }
+  | { readonly type: "held"; readonly lease: Lease; readonly answer: HeldAnswer }
+  /** The answer is passed on. `isDenied`: it is a 404 after which the session counts as lost. */
+  | { readonly type: "answered"; readonly lease: Lease; readonly isDenied: boolean }
+  /** Aborted, or answered by the proxy. */
+  | { readonly type: "done" }
 
-export class RetryableRequest implements Sink, Expirable {
-  /** What the client sent, without what was read of it: that may be many times as large. */
+const waiting: State = { type: "waiting" }
+const done: State = { type: "done" }
+
+export class RetryableRequest extends SinkDecorator implements Expirable {
+  private state = waiting
+  private abortSent: Abort | undefined
+  /** The body without what was parsed of it, which may be many times as large; dropped once the request is answered. */
   private bytes: Uint8Array | undefined
   private headers: Headers
   private readonly method: Request["method"]
-  private lease: Lease | undefined
-  /** Whether it was sent within a session, which can be denied. */
-  private isInSession = false
-  private abortSent: Abort | undefined
-  private held: Held | undefined
-  private isAnswered = false
-  private isDenied = false
-  /** Whether what was sent last is given up: nothing of it is of interest. */
-  private isGivenUp = false
 
   constructor(
-    private readonly session: Attempted,
+    private readonly session: RetryContext,
     { bytes, headers, method }: Request,
-    private readonly sink: Sink,
-    private readonly sends?: Sends,
-    /** Whether it means something to the session alone that it was sent to first. */
+    next: Sink,
+    /** The lease in whose session `Last-Event-ID` is valid. */
+    private readonly origin: Lease | undefined,
+    /** True if the request is valid only in its original upstream session. */
     readonly isBound = false
   ) {
+    super(next)
     this.bytes = bytes
     this.headers = headers
     this.method = method
   }
 
-  /** Sends it, as the client did or as it was read once more. */
-  send(lease: Lease, request = this.reread()): void {
-    this.lease = lease
-    this.isInSession = lease.sessionId() !== undefined
-    this.isDenied = false
-    this.letGoOfHeld()
-    this.isGivenUp = false
+  /** Sends the request as the client did, or as it is parsed again. */
+  send(lease: Lease, request = this.parse()): void {
+    this.state = { type: "sent", lease, isInSession: lease.sessionId() !== undefined }
     this.abortSent = undefined
-    const abort = this.sends?.(lease, this) ?? lease.exchange(request, this)
-    if (this.isGivenUp) abort()
+    const abort = lease.exchange(this.forLease(request, lease), this)
+    // The answer may have come already, and with it the end of this attempt.
+    if (this.isDetached) abort()
     else this.abortSent = abort
     if (!this.session.recovers) this.forget()
   }
 
-  /** Once more, to another session, without what only the old one had to do with. */
-  sendAnew(lease: Lease): void {
-    const request = this.reread()
-    const messages = request.body?.messages.filter((message) => !isBound(message))
+  /** Sends the request to another upstream session, without the messages that are valid only in the original one. */
+  sendAgain(lease: Lease): void {
+    this.dropHeld()
+    const request = this.parse()
+    const messages = request.body?.messages.filter((message) => !isBoundToSession(message))
     if (messages === undefined || messages.length === request.body?.messages.length) {
       return this.send(lease, request)
     }
     const [first, ...others] = messages
-    if (first === undefined) return this.accept()
-    this.send(lease, withMessages(request, [first, ...others]))
-  }
-
-  /** The session is as it was: what was held is the answer. True when there was none, and it is sent again. */
-  goOn(lease: Lease): boolean {
-    const { held } = this
-    if (held === undefined) this.send(lease)
-    else this.conclude(held)
-    return held === undefined
-  }
-
-  /** The session is lost, and with it whatever else could have come. */
-  giveBack(): void {
-    // That the old session cannot go on with a stream does not say that the new one has none.
-    if (this.held !== undefined && !this.isBound) return this.conclude(this.held)
-    this.giveUp()
-    this.sink.error(new UpstreamError({ reason: "SessionLost", upstream: this.session.name }))
-  }
-
-  /** Answers what needs no answer of the upstream. */
-  accept(): void {
-    this.sink.head(202, { "content-length": "0" }, noFlow)
-    this.sink.end()
+    if (first === undefined) this.accept()
+    else this.send(lease, withMessages(request, [first, ...others]))
   }
 
   /**
-   * Whether the upstream cannot have carried it out: it was not reached, or said what it says to whatever names a session
-   * that it does not know.
+   * Continues in the same session, which the upstream still knows: a held answer is the answer, a request without one is
+   * sent again. Returns true if it is sent again.
    */
-  isUndone(denial: string | undefined): boolean {
-    const { held } = this
-    if (this.isBound) return false
-    if (held === undefined || this.method === "GET" || held.status === 404) return true
-    return denialOf(held.status, Buffer.concat(held.chunks)) === denial
+  proceed(lease: Lease): boolean {
+    if (this.state.type === "held") {
+      this.conclude(this.state.lease, this.state.answer)
+      return false
+    }
+    this.send(lease)
+    return true
   }
 
-  /** Whether it waits for nothing but the response to this request. */
-  waitsOnlyFor(id: RequestId): boolean {
-    const { body } = this.reread()
+  /** Answers a request whose session is lost and that must not be sent to another one. */
+  fail(): void {
+    // A refusal to continue a stream in the lost session says nothing about the new one.
+    if (this.state.type === "held" && !this.isBound)
+      return this.conclude(this.state.lease, this.state.answer)
+    this.detach()
+    this.next.error(new UpstreamError({ reason: "SessionLost", upstream: this.session.name }))
+  }
+
+  /** Answers messages that need no answer of the upstream. */
+  accept(): void {
+    this.state = done
+    respond(this.next, 202)
+  }
+
+  /**
+   * True if the upstream cannot have executed the request: it was not reached, or it returned the denial that it returns
+   * for every unknown session.
+   */
+  isUnexecuted(denial: string | undefined): boolean {
+    if (this.isBound) return false
+    if (this.state.type !== "held" || this.method === "GET" || this.state.answer.status === 404) return true
+    const { chunks, status } = this.state.answer
+    return denialOf(status, Buffer.concat(chunks)) === denial
+  }
+
+  /** True if this is the only request of the body. */
+  asksOnly(id: RequestId): boolean {
+    const { body } = this.parse()
     const ids = body === undefined ? [] : requestIds(body)
     return ids.length === 1 && ids[0] === id
   }
 
   abort(): void {
-    this.giveUp()
-    this.session.dropped(this)
+    this.detach()
+    this.session.aborted(this)
   }
 
-  head(status: number, headers: Headers, flow: Flow): void {
-    if (this.isGivenUp) return
-    // That a stream can be had says little: a child that ends again and again gives one each time.
+  override head(status: number, headers: Headers, flow: Flow): void {
+    if (this.state.type !== "sent") return
+    const { isInSession, lease } = this.state
+    // A stream that opens says little: a child that exits again and again opens one each time.
     if (status < 400 && this.method === "POST") this.session.answered()
-    if (this.isInSession && (status === 404 || status === 400)) {
-      if (this.session.recovers) return this.hold(status, headers, flow)
-      // A 404 to a GET may as well come from a server that has no such stream.
-      this.isDenied = status === 404 && this.method === "POST"
+    const mayBeDenied = isInSession && (status === 404 || status === 400)
+    if (mayBeDenied && this.session.recovers) return this.hold(lease, status, headers, flow)
+    // A server without standalone streams may answer a GET with 404 too.
+    this.answer(lease, mayBeDenied && status === 404 && this.method === "POST", status, headers, flow)
+  }
+
+  override data(chunk: Uint8Array): void {
+    if (this.state.type === "answered") return this.next.data(chunk)
+    if (this.state.type !== "held") return
+    const { answer, lease } = this.state
+    answer.chunks.push(chunk)
+    answer.length += chunk.length
+    if (answer.length > MAX_DENIAL) this.release(lease, answer)
+  }
+
+  override end(): void {
+    const { state } = this
+    if (state.type === "answered") {
+      this.next.end()
+      // The client first gets the upstream's own words.
+      if (state.isDenied) this.session.failed(this, state.lease, "denied")
+    } else if (state.type === "held") {
+      const { chunks, deadline, status } = state.answer
+      if (status !== 404 && !mayDenySession(Buffer.concat(chunks))) return this.conclude(state.lease, state.answer)
+      deadline.clear()
+      this.session.failed(this, state.lease, "denied")
     }
-    this.answer(status, headers, flow)
   }
 
-  data(chunk: Uint8Array): void {
-    if (this.isGivenUp) return
-    const { held } = this
-    if (held === undefined) return this.sink.data(chunk)
-    held.chunks.push(chunk)
-    held.bytes += chunk.length
-    if (held.bytes > MAX_DENIAL) this.release(held)
+  override error(error: UpstreamError): void {
+    const { state } = this
+    if (state.type === "sent" && this.mayWait && isUnsent(error)) {
+      this.state = waiting
+      return this.session.failed(this, state.lease, "unreachable")
+    }
+    if (state.type === "held") this.release(state.lease, state.answer)
+    else if (this.isDetached) return
+    this.next.error(error)
+    if (state.type === "answered" && state.isDenied) this.session.failed(this, state.lease, "denied")
   }
 
-  end(): void {
-    if (this.isGivenUp) return
-    const { held } = this
-    if (held === undefined) {
-      this.sink.end()
-      // The client is told first, in the upstream's own words.
-      if (this.isDenied) this.fail("doubtful")
-    } else if (held.status === 404 || deniesSession(Buffer.concat(held.chunks))) {
-      held.deadline.clear()
-      this.fail("doubtful")
-    } else this.conclude(held)
-  }
-
-  error(error: UpstreamError): void {
-    if (this.isGivenUp) return
-    if (this.held !== undefined) this.release(this.held)
-    else if (this.mayWait && unreached.has(error.reason)) return this.fail("unreached")
-    this.sink.error(error)
-    if (this.isDenied) this.fail("doubtful")
-  }
-
-  /** What is held does not come to its end. */
+  /** A held answer does not end. */
   expire(): void {
-    this.giveUp()
-    this.sink.error(new UpstreamError({ reason: "Stalled", upstream: this.session.name }))
+    this.detach()
+    this.next.error(new UpstreamError({ reason: "Stalled", upstream: this.session.name }))
   }
 
-  /** A stream that cannot be had is asked for again by whoever wants it. */
+  /** True if no answer of what was sent last is of interest. */
+  private get isDetached(): boolean {
+    return this.state.type === "waiting" || this.state.type === "done"
+  }
+
+  /** A stream that cannot be opened is requested again by its reader. */
   private get mayWait(): boolean {
-    return this.session.recovers && this.method === "POST" && !this.isAnswered
+    return this.session.recovers && this.method === "POST"
   }
 
-  private reread(): Request {
+  private parse(): Request {
     const { bytes, headers, method } = this
     const body = bytes === undefined ? undefined : Either.getOrUndefined(parseBody(bytes))
     return { method, headers, bytes, body }
   }
 
-  /** It will not be sent again. */
+  /** Another session does not know the event ids of the original one. */
+  private forLease(request: Request, lease: Lease): Request {
+    if (this.origin === undefined || this.origin === lease) return request
+    return { ...request, headers: { ...request.headers, [LAST_EVENT_ID]: undefined } }
+  }
+
+  /** Drops what another attempt would need. */
   private forget(): void {
     this.bytes = undefined
     this.headers = {}
   }
 
-  private hold(status: number, headers: Headers, flow: Flow): void {
-    const deadline = this.session.deadlines.of(this)
+  private hold(lease: Lease, status: number, headers: Headers, flow: Flow): void {
+    const deadline = this.session.deadlines.create(this)
     deadline.set(BODY_STALL)
-    this.held = { status, headers, flow, deadline, chunks: [], bytes: 0 }
+    this.state = { type: "held", lease, answer: { status, headers, flow, deadline, chunks: [], length: 0 } }
   }
 
-  private fail(what: Failure): void {
-    if (this.lease !== undefined) this.session.failed(this, this.lease, what)
-  }
-
-  private giveUp(): void {
-    this.isGivenUp = true
-    this.letGoOfHeld()
+  private detach(): void {
+    this.dropHeld()
+    this.state = done
     this.abortSent?.()
   }
 
-  private letGoOfHeld(): void {
-    this.held?.deadline.clear()
-    this.held = undefined
+  private dropHeld(): void {
+    if (this.state.type === "held") this.state.answer.deadline.clear()
   }
 
-  private answer(status: number, headers: Headers, flow: Flow): void {
-    this.isAnswered = true
+  private answer(lease: Lease, isDenied: boolean, status: number, headers: Headers, flow: Flow): void {
+    this.state = { type: "answered", lease, isDenied }
     this.forget()
-    this.sink.head(status, headers, flow)
+    this.next.head(status, headers, flow)
   }
 
-  private conclude(held: Held): void {
-    this.release(held)
-    this.sink.end()
+  private conclude(lease: Lease, answer: HeldAnswer): void {
+    this.release(lease, answer)
+    this.next.end()
   }
 
-  private release(held: Held): void {
-    this.letGoOfHeld()
-    this.answer(held.status, held.headers, held.flow)
-    for (const chunk of held.chunks) this.sink.data(chunk)
+  private release(lease: Lease, { chunks, deadline, flow, headers, status }: HeldAnswer): void {
+    deadline.clear()
+    this.answer(lease, false, status, headers, flow)
+    for (const chunk of chunks) this.next.data(chunk)
   }
 }
 
@@ -257,11 +270,12 @@ export const withMessages = (request: Request, messages: Body["messages"]): Requ
   bytes: Buffer.from(JSON.stringify(messages))
 })
 
-/** After these errors another try may succeed, and nothing was sent. */
-const unreached: ReadonlySet<UpstreamError["reason"]> = new Set(["Unreachable", "ConnectTimeout"])
+/** True if nothing was sent and another attempt may succeed. */
+const isUnsent = ({ reason }: UpstreamError): boolean =>
+  reason === "Unreachable" || reason === "ConnectTimeout"
 
-/** Whether a message says something about what only one upstream session knows of. */
-export const isBound = ({ method }: Message): boolean => method === undefined || bound.has(method)
+/** True if a message refers to the upstream session that it was sent in. */
+export const isBoundToSession = ({ method }: Message): boolean => method === undefined || bound.has(method)
 
 const bound: ReadonlySet<string> = new Set([
   "notifications/initialized",

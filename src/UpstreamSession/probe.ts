@@ -1,7 +1,7 @@
 /** Finds out whether an upstream still knows a session. */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { isPassing } from "../internal/backoff.js"
+import { isTransient } from "../internal/backoff.js"
 import type { Headers } from "../internal/headers.js"
 import { parseMessages } from "../Protocol.js"
 import type { Lease } from "../Upstream.js"
@@ -23,7 +23,7 @@ export const probe = (lease: Lease, headers: Headers): Effect.Effect<ProbeResult
   )
 
 const resultOf = ({ body, status }: Reply): ProbeResult => {
-  if (isPassing(status)) return { type: "silent" }
+  if (isTransient(status)) return { type: "silent" }
   return status === 404 || (status === 400 && mayDenySession(body))
     ? { type: "unknown", denial: denialOf(status, body) }
     : { type: "known" }

@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { isPassing } from "../internal/backoff.js"
+import { isTransient } from "../internal/backoff.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
 import { type Message, parseMessages, PROTOCOL_VERSION } from "../Protocol.js"
@@ -66,7 +66,7 @@ const initialize = (
     held.finish({ ...ignoreAnswer, head: (told) => (status = told) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
-        reason: isPassing(status) ? "HttpError" : "InitializeRefused",
+        reason: isTransient(status) ? "HttpError" : "InitializeRefused",
         upstream: lease.name,
         detail: `${status}`
       })
