@@ -16,7 +16,7 @@ import {
 } from "./UpstreamSession/RetryableRequest.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
-import { released } from "./internal/released.js"
+import { acquireReleaseLight } from "./internal/acquireReleaseLight.js"
 import { type Body, cancelledRequest, type Message } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lost } from "./UpstreamSession/reinitialize.js"
@@ -61,7 +61,7 @@ export interface Change {
 
 /** An upstream session that has not begun. Whatever becomes of it ends when the scope closes. */
 export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
-  released(
+  acquireReleaseLight(
     Effect.sync(() => new UpstreamSession(terms)),
     (session, exit) => session.close(exit)
   )

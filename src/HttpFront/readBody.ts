@@ -52,7 +52,7 @@ class Body implements Expirable {
     private readonly answerer: Answerer,
     private readonly done: (bytes: Buffer) => void
   ) {
-    this.deadline = bounds.deadlines.of(this)
+    this.deadline = bounds.deadlines.create(this)
     this.deadline.set(bounds.stallTimeout)
   }
 

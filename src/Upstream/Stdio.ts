@@ -10,7 +10,7 @@ import { accepted } from "../Protocol/Accept.js"
 import { environmentOf } from "./Stdio/environment.js"
 import { first } from "../internal/headers.js"
 import * as ProcessGroup from "./Stdio/processGroup.js"
-import { released } from "../internal/released.js"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import * as Watchdog from "./Stdio/watchdog.js"
 import {
   type Body,
@@ -28,8 +28,8 @@ import {
 import { BadRequest, errorCode, LimitReached, toJsonRpc, UpstreamError } from "../ProxyError.js"
 import type { Abort, Lease, Request, Sink, Upstream } from "../Upstream.js"
 import { Child } from "./Stdio/Child.js"
-import { Conversation } from "./Stdio/Conversation.js"
-import { answerAtOnce } from "./Stdio/Reply.js"
+import { MessageRouter } from "./Stdio/MessageRouter.js"
+import { sendResponse } from "./Stdio/PendingResponse.js"
 import { FlowGate } from "./Stdio/FlowGate.js"
 
 export interface StdioUpstreamOptions {
@@ -92,7 +92,7 @@ export class StdioUpstream implements Upstream {
   /** A request of 2026-07-28 or later: such a client comes back with `initialize`, if it can. */
   exchange({ body, headers }: Request, sink: Sink): Abort {
     const requested = namedRevision(first(headers, PROTOCOL_VERSION), body)
-    answerAtOnce(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
+    sendResponse(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
     return () => {}
   }
 
@@ -102,7 +102,7 @@ export class StdioUpstream implements Upstream {
       yield* this.place
       const process = yield* this.start
       const note = yield* this.notes
-      return yield* released(
+      return yield* acquireReleaseLight(
         Effect.sync(() => new StdioLease(this, process, note)),
         (lease) => Effect.sync(() => lease.leave())
       )
@@ -115,7 +115,7 @@ export class StdioUpstream implements Upstream {
 
   private get place(): Effect.Effect<void, LimitReached, Scope.Scope> {
     const { maxChildren } = this.options
-    return released(
+    return acquireReleaseLight(
       Effect.suspend(() => {
         if (this.taken >= maxChildren) return new LimitReached({ limit: "max-children", bound: maxChildren })
         this.taken++
@@ -172,7 +172,7 @@ const reasons: Readonly<Record<string, string>> = {
 class StdioLease implements Lease {
   readonly name: string
   private readonly child: Child
-  private readonly conversation: Conversation
+  private readonly router: MessageRouter
   private revision: string | undefined
   private end: UpstreamError | undefined
   private listener: () => void = () => {}
@@ -185,11 +185,11 @@ class StdioLease implements Lease {
     this.name = upstream.name
     const { maxMessage, stderr } = upstream.options
     this.child = new Child(process, maxMessage, {
-      line: (line) => this.hear(line),
-      complaint: (line) => stderr === "log" && note("standard error", { line }),
-      gone: (why) => this.lose(why)
+      onLine: (line) => this.hear(line),
+      onStderr: (line) => stderr === "log" && note("standard error", { line }),
+      onClose: (why) => this.lose(why)
     })
-    this.conversation = new Conversation(new FlowGate(this.child), (id) => this.refuse(id))
+    this.router = new MessageRouter(new FlowGate(this.child), (id) => this.refuse(id))
   }
 
   sessionId() {
@@ -215,13 +215,17 @@ class StdioLease implements Lease {
 
   exchange({ body, bytes, headers, method }: Request, sink: Sink): Abort {
     if (this.end !== undefined) return fail(sink, this.end)
-    if (method === "GET") return this.conversation.listen(sink)
+    if (method === "GET") return this.router.openStream(sink)
     if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("NotAsked"))
     const wrong = this.wrongWith(body)
     if (wrong !== undefined) return refuse(sink, wrong, requestId(body))
     if (requestIds(body).length === 0) return this.pass(body, bytes, sink)
     const how = { accepted: accepted(first(headers, "accept")) }
-    const abort = this.conversation.ask(body, isInitialize(body) ? { ...how, limit: this.limit } : how, sink)
+    const abort = this.router.addRequests(
+      body,
+      isInitialize(body) ? { ...how, timeout: this.limit } : how,
+      sink
+    )
     this.write(body, bytes, () => {})
     return abort
   }
@@ -245,7 +249,7 @@ class StdioLease implements Lease {
 
   /** The scope closes: what the child still says concerns nobody. */
   leave(): void {
-    this.child.leave()
+    this.child.detach()
   }
 
   /** Notifications and responses are accepted once the child's pipe has taken them. */
@@ -253,7 +257,7 @@ class StdioLease implements Lease {
     let isOver = false
     this.write(body, bytes, (isTaken) => {
       if (isOver) return
-      if (isTaken) answerAtOnce(sink, 202)
+      if (isTaken) sendResponse(sink, 202)
       else sink.error(this.end ?? this.upstream.error("Gone", "closed its standard input"))
     })
     return () => {
@@ -282,7 +286,7 @@ class StdioLease implements Lease {
     if (this.isUnread)
       return new LimitReached({ limit: "max-message", bound: this.upstream.options.maxMessage })
     if (body.isBatch && !hasBatches(this.revision)) return new BadRequest({ reason: "NoBatches" })
-    return this.conversation.isTaken(body) ? new BadRequest({ reason: "IdTaken" }) : undefined
+    return this.router.hasIdConflict(body) ? new BadRequest({ reason: "IdTaken" }) : undefined
   }
 
   private hear(line: Buffer): void {
@@ -291,14 +295,14 @@ class StdioLease implements Lease {
     // An array of messages is taken apart, for each may belong to another answer.
     const isOne = line[0] !== OPEN_BRACKET
     for (const message of messages) {
-      const isHeard = this.conversation.hear(message, isOne ? line : Buffer.from(JSON.stringify(message)))
+      const isHeard = this.router.route(message, isOne ? line : Buffer.from(JSON.stringify(message)))
       if (!isHeard) this.note("a response to no request was dropped", { bytes: line.length })
     }
   }
 
   /** Whether the child leaves unread what it is sent. */
   private get isUnread(): boolean {
-    return this.child.unread > this.upstream.options.maxMessage
+    return this.child.unreadBytes > this.upstream.options.maxMessage
   }
 
   private refuse(id: RequestId): void {
@@ -308,7 +312,7 @@ class StdioLease implements Lease {
 
   private lose(why: string): void {
     this.end = this.upstream.error("Gone", why)
-    this.conversation.fail(this.end)
+    this.router.fail(this.end)
     this.listener()
   }
 }
@@ -321,6 +325,6 @@ const fail = (sink: Sink, error: UpstreamError): Abort => {
 }
 
 const refuse = (sink: Sink, wrong: BadRequest | LimitReached, id: RequestId | undefined): Abort => {
-  answerAtOnce(sink, wrong.status, toJsonRpc(wrong, id))
+  sendResponse(sink, wrong.status, toJsonRpc(wrong, id))
   return () => {}
 }

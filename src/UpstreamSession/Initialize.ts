@@ -67,7 +67,7 @@ class Holding implements Sink, HeldAnswer, Expirable {
     deadlines: Deadlines,
     private readonly resume: (result: Effect.Effect<HeldAnswer, UpstreamError>) => void
   ) {
-    this.deadline = deadlines.of(this)
+    this.deadline = deadlines.create(this)
   }
 
   head(status: number, headers: Headers, flow: Flow): void {

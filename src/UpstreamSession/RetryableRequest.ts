@@ -212,7 +212,7 @@ export class RetryableRequest implements Sink, Expirable {
   }
 
   private hold(status: number, headers: Headers, flow: Flow): void {
-    const deadline = this.session.deadlines.of(this)
+    const deadline = this.session.deadlines.create(this)
     deadline.set(BODY_STALL)
     this.held = { status, headers, flow, deadline, chunks: [], bytes: 0 }
   }

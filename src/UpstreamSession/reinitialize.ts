@@ -8,7 +8,7 @@ import { relay } from "./Initialize.js"
 import { request, type Reply } from "./request.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
-import { isPassing } from "../internal/backoff.js"
+import { isTransient } from "../internal/backoff.js"
 import { type Message, parseMessages } from "../Protocol.js"
 import { type LimitReached, UpstreamError } from "../ProxyError.js"
 import type { Lease, Sink } from "../Upstream.js"
@@ -29,7 +29,7 @@ export const probe = (lease: Lease): Effect.Effect<Knowledge> =>
   )
 
 const knowledge = ({ body, status }: Reply): Knowledge => {
-  if (isPassing(status)) return { type: "silent" }
+  if (isTransient(status)) return { type: "silent" }
   return status === 404 || (status === 400 && deniesSession(body))
     ? { type: "unknown", denial: denialOf(status, body) }
     : { type: "known" }
@@ -108,7 +108,7 @@ const initialize = (
     held.finish({ ...nobody, head: (told) => (status = told) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
-        reason: isPassing(status) ? "Rejected" : "Refused",
+        reason: isTransient(status) ? "Rejected" : "Refused",
         upstream: lease.name,
         detail: `${status}`
       })
