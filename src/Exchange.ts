@@ -2,7 +2,7 @@
 import type { ClientResponse } from "./ClientResponse.js"
 import { PendingRequests } from "./Exchange/PendingRequests.js"
 import type { HeldAnswer } from "./UpstreamSession/Initialize.js"
-import { type Slotted, NO_SLOT } from "./internal/slotSet.js"
+import { type SlotSetItem, NO_SLOT } from "./internal/slotSet.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import type { InFlight } from "./internal/inFlight.js"
 import { type Headers, isReadable } from "./internal/headers.js"
@@ -47,7 +47,7 @@ export interface Owner {
 /** How long the upstream may still answer a request that the client has cancelled: most never do. */
 const CANCELLED_GRACE = 5_000
 
-export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
+export class Exchange implements Sink, Flow, Expirable, SlotSetItem, Awaiting {
   slot = NO_SLOT
   /** The status that the upstream answered; 0 before that. */
   status = 0
@@ -91,7 +91,7 @@ export class Exchange implements Sink, Flow, Expirable, Slotted, Awaiting {
       request.body === undefined ? [] : requestIds(request.body),
       owner.inFlight
     )
-    this.deadline = owner.deadlines.of(this)
+    this.deadline = owner.deadlines.create(this)
   }
 
   /** Whether the client waits for the response to one of its requests, or for what a stream may bring. */

@@ -205,7 +205,7 @@ export const make = (
     const leave = (id: string): void => {
       const fiber = Option.getOrUndefined(FiberMap.unsafeGet(fibers, id))
       if (fiber === undefined) return
-      inFlight.leave()
+      inFlight.end()
       left.set(id, fiber)
       watch(
         Fiber.await(fiber).pipe(
@@ -348,7 +348,7 @@ export const make = (
       exchange: (request, answer) => stateless.exchange(request, answer),
       close,
       sweep,
-      quiet: inFlight.quiet,
+      quiet: inFlight.idle,
       drain,
       over: Deferred.await(over),
       size: () => ({

@@ -69,7 +69,7 @@ export const make = (
         const lines = new LineSplitter(maxBody)
         const leave = () => Deferred.unsafeDone(left, Effect.succeed<CloseReason>("deleted"))
         const end = () => {
-          const rest = lines.rest()
+          const rest = lines.flush()
           if (rest !== undefined) client.receive(rest)
           client.finish(leave)
         }

@@ -16,8 +16,13 @@ import {
 } from "./UpstreamSession/RetryableRequest.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
+<<<<<<< HEAD
 import { released } from "./internal/released.js"
 import { type Body, cancelledRequestId, type Message } from "./Protocol.js"
+=======
+import { acquireReleaseLight } from "./internal/acquireReleaseLight.js"
+import { type Body, cancelledRequest, type Message } from "./Protocol.js"
+>>>>>>> 8e0de61f1306d2e9a0cd3da39bdf419152b07146
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { Lost } from "./UpstreamSession/reinitialize.js"
 import { Failover, type Replaced } from "./UpstreamSession/Failover.js"
@@ -61,7 +66,7 @@ export interface Change {
 
 /** An upstream session that has not begun. Whatever becomes of it ends when the scope closes. */
 export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
-  released(
+  acquireReleaseLight(
     Effect.sync(() => new UpstreamSession(terms)),
     (session, exit) => session.close(exit)
   )

@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { gunzipSync, gzipSync } from "node:zlib"
-import { makeDeafServer, makeUnreadServer } from "./fixtures/DeafServer.js"
+import { makeBlackholeServer, makeUnreadServer } from "./fixtures/BlackholeServer.js"
 import { freePort } from "./fixtures/freePort.js"
 import { type FrontOptions, startFront } from "./fixtures/Front.js"
 import { type Call, initializeResult, makePlainServer } from "./fixtures/PlainServer.js"
@@ -788,7 +788,7 @@ describe("an upstream that fails", () => {
 describe.concurrent("an upstream that is slow", () => {
   it.scopedLive("is 504 when it does not accept the connection within --connect-timeout", () =>
     Effect.gen(function* () {
-      const front = yield* startFront(yield* makeDeafServer, { connectTimeout: "1 seconds" })
+      const front = yield* startFront(yield* makeBlackholeServer, { connectTimeout: "1 seconds" })
       const answer = yield* post(front.url, initializeRequest({ id: "i" }))
       expectError(answer, { status: 504, code: ERROR, id: "i", message: /--connect-timeout/ })
       expect(yield* front.health).toMatchObject({ sessions: 0, bufferedBytes: 0 })

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { openDatabase } from "../src/Sqlite/database.js"
 import * as SqliteFile from "../src/Sqlite/File.js"
 import { type Cli, type CliRun, runCli, startCli } from "./fixtures/Cli.js"
-import { makeDeafServer } from "./fixtures/DeafServer.js"
+import { makeBlackholeServer } from "./fixtures/BlackholeServer.js"
 import { makeFolder } from "./fixtures/folder.js"
 import { freePort } from "./fixtures/freePort.js"
 import { makePlainServer, type PlainServer } from "./fixtures/PlainServer.js"
@@ -840,7 +840,7 @@ describe.concurrent("every option can be set in the environment, and the command
 
   it.scopedLive("--connect-timeout 1s", () =>
     Effect.gen(function* () {
-      const deaf = yield* makeDeafServer
+      const deaf = yield* makeBlackholeServer
       for (const [args, env] of [
         [[], { SHADOWCAT_CONNECT_TIMEOUT: "1s" }],
         [["--connect-timeout", "1s"], { SHADOWCAT_CONNECT_TIMEOUT: "1h" }]

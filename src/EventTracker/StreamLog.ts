@@ -1,5 +1,5 @@
 /** The events of one stream, in this process's memory. */
-import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
+import { type SlotSetItem, NO_SLOT } from "../internal/slotSet.js"
 import { withEventId } from "../Protocol/SseEvents.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
@@ -32,7 +32,7 @@ export interface StoredStream {
   readonly events: ReadonlyArray<Pick<Logged, "sequence" | "frame" | "upstreamId">>
 }
 
-export class MemoryStream implements StreamLog, Slotted {
+export class MemoryStream implements StreamLog, SlotSetItem {
   slot = NO_SLOT
   readings = 0
   private events: Array<Logged> = []

@@ -34,14 +34,14 @@ export class PendingRequests {
   enter(): void {
     if (this.isCounted) return
     this.isCounted = true
-    this.flight.enter()
+    this.flight.begin()
   }
 
   /** Nobody does any more: the client has its responses, wants none, or has gone. */
   leave(): void {
     if (!this.isCounted) return
     this.isCounted = false
-    this.flight.leave()
+    this.flight.end()
   }
 }
 

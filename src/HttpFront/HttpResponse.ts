@@ -46,7 +46,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     /** The CORS grants, for web pages. */
     private readonly grants: MutableHeaders | undefined
   ) {
-    this.deadline = terms.deadlines.of(this)
+    this.deadline = terms.deadlines.create(this)
     const close = () => this.close()
     response.on("close", close)
     if (this.isQueued) {

@@ -52,7 +52,7 @@ class Body implements Expirable {
     private readonly answerer: BodyReceiver,
     private readonly done: (bytes: Buffer) => void
   ) {
-    this.deadline = bounds.deadlines.of(this)
+    this.deadline = bounds.deadlines.create(this)
     this.deadline.set(bounds.stallTimeout)
   }
 

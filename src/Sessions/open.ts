@@ -12,7 +12,7 @@ import type { SessionLog } from "../EventTracker.js"
 import { relay } from "../UpstreamSession/Initialize.js"
 import { hasType } from "../internal/headers.js"
 import { streaming, toClient } from "../Upstream/headers.js"
-import { released } from "../internal/released.js"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import { BadRequest, type ProxyError, ShuttingDown, type StoreError, UpstreamError } from "../ProxyError.js"
 import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
@@ -108,10 +108,10 @@ const abandon = ({ leave, session }: Opened): void => {
 /** The whole life of a session, in a scope of its own; succeeds with the reason for its end. */
 export const live = (opening: Opening, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => resources.shared.inFlight.enter()),
+    Effect.sync(() => resources.shared.inFlight.begin()),
     () => Effect.onExit(open(opening, resources), (exit) => Effect.sync(() => opening.settle(exit))),
     // Whoever has left is not waited for, and was counted out then.
-    () => Effect.sync(() => opening.isLeft || resources.shared.inFlight.leave())
+    () => Effect.sync(() => opening.isLeft || resources.shared.inFlight.end())
   ).pipe(
     Effect.tap(({ session: { protocolVersion, upstream } }) =>
       Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })
@@ -160,7 +160,7 @@ export const openLog = (
   id: string,
   { tracker }: Shared
 ): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
-  released(tracker.open(id), (log, exit) =>
+  acquireReleaseLight(tracker.open(id), (log, exit) =>
     Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
   )
 

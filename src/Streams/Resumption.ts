@@ -1,6 +1,6 @@
 /** Goes on with a stream that has broken at the upstream, as often as it breaks. */
 import * as Effect from "effect/Effect"
-import { backoff, isPassing } from "../internal/backoff.js"
+import { backoff, isTransient } from "../internal/backoff.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { UpstreamError } from "../ProxyError.js"
@@ -77,7 +77,7 @@ const once = (lease: Resumable, broken: Broken, telemetry: TelemetryListener): E
     abort = lease.resume(broken.lastEventId, {
       head: (status: number, headers: Headers, flow: Flow) => {
         // It takes a server a while to see that a stream has broken: until then another of the kind is one too many.
-        if (isPassing(status)) return finish("none")
+        if (isTransient(status)) return finish("none")
         if (status !== 200 || !hasType(headers, EVENT_STREAM)) return finish("refused")
         isOpen = true
         telemetry.streamResumed()

@@ -3,7 +3,7 @@
  * not somebody reads them (2025-11-25, Transports, "Listening for Messages from the Server").
  */
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
-import { isPassing } from "../internal/backoff.js"
+import { isTransient } from "../internal/backoff.js"
 import { first, type Headers, hasType } from "../internal/headers.js"
 import { streaming, toClient } from "../Upstream/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
@@ -182,7 +182,7 @@ export class StandaloneStream implements Sink, Flow, Awaiting {
       this.abort?.()
       return this.refuse(new BadRequest({ reason: "StreamEnded" }), "rejected")
     }
-    if (back !== undefined && isPassing(status)) {
+    if (back !== undefined && isTransient(status)) {
       this.abort?.()
       this.asking = undefined
       this.streams.comeBack(back, answer)

@@ -7,7 +7,7 @@ import { costOf } from "../EventTracker/Retention.js"
 import type { KeptEvent, StreamLog } from "../EventTracker/SessionLog.js"
 import type { ClientResponse } from "../ClientResponse.js"
 import { type Amount, type Backlog, nothing } from "./Backlog.js"
-import { type Slotted, NO_SLOT } from "../internal/slotSet.js"
+import { type SlotSetItem, NO_SLOT } from "../internal/slotSet.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import { withEventId, withoutEventId, withoutIdAndRetry } from "../Protocol/SseEvents.js"
 import type { MutableHeaders } from "../internal/headers.js"
@@ -44,7 +44,7 @@ export interface Piece {
   readonly isLast: boolean
 }
 
-export class StreamWriter implements Flow, Expirable, Slotted {
+export class StreamWriter implements Flow, Expirable, SlotSetItem {
   slot = NO_SLOT
   private reader: ClientResponse | undefined
   /** The number of the last event that the reader was told. */
@@ -67,7 +67,7 @@ export class StreamWriter implements Flow, Expirable, Slotted {
     /** Called when the stream has ended and nobody reads it: what there is to deliver is in the log. */
     private readonly rests: (delivery: StreamWriter) => void
   ) {
-    this.deadline = terms.deadlines.of(this)
+    this.deadline = terms.deadlines.create(this)
   }
 
   get isAttended(): boolean {

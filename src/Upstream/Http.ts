@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import { buildConnector, Client, type Dispatcher, Pool } from "undici"
 import { first, type Headers, type MutableHeaders } from "../internal/headers.js"
 import { toUpstream } from "./headers.js"
-import { released } from "../internal/released.js"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
 import { errorCode, UpstreamError } from "../ProxyError.js"
@@ -101,7 +101,7 @@ export class HttpUpstream implements Upstream {
 
   /** The lease of one client session. Its release ends the upstream's session, within a bounded time. */
   lease(): Effect.Effect<Lease, never, Scope.Scope> {
-    return released(
+    return acquireReleaseLight(
       Effect.sync(() => new HttpLease(this)),
       (lease, exit) => (isSuspended(exit) ? Effect.void : lease.end())
     )

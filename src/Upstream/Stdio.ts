@@ -1,4 +1,4 @@
-/** An MCP server that is a command: each session has a child process of its own, which ends with it. */
+/** An upstream that is a command: each session has a child process of its own, which ends with it. */
 import type { ChildProcess } from "node:child_process"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -6,51 +6,60 @@ import * as FiberRef from "effect/FiberRef"
 import * as LogLevel from "effect/LogLevel"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
-import { accepted } from "../Protocol/Accept.js"
-import { environmentOf } from "./Stdio/environment.js"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { first } from "../internal/headers.js"
-import * as ProcessGroup from "./Stdio/processGroup.js"
-import { released } from "../internal/released.js"
-import * as Watchdog from "./Stdio/watchdog.js"
+import { acceptedTypes } from "../Protocol/Accept.js"
 import {
   type Body,
   hasBatches,
   isInitialize,
-  type Message,
-  requestedRevision,
+  LAST_EVENT_ID,
   parseMessages,
   PROTOCOL_VERSION,
+  requestedRevision,
   type RequestId,
   requestId,
   requestIds,
   unsupportedRevision
 } from "../Protocol.js"
 import { BadRequest, errorCode, LimitReached, toJsonRpc, UpstreamError } from "../ProxyError.js"
-import type { Abort, Lease, Request, Sink, Upstream } from "../Upstream.js"
+import {
+  type Abort,
+  type Lease,
+  type LeaseOptions,
+  nothingToAbort,
+  type Request,
+  respond,
+  type Sink,
+  type Upstream
+} from "../Upstream.js"
 import { Child } from "./Stdio/Child.js"
-import { Conversation } from "./Stdio/Conversation.js"
-import { answerAtOnce } from "./Stdio/Reply.js"
+import { environmentOf } from "./Stdio/environment.js"
 import { FlowGate } from "./Stdio/FlowGate.js"
+import { MessageRouter } from "./Stdio/MessageRouter.js"
+import * as ProcessGroup from "./Stdio/processGroup.js"
+import * as Watchdog from "./Stdio/watchdog.js"
 
 export interface StdioUpstreamOptions {
-  /** The command, looked up in PATH, and its arguments; no shell reads them. */
+  /** The command. It is looked up in PATH; no shell reads it. */
   readonly command: string
+  /** The arguments of the command. Default: none. */
   readonly args: ReadonlyArray<string>
-  /** Variables that children find in their environment beside a short list of harmless ones. Default: none. */
+  /** Environment variables of the children, besides a short list of harmless ones. Default: none. */
   readonly env: Readonly<Record<string, string>>
-  /** Whether they find all variables of this process there. Default: false. */
+  /** True if children inherit the whole environment of this process. Default: false. */
   readonly inheritEnv: boolean
-  /** The folder that children start in. Default: that of this process. */
+  /** The working directory of the children. Default: that of this process. */
   readonly cwd: string | undefined
   /** How many children there may be at once. Default: 100. */
   readonly maxChildren: number
   /** How long a child may take to answer `initialize`. Default: 30 s. */
   readonly startTimeout: Duration.DurationInput
-  /** How long to wait for the end of a child after its input has ended, and again after SIGTERM. Default: 5 s. */
+  /** How long a child may take to exit after its input has ended, and again after SIGTERM. Default: 5 s. */
   readonly killTimeout: Duration.DurationInput
-  /** How many bytes a message of a child may have, and how many may wait for it to read them. Default: 16 MiB. */
+  /** The largest message of a child, and the most input that may wait to be read by a child, in bytes. Default: 16 MiB. */
   readonly maxMessage: number
-  /** Whether the standard error of children is logged at debug, is that of this process, or goes nowhere. Default: log. */
+  /** `log` logs the standard error of children at debug level, `inherit` shares that of this process. Default: log. */
   readonly stderr: "log" | "inherit" | "ignore"
 }
 
@@ -66,7 +75,7 @@ export const defaults: Omit<StdioUpstreamOptions, "command"> = {
   stderr: "log"
 }
 
-/** A command of which each lease is a child of its own, until the scope closes; after that there are none. */
+/** A command that starts one child for each lease. When the scope closes, no child is left. */
 export const make = (options: StdioUpstreamOptions): Effect.Effect<StdioUpstream, never, Scope.Scope> =>
   Effect.map(Watchdog.make, (watchdog) => new StdioUpstream(options, watchdog))
 
@@ -79,32 +88,32 @@ export class StdioUpstream implements Upstream {
     readonly options: StdioUpstreamOptions,
     private readonly watchdog: Watchdog.Watchdog
   ) {
-    // Its arguments may be secret.
+    // The arguments may be secret.
     this.name = options.command
     this.env = environmentOf(process.env, options.inheritEnv, options.env)
   }
 
-  /** How many children there are. */
+  /** The number of children. */
   get children(): number {
     return this.taken
   }
 
-  /** A request of 2026-07-28 or later: such a client comes back with `initialize`, if it can. */
+  /** Refuses a request of 2026-07-28 or later. Its client then falls back to `initialize`, if it can. */
   exchange({ body, headers }: Request, sink: Sink): Abort {
     const requested = requestedRevision(first(headers, PROTOCOL_VERSION), body)
-    answerAtOnce(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
-    return () => {}
+    respond(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
+    return nothingToAbort
   }
 
-  /** Starts a child, which is stopped when the scope closes, with all that it has started in its process group. */
-  lease(): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> {
+  /** Starts a child. When the scope closes, the child's whole process group is stopped. */
+  lease(options: LeaseOptions): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> {
     return Effect.gen(this, function* () {
       yield* this.place
       const process = yield* this.start
-      const note = yield* this.notes
-      return yield* released(
-        Effect.sync(() => new StdioLease(this, process, note)),
-        (lease) => Effect.sync(() => lease.leave())
+      const debug = yield* this.debugLog
+      return yield* acquireReleaseLight(
+        Effect.sync(() => new StdioLease(this, process, options, debug)),
+        (lease) => Effect.sync(() => lease.detach())
       )
     })
   }
@@ -115,7 +124,7 @@ export class StdioUpstream implements Upstream {
 
   private get place(): Effect.Effect<void, LimitReached, Scope.Scope> {
     const { maxChildren } = this.options
-    return released(
+    return acquireReleaseLight(
       Effect.suspend(() => {
         if (this.taken >= maxChildren) return new LimitReached({ limit: "max-children", bound: maxChildren })
         this.taken++
@@ -139,129 +148,110 @@ export class StdioUpstream implements Upstream {
         },
         this.watchdog
       ),
-      ({ cause }) => this.error("NotStarted", reasons[errorCode(cause) ?? ""] ?? String(cause))
+      ({ cause }) => this.error("NotStarted", startFailures[errorCode(cause) ?? ""] ?? String(cause))
     )
   }
 
-  /** Logs at debug, in the name of the session that the lease is for; nothing where nothing would come of it. */
-  private get notes(): Effect.Effect<Note> {
+  /** Logs at debug level under the session of the lease. Does nothing if debug messages are not logged. */
+  private get debugLog(): Effect.Effect<DebugLog> {
     return Effect.gen(function* () {
       const level = yield* FiberRef.get(FiberRef.currentMinimumLogLevel)
-      if (LogLevel.greaterThan(level, LogLevel.Debug)) return ignore
+      if (LogLevel.greaterThan(level, LogLevel.Debug)) return noLog
       const runtime = yield* Effect.runtime()
-      const note: Note = (message, annotations) =>
+      const log: DebugLog = (message, annotations) =>
         void Runtime.runFork(runtime)(Effect.annotateLogs(Effect.logDebug(message), annotations))
-      return note
+      return log
     })
   }
 }
 
-/** Notes something for whoever looks for what is wrong with a child. */
-type Note = (message: string, annotations: Readonly<Record<string, unknown>>) => void
+type DebugLog = (message: string, annotations: Readonly<Record<string, unknown>>) => void
 
-const ignore: Note = () => {}
+const noLog: DebugLog = () => {}
 
-/** What the system's codes mean here. */
-const reasons: Readonly<Record<string, string>> = {
+/** The meaning of system error codes when a child is started. */
+const startFailures: Readonly<Record<string, string>> = {
   ENOENT: "there is no such command, or no such --cwd",
   EACCES: "it is not executable",
-  ENOEXEC: "it is no program that this machine can run",
-  ENOTDIR: "--cwd is no folder"
+  ENOEXEC: "this machine cannot execute it",
+  ENOTDIR: "--cwd is not a directory"
 }
 
 class StdioLease implements Lease {
   readonly name: string
   private readonly child: Child
-  private readonly conversation: Conversation
-  private revision: string | undefined
-  private end: UpstreamError | undefined
-  private listener: () => void = () => {}
+  private readonly router: MessageRouter
+  /** Why the child has ended, once it has. */
+  private exit: UpstreamError | undefined
+  private exitListener: () => void = () => {}
 
   constructor(
     private readonly upstream: StdioUpstream,
     process: ChildProcess,
-    private readonly note: Note
+    private readonly options: LeaseOptions,
+    private readonly debug: DebugLog
   ) {
     this.name = upstream.name
     const { maxMessage, stderr } = upstream.options
     this.child = new Child(process, maxMessage, {
-      line: (line) => this.hear(line),
-      complaint: (line) => stderr === "log" && note("standard error", { line }),
-      gone: (why) => this.lose(why)
+      onLine: (line) => this.receive(line),
+      onStderr: (line) => stderr === "log" && debug("child: standard error", { line }),
+      onClose: (why) => this.close(why)
     })
-    this.conversation = new Conversation(new FlowGate(this.child), (id) => this.refuse(id))
+    this.router = new MessageRouter(new FlowGate(this.child), (id) => this.rejectRequest(id))
   }
 
+  /** A child has one session and does not name it. */
   sessionId() {
     return undefined
   }
 
-  negotiated(revision: string) {
-    this.revision = revision
-  }
-
-  parting() {}
-
-  identify() {}
-
-  adopt() {}
-
-  forget() {}
-
-  onLost(listener: () => void) {
-    this.listener = listener
-    if (this.end !== undefined) listener()
+  onExit(listener: () => void) {
+    this.exitListener = listener
+    if (this.exit !== undefined) listener()
   }
 
   exchange({ body, bytes, headers, method }: Request, sink: Sink): Abort {
-    if (this.end !== undefined) return fail(sink, this.end)
-    if (method === "GET") return this.conversation.listen(sink)
+    if (this.exit !== undefined) return fail(sink, this.exit)
+    // The output of a child breaks only when the child exits.
+    if (headers[LAST_EVENT_ID] !== undefined) return fail(sink, this.upstream.error("Unsupported"))
+    if (method === "GET") return this.router.openStream(sink)
     if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("Unsupported"))
     const wrong = this.wrongWith(body)
-    if (wrong !== undefined) return refuse(sink, wrong, requestId(body))
+    if (wrong !== undefined) {
+      respond(sink, wrong.status, toJsonRpc(wrong, requestId(body)))
+      return nothingToAbort
+    }
     if (requestIds(body).length === 0) return this.pass(body, bytes, sink)
-    const how = { accepted: accepted(first(headers, "accept")) }
-    const abort = this.conversation.ask(body, isInitialize(body) ? { ...how, limit: this.limit } : how, sink)
+    const how = { accepted: acceptedTypes(first(headers, "accept")) }
+    const abort = this.router.addRequests(
+      body,
+      isInitialize(body) ? { ...how, limit: this.startLimit } : how,
+      sink
+    )
     this.write(body, bytes, () => {})
     return abort
   }
 
-  send(message: Message, sink: Sink): Abort {
-    return this.exchange(
-      {
-        method: "POST",
-        headers: {},
-        bytes: Buffer.from(JSON.stringify(message)),
-        body: { isBatch: false, messages: [message] }
-      },
-      sink
-    )
+  /** Ignores what the child still writes. */
+  detach(): void {
+    this.child.detach()
   }
 
-  /** A child's output breaks only with the child. */
-  resume(_lastEventId: string | undefined, sink: Sink): Abort {
-    return fail(sink, this.upstream.error("Unsupported"))
-  }
-
-  /** The scope closes: what the child still says concerns nobody. */
-  leave(): void {
-    this.child.leave()
-  }
-
-  /** Notifications and responses are accepted once the child's pipe has taken them. */
+  /** Accepts notifications and responses once the child's pipe has taken them. */
   private pass(body: Body, bytes: Uint8Array, sink: Sink): Abort {
     let isOver = false
     this.write(body, bytes, (isTaken) => {
       if (isOver) return
-      if (isTaken) answerAtOnce(sink, 202)
-      else sink.error(this.end ?? this.upstream.error("Ended", "closed its standard input"))
+      if (isTaken) respond(sink, 202)
+      else sink.error(this.exit ?? this.upstream.error("Ended", "closed its standard input"))
     })
     return () => {
       isOver = true
     }
   }
 
-  /** A batch becomes lines: not every server that speaks 2025-03-26 takes one. */
+  /** Writes a batch as single lines, because not every server that speaks 2025-03-26 accepts one. */
   private write(body: Body, bytes: Uint8Array, done: (isTaken: boolean) => void): void {
     if (!body.isBatch) return this.child.write(bytes, done)
     const [last, ...others] = body.messages
@@ -271,7 +261,7 @@ class StdioLease implements Lease {
     if (last !== undefined) this.child.write(last, done)
   }
 
-  private get limit() {
+  private get startLimit() {
     return {
       millis: Duration.toMillis(this.upstream.options.startTimeout),
       error: this.upstream.error("StartTimeout")
@@ -279,37 +269,39 @@ class StdioLease implements Lease {
   }
 
   private wrongWith(body: Body): BadRequest | LimitReached | undefined {
-    if (this.isUnread)
+    if (this.isInputFull)
       return new LimitReached({ limit: "max-message", bound: this.upstream.options.maxMessage })
-    if (body.isBatch && !hasBatches(this.revision)) return new BadRequest({ reason: "BatchNotSupported" })
-    return this.conversation.isTaken(body) ? new BadRequest({ reason: "DuplicateRequestId" }) : undefined
+    if (body.isBatch && !hasBatches(this.options.revision()))
+      return new BadRequest({ reason: "BatchNotSupported" })
+    return this.router.hasIdConflict(body) ? new BadRequest({ reason: "DuplicateRequestId" }) : undefined
   }
 
-  private hear(line: Buffer): void {
+  private receive(line: Buffer): void {
     const messages = parseMessages(line)
-    if (messages.length === 0) this.note("a line that is no JSON-RPC was dropped", { bytes: line.length })
-    // An array of messages is taken apart, for each may belong to another answer.
-    const isOne = line[0] !== OPEN_BRACKET
+    if (messages.length === 0) this.debug("child: dropped a line that is not JSON-RPC", { bytes: line.length })
+    // The messages of an array may belong to different answers.
+    const isSingle = line[0] !== OPEN_BRACKET
     for (const message of messages) {
-      const isHeard = this.conversation.hear(message, isOne ? line : Buffer.from(JSON.stringify(message)))
-      if (!isHeard) this.note("a response to no request was dropped", { bytes: line.length })
+      const isRouted = this.router.route(message, isSingle ? line : Buffer.from(JSON.stringify(message)))
+      if (!isRouted) this.debug("child: dropped a response without a request", { bytes: line.length })
     }
   }
 
-  /** Whether the child leaves unread what it is sent. */
-  private get isUnread(): boolean {
-    return this.child.unread > this.upstream.options.maxMessage
+  /** True if the child does not read its input. */
+  private get isInputFull(): boolean {
+    return this.child.unreadBytes > this.upstream.options.maxMessage
   }
 
-  private refuse(id: RequestId): void {
-    if (this.isUnread) return
+  /** Answers a request of the child that no client can be asked. */
+  private rejectRequest(id: RequestId): void {
+    if (this.isInputFull) return
     this.child.write(Buffer.from(toJsonRpc(this.upstream.error("Unsupported"), id)), () => {})
   }
 
-  private lose(why: string): void {
-    this.end = this.upstream.error("Ended", why)
-    this.conversation.fail(this.end)
-    this.listener()
+  private close(why: string): void {
+    this.exit = this.upstream.error("Ended", why)
+    this.router.fail(this.exit)
+    this.exitListener()
   }
 }
 
@@ -317,10 +309,5 @@ const OPEN_BRACKET = 0x5b
 
 const fail = (sink: Sink, error: UpstreamError): Abort => {
   sink.error(error)
-  return () => {}
-}
-
-const refuse = (sink: Sink, wrong: BadRequest | LimitReached, id: RequestId | undefined): Abort => {
-  answerAtOnce(sink, wrong.status, toJsonRpc(wrong, id))
-  return () => {}
+  return nothingToAbort
 }

@@ -13,6 +13,6 @@ export const backoff = (failures: number, least = 0): Effect.Effect<Duration.Dur
   )
 
 /** Whether another attempt may not meet this refusal: the server was not well, it was too early, or one too many. */
-export const isPassing = (status: number): boolean => status >= 500 || passing.has(status)
+export const isTransient = (status: number): boolean => status >= 500 || passing.has(status)
 
 const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])

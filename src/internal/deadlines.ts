@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { SlotSet, type Slotted, NO_SLOT } from "./slotSet.js"
+import { SlotSet, type SlotSetItem, NO_SLOT } from "./slotSet.js"
 
 /** Something that must not take too long. */
 export interface Expirable {
@@ -27,7 +27,7 @@ export class Deadlines {
   }
 
   /** A deadline that is not set yet. */
-  of(expirable: Expirable): Deadline {
+  create(expirable: Expirable): Deadline {
     return new Deadline(this.pending, this.clock, expirable)
   }
 
@@ -38,7 +38,7 @@ export class Deadlines {
 }
 
 /** The time at which one thing expires. */
-export class Deadline implements Slotted {
+export class Deadline implements SlotSetItem {
   slot = NO_SLOT
   private at = 0
 

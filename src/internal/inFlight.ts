@@ -5,14 +5,14 @@ export class InFlight {
   private count = 0
   private readonly latch = Effect.unsafeMakeLatch(true)
 
-  enter(): void {
+  begin(): void {
     if (this.count++ === 0) this.latch.unsafeClose()
   }
 
-  leave(): void {
+  end(): void {
     if (--this.count === 0) this.latch.unsafeOpen()
   }
 
   /** Completes as soon as nothing is under way. */
-  readonly quiet: Effect.Effect<void> = this.latch.await
+  readonly idle: Effect.Effect<void> = this.latch.await
 }

@@ -29,7 +29,7 @@ export class LineSplitter {
   }
 
   /** What follows the last end of a line. */
-  rest(): Buffer | undefined {
+  flush(): Buffer | undefined {
     return this.heldBytes === 0 ? undefined : this.complete(new Uint8Array())
   }
 

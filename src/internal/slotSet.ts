@@ -1,7 +1,7 @@
 /** A set for things that come and go all the time. */
 
 /** Something that can be in one bag. */
-export interface Slotted {
+export interface SlotSetItem {
   /** Where it is, or `OUTSIDE`; only the bag writes this. */
   slot: number
 }
@@ -14,7 +14,7 @@ export const NO_SLOT = -1
  * grown old keeps its successors, with what was in them, from being collected young: under load that doubled the
  * cost of a request. Here nothing is ever replaced.
  */
-export class SlotSet<A extends Slotted> implements Iterable<A> {
+export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
   private readonly items: Array<A> = []
 
   get size(): number {

@@ -2,7 +2,7 @@ import { expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import { Agent } from "node:http"
-import { make, makeChurnServer, type Visit, visits } from "../fixtures/Churn.js"
+import { runSession, makeChurnServer, type PlannedSession, planSessions } from "../fixtures/Churn.js"
 import { descriptors } from "../fixtures/leaks.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { usage, withUsage } from "../fixtures/Usage.js"
@@ -40,7 +40,7 @@ it.scopedLive(
       const proxy = yield* startProxy(server, ["--multi-session", ...options], withUsage)
 
       let swept = 0
-      const round = (planned: ReadonlyArray<Visit>) =>
+      const round = (planned: ReadonlyArray<PlannedSession>) =>
         Effect.gen(function* () {
           yield* Effect.acquireUseRelease(
             // Each connection is used again before the proxy closes it for being idle.
@@ -49,7 +49,7 @@ it.scopedLive(
               Effect.forEach(
                 planned,
                 (visit) =>
-                  Effect.catchTag(make(proxy, server, agent, visit), "Swept", () =>
+                  Effect.catchTag(runSession(proxy, server, agent, visit), "Swept", () =>
                     Effect.sync(() => swept++)
                   ),
                 { concurrency: clients, discard: true }
@@ -69,7 +69,7 @@ it.scopedLive(
         })
 
       const started = yield* descriptors(proxy.pid)
-      const planned = visits(first + rest)
+      const planned = planSessions(first + rest)
       const before = yield* round(planned.slice(0, first))
       const after = yield* round(planned.slice(first))
 

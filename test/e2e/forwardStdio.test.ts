@@ -10,7 +10,7 @@ import { connectStdio2, officialStdioClients, type StdioCommand } from "../fixtu
 import { makeLegacyServer } from "../fixtures/LegacyServer.js"
 import { makeModernServer } from "../fixtures/ModernServer.js"
 import { makePlainServer } from "../fixtures/PlainServer.js"
-import { isThere } from "../fixtures/processes.js"
+import { isAlive } from "../fixtures/processes.js"
 import { startProxy, type Upstream, upstreamArgs } from "../fixtures/Proxy.js"
 import { callTool, initialized, initializeRequest, request } from "../fixtures/RawClient.js"
 import { ERROR, INVALID, NOT_JSON } from "../fixtures/RpcError.js"
@@ -121,7 +121,7 @@ for (const { before, make, name } of ways) {
           expect(server.sessions()).toHaveLength(1)
           const pid = client.pid()
           yield* client.close
-          expect(pid !== undefined && isThere(pid)).toBe(false)
+          expect(pid !== undefined && isAlive(pid)).toBe(false)
           yield* server.until(() => server.sessions().length === 0)
         })
       )

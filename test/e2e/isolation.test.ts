@@ -12,7 +12,7 @@ import {
 } from "../fixtures/Clients.js"
 import { descriptors } from "../fixtures/leaks.js"
 import { makeLegacyServer } from "../fixtures/LegacyServer.js"
-import { isThere, relatives } from "../fixtures/processes.js"
+import { isAlive, proxyProcesses } from "../fixtures/processes.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { initialize, post, request } from "../fixtures/RawClient.js"
 import { makeStdioServer } from "../fixtures/StdioServer.js"
@@ -130,7 +130,7 @@ for (const { fewer, make, name } of kinds) {
                 others.map(({ name }) => [{ method: "notifications/message", params: { data: name } }])
               )
               expect(all.flatMap(({ errors }) => errors)).toEqual([])
-              return yield* relatives(proxy.pid)
+              return yield* proxyProcesses(proxy.pid)
             })
           )
           expect(server.sessions()).toEqual([])
@@ -143,11 +143,14 @@ for (const { fewer, make, name } of kinds) {
             return
           }
           expect(processes.children).toHaveLength(clients)
-          expect(yield* relatives(proxy.pid)).toMatchObject({ children: [], watchdogs: processes.watchdogs })
+          expect(yield* proxyProcesses(proxy.pid)).toMatchObject({
+            children: [],
+            watchdogs: processes.watchdogs
+          })
           expect(yield* descriptors(proxy.pid)).toEqual(before)
           yield* proxy.signal("SIGTERM")
           expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
-          expect([...processes.children, ...processes.watchdogs].filter(isThere)).toEqual([])
+          expect([...processes.children, ...processes.watchdogs].filter(isAlive)).toEqual([])
           expect((yield* Effect.flip(proxy.health)).message).toContain("ECONNREFUSED")
         }),
       patience

@@ -5,8 +5,8 @@ import * as FastCheck from "effect/FastCheck"
 import { startChildrenCli } from "../fixtures/Children.js"
 import { eventually } from "../fixtures/eventually.js"
 import { descriptors } from "../fixtures/leaks.js"
-import { Census, watchdogsOf } from "../fixtures/processes.js"
-import { make, type Visit, visits } from "../fixtures/Soak.js"
+import { ProcessTracker, watchdogsOf } from "../fixtures/processes.js"
+import { runSession, type PlannedSession, planSessions } from "../fixtures/Soak.js"
 
 const sessions = 2000
 
@@ -39,18 +39,18 @@ it.scopedLive(
   `two thousand children that end, or do not, in all ways there are leave no process behind, nor does a killed proxy (seed ${seed})`,
   () =>
     Effect.gen(function* () {
-      const census = new Census()
-      const planned = visits(sessions)
+      const census = new ProcessTracker()
+      const planned = planSessions(sessions)
 
       const first = yield* startChildrenCli(options, census)
       const isHalfway = yield* Deferred.make<void>()
       let begun = 0
-      const visit = (visit: Visit) =>
+      const visit = (visit: PlannedSession) =>
         Effect.suspend(() => {
           begun = visit.index + 1
           return Effect.zipRight(
             begun >= sessions / 2 ? Deferred.succeed(isHalfway, undefined) : Effect.void,
-            make(first, visit)
+            runSession(first, visit)
           )
         })
       // How many are alive at a moment is for the machine to say: the visits go on until there are enough.
@@ -61,16 +61,16 @@ it.scopedLive(
       })
       yield* Effect.raceFirst(Effect.forEach(planned, visit, { concurrency: clients, discard: true }), killed)
       expect(yield* first.exit).toEqual({ code: null, signal: "SIGKILL" })
-      yield* census.empty(patience)
+      yield* census.untilEmpty(patience)
 
       const second = yield* startChildrenCli(options, census)
       const before = yield* descriptors(second.pid)
-      yield* Effect.forEach(planned.slice(begun), (visit) => make(second, visit), {
+      yield* Effect.forEach(planned.slice(begun), (visit) => runSession(second, visit), {
         concurrency: clients,
         discard: true
       })
       yield* second.untilHealth(({ sessions }) => sessions === 0, patience)
-      yield* census.empty(patience)
+      yield* census.untilEmpty(patience)
       yield* eventually(descriptors(second.pid), ({ total }) => total === before.total, patience)
 
       yield* second.signal("SIGTERM")

@@ -22,7 +22,7 @@ describe("a deadline", () => {
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
       const expiring = new Expiring()
-      deadlines.of(expiring).set(2_500)
+      deadlines.create(expiring).set(2_500)
       yield* TestClock.adjust("2 seconds")
       expect(expiring.times).toBe(0)
       yield* TestClock.adjust("1 second")
@@ -37,7 +37,7 @@ describe("a deadline", () => {
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
       const expiring = new Expiring()
-      const deadline = deadlines.of(expiring)
+      const deadline = deadlines.create(expiring)
       deadline.set(1_000)
       deadline.clear()
       deadline.clear()
@@ -51,7 +51,7 @@ describe("a deadline", () => {
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
       const expiring = new Expiring()
-      const deadline = deadlines.of(expiring)
+      const deadline = deadlines.create(expiring)
       deadline.set(2_000)
       yield* TestClock.adjust("1 second")
       deadline.set(2_000)
@@ -67,7 +67,7 @@ describe("a deadline", () => {
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
       const expiring: Expiring = new Expiring(() => deadline.set(1_000))
-      const deadline = deadlines.of(expiring)
+      const deadline = deadlines.create(expiring)
       deadline.set(1_000)
       yield* TestClock.adjust("3 seconds")
       expect(expiring.times).toBe(3)
@@ -82,7 +82,7 @@ describe("a deadline", () => {
         new Expiring(() => ofSecond.clear()),
         new Expiring(() => ofFirst.clear())
       ]
-      const [ofFirst, ofSecond] = [deadlines.of(first), deadlines.of(second)]
+      const [ofFirst, ofSecond] = [deadlines.create(first), deadlines.create(second)]
       ofFirst.set(1_000)
       ofSecond.set(1_000)
       yield* TestClock.adjust("2 seconds")
@@ -96,7 +96,7 @@ describe("a deadline", () => {
       const scope = yield* Scope.make()
       const deadlines = yield* Scope.extend(Deadlines.make, scope)
       const expiring = new Expiring()
-      deadlines.of(expiring).set(1_000)
+      deadlines.create(expiring).set(1_000)
       yield* Scope.close(scope, Exit.void)
       yield* TestClock.adjust("3 seconds")
       expect(expiring.times).toBe(0)
@@ -121,7 +121,7 @@ describe("many deadlines", () => {
         const deadlines = new Deadlines.Deadlines(clock)
         const all = Array.from({ length: 5 }, () => {
           const expiring = new Expiring()
-          return { expiring, deadline: deadlines.of(expiring), at: Number.POSITIVE_INFINITY, times: 0 }
+          return { expiring, deadline: deadlines.create(expiring), at: Number.POSITIVE_INFINITY, times: 0 }
         })
         for (const { index, pass, seconds } of operations) {
           const one = all[index]

@@ -9,18 +9,18 @@ const isDone = (fiber: Fiber.Fiber<void>) =>
   Effect.andThen(settle, Effect.map(Fiber.poll(fiber), Option.isSome))
 
 describe("quiet", () => {
-  it.effect("is there at once when nothing is under way", () => new InFlight().quiet)
+  it.effect("is there at once when nothing is under way", () => new InFlight().idle)
 
   it.effect("comes when the last one is over, to all who wait", () =>
     Effect.gen(function* () {
       const flight = new InFlight()
-      flight.enter()
-      flight.enter()
-      const waiting = yield* Effect.all([Effect.fork(flight.quiet), Effect.fork(flight.quiet)])
+      flight.begin()
+      flight.begin()
+      const waiting = yield* Effect.all([Effect.fork(flight.idle), Effect.fork(flight.idle)])
       yield* settle
-      flight.leave()
+      flight.end()
       expect(yield* Effect.forEach(waiting, isDone)).toEqual([false, false])
-      flight.leave()
+      flight.end()
       expect(yield* Effect.forEach(waiting, isDone)).toEqual([true, true])
     })
   )
@@ -28,12 +28,12 @@ describe("quiet", () => {
   it.effect("is waited for anew after something has begun again", () =>
     Effect.gen(function* () {
       const flight = new InFlight()
-      flight.enter()
-      flight.leave()
-      flight.enter()
-      const waiting = yield* Effect.fork(flight.quiet)
+      flight.begin()
+      flight.end()
+      flight.begin()
+      const waiting = yield* Effect.fork(flight.idle)
       expect(yield* isDone(waiting)).toBe(false)
-      flight.leave()
+      flight.end()
       expect(yield* isDone(waiting)).toBe(true)
     })
   )
@@ -41,12 +41,12 @@ describe("quiet", () => {
   it.effect("can be given up, and then wakes nobody", () =>
     Effect.gen(function* () {
       const flight = new InFlight()
-      flight.enter()
-      const waiting = yield* Effect.fork(flight.quiet)
+      flight.begin()
+      const waiting = yield* Effect.fork(flight.idle)
       yield* settle
       yield* Fiber.interrupt(waiting)
-      flight.leave()
-      yield* flight.quiet
+      flight.end()
+      yield* flight.idle
     })
   )
 })

@@ -25,7 +25,7 @@ describe("lines", () => {
       const bytes = Buffer.concat([...lines.flatMap(([line, end]) => [line, Buffer.from(end)]), rest])
       const splitter = new LineSplitter(1024)
       expect(read(splitter, pieces(bytes, lengths))).toEqual(lines.map(([line]) => line))
-      expect(splitter.rest() ?? Buffer.alloc(0)).toEqual(rest)
+      expect(splitter.flush() ?? Buffer.alloc(0)).toEqual(rest)
     }
   )
 

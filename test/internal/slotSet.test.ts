@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { SlotSet, type Slotted, NO_SLOT } from "../../src/internal/slotSet.js"
+import { SlotSet, type SlotSetItem, NO_SLOT } from "../../src/internal/slotSet.js"
 
-class Item implements Slotted {
+class Item implements SlotSetItem {
   slot = NO_SLOT
   constructor(readonly index: number) {}
 }

@@ -4,13 +4,13 @@ import { lineOf, LineSplitter } from "../../internal/lines.js"
 import type { Flow } from "../../Upstream.js"
 
 /** Hears what a child says. */
-export interface Listener {
+export interface ChildListener {
   /** A line of its standard output. */
-  readonly line: (line: Buffer) => void
+  readonly onLine: (line: Buffer) => void
   /** A line of its standard error. */
-  readonly complaint: (line: string) => void
+  readonly onStderr: (line: string) => void
   /** It says nothing more, for this reason; the last call. */
-  readonly gone: (why: string) => void
+  readonly onClose: (why: string) => void
 }
 
 /** How long what a child has written before its end may take to be read, in milliseconds: others may hold its pipe. */
@@ -28,14 +28,14 @@ export class Child implements Flow {
     private readonly process: ChildProcess,
     /** How many bytes a message may have. */
     private readonly maxMessage: number,
-    private readonly listener: Listener
+    private readonly listener: ChildListener
   ) {
     const { stderr, stdin, stdout } = process
     stdin?.on("error", () => this.closes("closed its standard input"))
     const lines = new LineSplitter(maxMessage)
     stdout?.on("data", (chunk: Buffer) => this.read(lines, chunk))
     stdout?.on("end", () => {
-      const rest = lines.rest()
+      const rest = lines.flush()
       if (rest !== undefined) this.say(rest)
       this.closes("closed its standard output")
     })
@@ -44,7 +44,7 @@ export class Child implements Flow {
       if (!complaints.push(chunk, (line) => this.complain(line))) this.complain(chunk.subarray(0, MAX_QUOTED))
     })
     stderr?.on("end", () => {
-      const rest = complaints.rest()
+      const rest = complaints.flush()
       if (rest !== undefined) this.complain(rest)
     })
     process.on("close", () => this.exited())
@@ -52,7 +52,7 @@ export class Child implements Flow {
   }
 
   /** How many bytes wait for the child to read them. */
-  get unread(): number {
+  get unreadBytes(): number {
     return this.process.stdin?.writableLength ?? 0
   }
 
@@ -72,7 +72,7 @@ export class Child implements Flow {
   }
 
   /** Hears no more of it. */
-  leave(): void {
+  detach(): void {
     this.isGone = true
   }
 
@@ -83,14 +83,14 @@ export class Child implements Flow {
   }
 
   private say(line: Buffer): void {
-    if (!this.isGone && line.length > 0) this.listener.line(line)
+    if (!this.isGone && line.length > 0) this.listener.onLine(line)
   }
 
   private complain(line: Buffer): void {
     const text = line.toString().trim()
     if (text === "") return
     this.lastComplaint = text.slice(0, MAX_QUOTED)
-    this.listener.complaint(text)
+    this.listener.onStderr(text)
   }
 
   /** A child that can be told nothing, or say nothing, is as good as ended. Most often it is the first sign of its end. */
@@ -107,6 +107,6 @@ export class Child implements Flow {
   private go(why: string): void {
     if (this.isGone) return
     this.isGone = true
-    this.listener.gone(this.lastComplaint === "" ? why : `${why}: ${this.lastComplaint}`)
+    this.listener.onClose(this.lastComplaint === "" ? why : `${why}: ${this.lastComplaint}`)
   }
 }

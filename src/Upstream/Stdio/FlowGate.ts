@@ -2,17 +2,17 @@
 import type { Flow } from "../../Upstream.js"
 
 export class FlowGate {
-  private readonly closedBy = new Set<object>()
+  private readonly pausedBy = new Set<object>()
 
   constructor(private readonly source: Flow) {}
 
-  close(reader: object): void {
-    this.closedBy.add(reader)
+  pause(reader: object): void {
+    this.pausedBy.add(reader)
     this.source.pause()
   }
 
   /** Harmless for one that has not closed it. */
-  open(reader: object): void {
-    if (this.closedBy.delete(reader) && this.closedBy.size === 0) this.source.unpause()
+  unpause(reader: object): void {
+    if (this.pausedBy.delete(reader) && this.pausedBy.size === 0) this.source.unpause()
   }
 }

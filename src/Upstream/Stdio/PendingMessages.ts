@@ -28,12 +28,12 @@ export class PendingMessages {
   }
 
   /** Takes everything out. */
-  all(): ReadonlyArray<Buffer> {
+  takeAll(): ReadonlyArray<Buffer> {
     return this.take(() => true)
   }
 
   /** Takes the requests out. */
-  requests(): ReadonlyArray<Buffer> {
+  takeRequests(): ReadonlyArray<Buffer> {
     return this.take(({ id }) => id !== undefined)
   }
 

@@ -4,11 +4,11 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { released } from "../../internal/released.js"
+import { acquireReleaseLight } from "../../internal/acquireReleaseLight.js"
 import { MARKER, type Watchdog } from "./watchdog.js"
 import { hasOnlyZombies } from "./zombies.js"
 
-export interface Options {
+export interface ProcessGroupOptions {
   readonly command: string
   readonly args: ReadonlyArray<string>
   readonly cwd: string | undefined
@@ -30,32 +30,32 @@ const INTERVAL = Duration.millis(10)
 const LOOK_INTERVAL = Duration.millis(250)
 
 /** The command cannot be started, for what the system says. */
-export class NotStarted extends Data.TaggedError("NotStarted")<{ readonly cause: unknown }> {}
+export class SpawnError extends Data.TaggedError("NotStarted")<{ readonly cause: unknown }> {}
 
 /** Starts a command. */
 export const start = (
-  options: Options,
+  options: ProcessGroupOptions,
   watchdog: Watchdog
-): Effect.Effect<ChildProcess, NotStarted, Scope.Scope> =>
-  released(launch(options, watchdog), (child) =>
+): Effect.Effect<ChildProcess, SpawnError, Scope.Scope> =>
+  acquireReleaseLight(launch(options, watchdog), (child) =>
     Effect.andThen(stop(child, options.killTimeout), () => {
-      if (child.pid !== undefined) watchdog.forget(child.pid)
+      if (child.pid !== undefined) watchdog.removeGroup(child.pid)
       for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy()
     })
   )
 
-const launch = (options: Options, watchdog: Watchdog): Effect.Effect<ChildProcess, NotStarted> =>
+const launch = (options: ProcessGroupOptions, watchdog: Watchdog): Effect.Effect<ChildProcess, SpawnError> =>
   Effect.flatMap(
-    Effect.try({ try: () => spawned(options, watchdog), catch: (cause) => new NotStarted({ cause }) }),
+    Effect.try({ try: () => spawned(options, watchdog), catch: (cause) => new SpawnError({ cause }) }),
     (child) =>
       Effect.async((resume) => {
         child.once("spawn", () => resume(Effect.succeed(child)))
-        child.on("error", (cause) => resume(new NotStarted({ cause })))
+        child.on("error", (cause) => resume(new SpawnError({ cause })))
       })
   )
 
-const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
-  const mark = watchdog.mark()
+const spawned = (options: ProcessGroupOptions, watchdog: Watchdog): ChildProcess => {
+  const mark = watchdog.createMark()
   const child = spawn(options.command, options.args, {
     // It makes the child the leader of a new session and group.
     detached: true,
@@ -63,7 +63,7 @@ const spawned = (options: Options, watchdog: Watchdog): ChildProcess => {
     env: { ...options.env, [MARKER]: mark },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd })
   })
-  if (child.pid !== undefined) watchdog.guard(child.pid, mark)
+  if (child.pid !== undefined) watchdog.addGroup(child.pid, mark)
   return child
 }
 

@@ -72,19 +72,19 @@ export class Watchdog {
   private shell = this.start()
 
   /** What the environment of a new child has to hold under `MARKER`. */
-  mark(): string {
+  createMark(): string {
     // With its end marked as well, none is the beginning of another.
     return `${this.marker}.${++this.marked}.`
   }
 
   /** From now on the group goes with this process. */
-  guard(group: number, mark: string): void {
+  addGroup(group: number, mark: string): void {
     this.marks.set(group, mark)
     this.tell(`+ ${group}`)
   }
 
   /** The group has ended: its number may come to name another. Whoever has left it follows soon. */
-  forget(group: number): void {
+  removeGroup(group: number): void {
     const mark = this.marks.get(group)
     if (mark === undefined) return
     this.marks.delete(group)

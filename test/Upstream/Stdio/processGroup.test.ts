@@ -7,15 +7,19 @@ import * as ProcessGroup from "../../../src/Upstream/Stdio/processGroup.js"
 import * as Watchdog from "../../../src/Upstream/Stdio/watchdog.js"
 import { hasOnlyZombies } from "../../../src/Upstream/Stdio/zombies.js"
 import { eventually } from "../../fixtures/eventually.js"
-import { openedSince, openHere } from "../../fixtures/leaks.js"
-import { Census, zombies } from "../../fixtures/processes.js"
+import { descriptorsOpenedSince, openDescriptors } from "../../fixtures/leaks.js"
+import { ProcessTracker, zombies } from "../../fixtures/processes.js"
 
 /** Longer than a test may take: what waits for it fails. */
 const never = 60_000
 
 const start = (
   watchdog: Watchdog.Watchdog,
-  { census, script, ...options }: Partial<ProcessGroup.Options> & { census: Census; script: string }
+  {
+    census,
+    script,
+    ...options
+  }: Partial<ProcessGroup.ProcessGroupOptions> & { census: ProcessTracker; script: string }
 ) =>
   ProcessGroup.start(
     {
@@ -39,12 +43,12 @@ const said = ({ stdout }: ChildProcess): Effect.Effect<string> =>
 /** Runs a script until it has said something, and tells how it ended after that. */
 const ending = (script: string, killTimeout = never) =>
   Effect.gen(function* () {
-    const census = new Census()
+    const census = new ProcessTracker()
     const watchdog = yield* Watchdog.make
-    const before = yield* openHere
+    const before = yield* openDescriptors
     const child = yield* Effect.scoped(Effect.tap(start(watchdog, { census, script, killTimeout }), said))
     expect(census.alive()).toEqual([])
-    yield* eventually(openedSince(before), (opened) => opened.length === 0)
+    yield* eventually(descriptorsOpenedSince(before), (opened) => opened.length === 0)
     return child.signalCode ?? child.exitCode
   })
 
@@ -87,7 +91,7 @@ describe("a process group ends with its scope", () => {
 
   it.scopedLive("without waiting for zombies that nobody will ever ask how they have ended", () =>
     Effect.gen(function* () {
-      const census = new Census()
+      const census = new ProcessTracker()
       const watchdog = yield* Watchdog.make
       const scope = yield* Scope.make()
       // Whoever has started the zombie leaves the group, goes on as another program, and does not ask.
@@ -101,7 +105,7 @@ describe("a process group ends with its scope", () => {
       yield* Scope.close(scope, Exit.void)
       expect(zombies().some((zombie) => zombie.group === group)).toBe(true)
       // The other has left the group, and follows.
-      yield* census.empty()
+      yield* census.untilEmpty()
     })
   )
 })
@@ -110,14 +114,14 @@ describe("a pipe that somebody else holds", () => {
   it.scopedLive("is closed here all the same", () =>
     Effect.gen(function* () {
       const watchdog = yield* Watchdog.make
-      const before = yield* openHere
+      const before = yield* openDescriptors
       // Without a mark and in a session of its own, nobody knows it.
       const script = 'env -i "$(command -v setsid)" "$(command -v sleep)" 300 & echo $!; exit'
       const holder = yield* Effect.scoped(
-        Effect.flatMap(start(watchdog, { census: new Census(), script }), said)
+        Effect.flatMap(start(watchdog, { census: new ProcessTracker(), script }), said)
       )
       yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(Number(holder), "SIGKILL")))
-      yield* eventually(openedSince(before), (opened) => opened.length === 0)
+      yield* eventually(descriptorsOpenedSince(before), (opened) => opened.length === 0)
     })
   )
 })
@@ -132,12 +136,12 @@ describe("a command that cannot be started", () => {
     it.scopedLive(`fails with the system's error: ${JSON.stringify(options)}`, () =>
       Effect.gen(function* () {
         const watchdog = yield* Watchdog.make
-        const before = yield* openHere
+        const before = yield* openDescriptors
         const { cause } = yield* Effect.flip(
-          start(watchdog, { census: new Census(), script: "", ...options })
+          start(watchdog, { census: new ProcessTracker(), script: "", ...options })
         )
         expect(String(cause)).toMatch(message)
-        yield* eventually(openedSince(before), (opened) => opened.length === 0)
+        yield* eventually(descriptorsOpenedSince(before), (opened) => opened.length === 0)
       })
     )
   }

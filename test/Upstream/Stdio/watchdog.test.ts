@@ -69,8 +69,8 @@ describe("the watchdog", () => {
         const watchdog = yield* Scope.extend(Watchdog.make, scope)
         const stranger = yield* sleeper("somebody else's")
         const guarded = yield* sleeper("without a mark")
-        watchdog.guard(guarded, watchdog.mark())
-        const marked = yield* sleeper(watchdog.mark())
+        watchdog.addGroup(guarded, watchdog.createMark())
+        const marked = yield* sleeper(watchdog.createMark())
         yield* Scope.close(scope, Exit.void)
         yield* gone(guarded)
         yield* gone(marked)
@@ -82,18 +82,18 @@ describe("the watchdog", () => {
   it.scopedLive("kills soon what a group that has ended has left elsewhere, and nothing else", () =>
     Effect.gen(function* () {
       const watchdog = yield* Watchdog.make
-      const marks = Array.from({ length: 12 }, () => watchdog.mark())
+      const marks = Array.from({ length: 12 }, () => watchdog.createMark())
       const left = yield* Effect.forEach(marks, sleeper)
       // No process has such numbers.
-      for (const [index, mark] of marks.entries()) watchdog.guard(2 ** 30 + index, mark)
-      watchdog.forget(2 ** 30)
-      watchdog.forget(2 ** 30 + 5)
+      for (const [index, mark] of marks.entries()) watchdog.addGroup(2 ** 30 + index, mark)
+      watchdog.removeGroup(2 ** 30)
+      watchdog.removeGroup(2 ** 30 + 5)
       yield* gone(left[0] ?? 0)
       yield* gone(left[5] ?? 0)
       // The marks of the last three begin with the figure that is the first one's.
       expect(left.map(isAlive)).toEqual(marks.map((_, index) => index !== 0 && index !== 5))
       // Those of a second round are named by themselves.
-      watchdog.forget(2 ** 30 + 1)
+      watchdog.removeGroup(2 ** 30 + 1)
       yield* gone(left[1] ?? 0)
       expect(left.filter(isAlive)).toHaveLength(9)
     })
@@ -104,7 +104,7 @@ describe("the watchdog", () => {
       yield* failingGrep
       const scope = yield* Scope.make()
       const watchdog = yield* Scope.extend(Watchdog.make, scope)
-      const marked = yield* sleeper(watchdog.mark())
+      const marked = yield* sleeper(watchdog.createMark())
       yield* Scope.close(scope, Exit.void)
       yield* gone(marked)
     })
@@ -115,7 +115,7 @@ describe("the watchdog", () => {
       const scope = yield* Scope.make()
       const watchdog = yield* Scope.extend(Watchdog.make, scope)
       const guarded = yield* sleeper("without a mark")
-      watchdog.guard(guarded, watchdog.mark())
+      watchdog.addGroup(guarded, watchdog.createMark())
       for (let time = 0; time < 3; time++) {
         const [shell] = watchdogsOf(process.pid)
         process.kill(shell?.pid ?? 0, "SIGKILL")
@@ -135,8 +135,8 @@ describe("the watchdog", () => {
     Effect.gen(function* () {
       yield* path(() => "/nowhere")
       const watchdog = yield* Watchdog.make
-      watchdog.guard(2 ** 30, watchdog.mark())
-      watchdog.forget(2 ** 30)
+      watchdog.addGroup(2 ** 30, watchdog.createMark())
+      watchdog.removeGroup(2 ** 30)
       expect(watchdogsOf(process.pid)).toEqual([])
     })
   )

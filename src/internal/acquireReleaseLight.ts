@@ -7,7 +7,7 @@ import * as Scope from "effect/Scope"
  * As `Effect.acquireRelease`, but the release runs with what the closing fiber has, and not with a copy of all that the
  * acquiring one had, which takes two kilobytes for as long as the scope is open.
  */
-export const released = <A, E, R>(
+export const acquireReleaseLight = <A, E, R>(
   acquire: Effect.Effect<A, E, R>,
   release: (resource: A, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
 ): Effect.Effect<A, E, R | Scope.Scope> =>

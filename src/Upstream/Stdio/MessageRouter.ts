@@ -12,21 +12,21 @@ import {
 } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
 import type { Abort, Sink } from "../../Upstream.js"
-import { type Asked, Reply } from "./Reply.js"
+import { type PendingResponseOptions, PendingResponse } from "./PendingResponse.js"
 import type { FlowGate } from "./FlowGate.js"
 import { PendingMessages } from "./PendingMessages.js"
 
-export class Conversation {
+export class MessageRouter {
   /** The answers to POSTs, oldest first. */
-  private readonly replies = new Set<Reply>()
+  private readonly replies = new Set<PendingResponse>()
   /** The streams that the client has opened, oldest first. */
-  private readonly streams = new Set<Reply>()
-  private readonly calls = new Map<RequestId, Reply>()
-  private readonly tokens = new Map<RequestId, Reply>()
+  private readonly streams = new Set<PendingResponse>()
+  private readonly calls = new Map<RequestId, PendingResponse>()
+  private readonly tokens = new Map<RequestId, PendingResponse>()
   private readonly waiting: PendingMessages
 
   constructor(
-    private readonly valve: FlowGate,
+    private readonly gate: FlowGate,
     /** Tells the child that nobody can be asked what its request asks. */
     refuse: (id: RequestId) => void
   ) {
@@ -34,38 +34,38 @@ export class Conversation {
   }
 
   /** Whether a request with one of these ids is in flight already: its response could not be told apart. */
-  isTaken(body: Body): boolean {
+  hasIdConflict(body: Body): boolean {
     const ids = requestIds(body)
     return new Set(ids).size < ids.length || ids.some((id) => this.calls.has(id))
   }
 
   /** Waits for the responses to these requests. */
-  ask(body: Body, how: Pick<Asked, "accepted" | "limit">, sink: Sink): Abort {
+  addRequests(body: Body, how: Pick<PendingResponseOptions, "accepted" | "limit">, sink: Sink): Abort {
     const ids = requestIds(body)
-    const asked: Asked = { ...how, ids, isBatch: body.isBatch }
-    const reply = new Reply(asked, sink, this.valve, (over) => this.forget(over))
+    const asked: PendingResponseOptions = { ...how, ids, isBatch: body.isBatch }
+    const reply = new PendingResponse(asked, sink, this.gate, (over) => this.forget(over))
     this.replies.add(reply)
     for (const id of ids) this.calls.set(id, reply)
     for (const token of progressTokens(body)) this.tokens.set(token, reply)
     reply.begin()
-    if (reply.isOpen) for (const line of this.waiting.requests()) reply.tell(line)
+    if (reply.isOpen) for (const line of this.waiting.takeRequests()) reply.tell(line)
     return () => reply.abort()
   }
 
   /** Opens a stream for what belongs to no request. */
-  listen(sink: Sink): Abort {
+  openStream(sink: Sink): Abort {
     const accepted = { json: false, stream: true }
-    const stream = new Reply({ ids: [], isBatch: false, accepted }, sink, this.valve, (over) =>
+    const stream = new PendingResponse({ ids: [], isBatch: false, accepted }, sink, this.gate, (over) =>
       this.streams.delete(over)
     )
     this.streams.add(stream)
     stream.begin()
-    for (const line of this.waiting.all()) stream.tell(line)
+    for (const line of this.waiting.takeAll()) stream.tell(line)
     return () => stream.abort()
   }
 
   /** The child says something. False when it answers what nobody has asked. */
-  hear(message: Message, line: Buffer): boolean {
+  route(message: Message, line: Buffer): boolean {
     if (message.method === undefined) return this.respond(message, line)
     const reply = this.addressee(message)
     if (reply === undefined) this.waiting.add(message, line)
@@ -90,7 +90,7 @@ export class Conversation {
    * The answer that a message belongs to, as far as that can be told; else the newest stream. Without a stream, a
    * request goes to the oldest answer: two calls that wait for what they ask would otherwise wait for ever.
    */
-  private addressee(message: Message): Reply | undefined {
+  private addressee(message: Message): PendingResponse | undefined {
     const token = progressToken(message)
     const stream = Array.from(this.streams).at(-1)
     if (token !== undefined) {
@@ -102,7 +102,7 @@ export class Conversation {
     return stream ?? (message.id === undefined ? undefined : open[0])
   }
 
-  private forget(reply: Reply): void {
+  private forget(reply: PendingResponse): void {
     this.replies.delete(reply)
     for (const id of reply.pending) this.calls.delete(id)
     for (const [token, owner] of this.tokens) if (owner === reply) this.tokens.delete(token)

@@ -5,7 +5,7 @@ import { accepted } from "../../../src/Protocol/Accept.js"
 import type { Message, RequestId } from "../../../src/Protocol.js"
 import { UpstreamError } from "../../../src/ProxyError.js"
 import type { Abort } from "../../../src/Upstream.js"
-import { Conversation } from "../../../src/Upstream/Stdio/Conversation.js"
+import { MessageRouter } from "../../../src/Upstream/Stdio/MessageRouter.js"
 import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
 import { bodyOf, call, notification, response } from "../../fixtures/requests.js"
 import { Told } from "../../fixtures/Told.js"
@@ -16,20 +16,20 @@ const gone = new UpstreamError({ reason: "Ended", upstream: "server" })
 const setting = () => {
   const source = { pause: vi.fn(), unpause: vi.fn() }
   const refused: Array<RequestId> = []
-  const conversation = new Conversation(new FlowGate(source), (id) => refused.push(id))
+  const conversation = new MessageRouter(new FlowGate(source), (id) => refused.push(id))
   return {
     source,
     refused,
     conversation,
-    says: (message: Message) => conversation.hear(message, Buffer.from(JSON.stringify(message))),
+    says: (message: Message) => conversation.route(message, Buffer.from(JSON.stringify(message))),
     asks: (json: unknown, accept?: string) => {
       const told = new Told()
-      const abort = conversation.ask(bodyOf(json), { accepted: accepted(accept) }, told)
+      const abort = conversation.addRequests(bodyOf(json), { accepted: accepted(accept) }, told)
       return { told, abort }
     },
     listens: () => {
       const told = new Told()
-      const abort = conversation.listen(told)
+      const abort = conversation.openStream(told)
       return { told, abort }
     }
   }
@@ -47,7 +47,7 @@ describe("a response", () => {
     const { asks, conversation } = setting()
     const { told } = asks(call(7))
     const line = Buffer.from('{"jsonrpc":"2.0","result":{"n":1.0},"id":7}')
-    conversation.hear(response(7, { n: 1 }), line)
+    conversation.route(response(7, { n: 1 }), line)
     expect(told).toMatchObject({ status: 200, text: line.toString(), ending: "end" })
     expect(told.headers).toMatchObject({
       "content-type": "application/json",
@@ -137,9 +137,9 @@ describe("an answer", () => {
   it("that nobody waits for any more frees its ids", () => {
     const { asks, conversation, says } = setting()
     const { abort, told } = asks(call(1))
-    expect(conversation.isTaken(bodyOf(call(1)))).toBe(true)
+    expect(conversation.hasIdConflict(bodyOf(call(1)))).toBe(true)
     abort()
-    expect(conversation.isTaken(bodyOf(call(1)))).toBe(false)
+    expect(conversation.hasIdConflict(bodyOf(call(1)))).toBe(false)
     expect(says(response(1))).toBe(false)
     expect(told.status).toBe(0)
   })
@@ -147,8 +147,8 @@ describe("an answer", () => {
   it("cannot be told from one with the same id, in flight or in one batch", () => {
     const { asks, conversation } = setting()
     asks(call(1))
-    expect(conversation.isTaken(bodyOf(call("1")))).toBe(false)
-    expect(conversation.isTaken(bodyOf([call(2), call(2)]))).toBe(true)
+    expect(conversation.hasIdConflict(bodyOf(call("1")))).toBe(false)
+    expect(conversation.hasIdConflict(bodyOf([call(2), call(2)]))).toBe(true)
   })
 })
 
@@ -279,7 +279,7 @@ describe("whatever is asked, said and given up", () => {
       let isAborted = false
       for (const [index, step] of steps.entries()) {
         const listener = "listener" in step ? listeners[step.listener % listeners.length] : undefined
-        if (step.type === "ask" && !conversation.isTaken(bodyOf(call(step.id)))) {
+        if (step.type === "ask" && !conversation.hasIdConflict(bodyOf(call(step.id)))) {
           asked.push(step.id)
           listeners.push(asks(call(step.id)))
         } else if (step.type === "respond") {
@@ -308,7 +308,7 @@ describe("whatever is asked, said and given up", () => {
       conversation.fail(gone)
       expect(listeners.flatMap(({ told }) => told.violations)).toEqual([])
       expect(source.unpause.mock.calls.length > 0 || source.pause.mock.calls.length === 0).toBe(true)
-      expect(asked.some((id) => conversation.isTaken(bodyOf(call(id))))).toBe(false)
+      expect(asked.some((id) => conversation.hasIdConflict(bodyOf(call(id))))).toBe(false)
       expect(refused).toEqual([])
     }
   )

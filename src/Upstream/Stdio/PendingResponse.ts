@@ -7,19 +7,19 @@ import { type Flow, type Sink, noFlow } from "../../Upstream.js"
 import type { FlowGate } from "./FlowGate.js"
 
 /** What a client waits for in one POST. */
-export interface Asked {
+export interface PendingResponseOptions {
   /** The requests; none for a stream that the client opens. */
   readonly ids: ReadonlyArray<RequestId>
   readonly isBatch: boolean
   readonly accepted: AcceptedTypes
   /** What an `initialize` fails with when it is not answered in time; it does not become a stream in time either. */
-  readonly limit?: { readonly millis: number; readonly error: UpstreamError }
+  readonly timeout?: { readonly millis: number; readonly error: UpstreamError }
 }
 
 /** After so many milliseconds an answer becomes a stream: a client could not resume a long one otherwise. */
 const JSON_PATIENCE = 1_000
 
-export class Reply implements Flow {
+export class PendingResponse implements Flow {
   /** A child says everything on one stream. */
   readonly isShared = true
   private readonly unanswered: Set<RequestId>
@@ -29,11 +29,11 @@ export class Reply implements Flow {
   private timer: NodeJS.Timeout | undefined
 
   constructor(
-    private readonly asked: Asked,
+    private readonly asked: PendingResponseOptions,
     private readonly sink: Sink,
     private readonly valve: FlowGate,
     /** Called once, when nothing more is to come. */
-    private readonly over: (reply: Reply) => void
+    private readonly over: (reply: PendingResponse) => void
   ) {
     this.unanswered = new Set(asked.ids)
   }
@@ -50,8 +50,8 @@ export class Reply implements Flow {
 
   /** Begins to wait, or to stream where the client would not take anything else. */
   begin(): void {
-    const { accepted, ids, limit } = this.asked
-    if (limit !== undefined) this.timer = setTimeout(() => this.fail(limit.error), limit.millis)
+    const { accepted, ids, timeout } = this.asked
+    if (timeout !== undefined) this.timer = setTimeout(() => this.fail(timeout.error), timeout.millis)
     if (ids.length === 0 || !accepted.json) this.stream()
     else if (accepted.stream) this.timer ??= setTimeout(() => this.stream(), JSON_PATIENCE)
   }
@@ -89,17 +89,17 @@ export class Reply implements Flow {
   }
 
   pause(): void {
-    if (!this.isOver) this.valve.close(this)
+    if (!this.isOver) this.valve.pause(this)
   }
 
   unpause(): void {
-    this.valve.open(this)
+    this.valve.unpause(this)
   }
 
   private stream(): void {
     if (this.isStream || this.isOver) return
     this.isStream = true
-    if (this.asked.limit === undefined) clearTimeout(this.timer)
+    if (this.asked.timeout === undefined) clearTimeout(this.timer)
     this.sink.head(200, { "content-type": EVENT_STREAM }, this)
     for (const response of this.responses) this.sink.data(frame(response))
   }
@@ -113,13 +113,13 @@ export class Reply implements Flow {
   private settle(): void {
     this.isOver = true
     clearTimeout(this.timer)
-    this.valve.open(this)
+    this.valve.unpause(this)
     this.over(this)
   }
 }
 
 /** An answer that needs no child. */
-export const answerAtOnce = (sink: Sink, status: number, json = ""): void => {
+export const sendResponse = (sink: Sink, status: number, json = ""): void => {
   const type = json === "" ? {} : { "content-type": "application/json" }
   const bytes = Buffer.from(json)
   sink.head(status, { ...type, "content-length": String(bytes.length) }, noFlow)
