@@ -15,6 +15,9 @@ export const SESSION_ID = "mcp-session-id"
 /** The header that names the negotiated revision (since 2025-06-18, Transports, "Protocol Version Header"). */
 export const PROTOCOL_VERSION = "mcp-protocol-version"
 
+/** The header that names the last event a client has read (2025-11-25, Transports, "Resumability and Redelivery"). */
+export const LAST_EVENT_ID = "last-event-id"
+
 /** The key in `params._meta` that marks a request of 2026-07-28 and later. */
 export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
 

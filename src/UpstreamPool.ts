@@ -1,4 +1,5 @@
-/** What client sessions lease: the configured upstream and its connections. */
+/** The configured upstreams, by name. */
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -6,76 +7,101 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
-import type { Lease, Upstream } from "./Upstream.js"
+import type { Lease, LeaseOptions, Upstream } from "./Upstream.js"
 import * as Http from "./Upstream/Http.js"
 import * as Stdio from "./Upstream/Stdio.js"
+
+/** One upstream, from which client sessions take leases. */
+export interface PooledUpstream {
+  /** The address or command, without secrets. Session records name the upstream by it. */
+  readonly name: string
+  /** True if an upstream session can outlive this process: a server's can, a child process's ends with it. */
+  readonly keepsSessions: boolean
+  /**
+   * Leases the upstream for one client session, until the scope closes. The release ends the upstream session within a
+   * bounded time, unless the scope's exit says that the session is suspended or lost. It never fails.
+   */
+  readonly lease: (
+    options: LeaseOptions
+  ) => Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
+  /** Takes requests without a session, those of 2026-07-28 and later. */
+  readonly stateless: Upstream
+  /** The number of child processes and its limit; absent for a server. */
+  readonly children?: ChildCount
+}
+
+export interface ChildCount {
+  readonly size: () => number
+  readonly bound: number
+}
 
 export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
   UpstreamPool,
   {
-    /** The upstream's address or command, without anything secret. */
-    readonly name: string
-    /** Whether a session there can outlive this process: one of a server can, one of a child process ends with it. */
-    readonly keepsSessions: boolean
-    /**
-     * Leases the upstream for one client session, until the scope closes. The release ends the session at the
-     * upstream within a bounded time, unless it is suspended, and never fails.
-     */
-    readonly lease: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
-    /** Takes the requests that belong to no session, those of 2026-07-28 and later. */
-    readonly stateless: Upstream
-    /** The child processes there are, and how many there may be; absent for what is no command. */
-    readonly children?: { readonly size: () => number; readonly bound: number }
+    /** All upstreams, in the order of the configuration. */
+    readonly upstreams: NonEmptyReadonlyArray<PooledUpstream>
+    /** The upstream with this name; `undefined` if it is not configured any more. */
+    readonly get: (name: string) => PooledUpstream | undefined
   }
 >() {}
 
-/** The options of `layerHttp`: the URL, and of the others what differs from the defaults. */
+/** A pool of these upstreams. */
+export const make = (upstreams: NonEmptyReadonlyArray<PooledUpstream>): UpstreamPool["Type"] => {
+  const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]))
+  return UpstreamPool.of({ upstreams, get: (name) => byName.get(name) })
+}
+
+/** The options of `layerHttp`: the URL, and every option that differs from its default. */
 export type HttpOptions = Pick<Http.HttpUpstreamOptions, "url"> & Partial<Http.HttpUpstreamOptions>
 
-/** One upstream over Streamable HTTP, with keep-alive connections that all sessions share. */
+/** One upstream over Streamable HTTP. Its sessions share its keep-alive connections. */
 export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
     Effect.map(Http.make({ ...Http.defaults, ...options }), (upstream) =>
-      UpstreamPool.of({
-        name: upstream.name,
-        keepsSessions: true,
-        lease: upstream.lease(),
-        stateless: upstream
-      })
+      make([
+        {
+          name: upstream.name,
+          keepsSessions: true,
+          lease: (options) => upstream.lease(options),
+          stateless: upstream
+        }
+      ])
     )
   )
 
-/** The same, with its options read from a `Config`. */
+/** `layerHttp` with options from a `Config`. */
 export const layerHttpConfig = (
   options: Config.Config.Wrap<HttpOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerHttp))
 
-/** The options of `layerStdio`: the command, and of the others what differs from the defaults. */
+/** The options of `layerStdio`: the command, and every option that differs from its default. */
 export type StdioOptions = Pick<Stdio.StdioUpstreamOptions, "command"> & Partial<Stdio.StdioUpstreamOptions>
 
-/** A command that speaks MCP on its standard input and output; each session has a child process of its own. */
+/** A command that speaks MCP on its standard input and output. Each session has a child process of its own. */
 export const layerStdio = (options: StdioOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
     Effect.map(Stdio.make({ ...Stdio.defaults, ...options }), (upstream) =>
-      UpstreamPool.of({
-        name: upstream.name,
-        keepsSessions: false,
-        lease: upstream.lease(),
-        stateless: upstream,
-        children: { size: () => upstream.children, bound: upstream.options.maxChildren }
-      })
+      make([
+        {
+          name: upstream.name,
+          keepsSessions: false,
+          lease: (options) => upstream.lease(options),
+          stateless: upstream,
+          children: { size: () => upstream.children, bound: upstream.options.maxChildren }
+        }
+      ])
     )
   )
 
-/** The same, with its options read from a `Config`. */
+/** `layerStdio` with options from a `Config`. */
 export const layerStdioConfig = (
   options: Config.Config.Wrap<StdioOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerStdio))
 
-/** What an upstream may be: a URL or a command. */
+/** An upstream is a URL or a command. */
 export type Options = HttpOptions | StdioOptions
 
 /** The upstream that the options name. */

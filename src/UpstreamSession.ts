@@ -1,324 +1,348 @@
 /**
- * The upstream session of a client session: one at a time, and after a failover another. Whoever sends something does
- * not see which; what is sent while one takes the place of the other waits.
+ * The upstream session of a client session: one at a time, and another one after a failover. Its callers do not see
+ * which. What they send while one replaces the other waits.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { Negotiated } from "./UpstreamSession/Negotiated.js"
-import {
-  RetryableRequest,
-  type Attempted,
-  type Failure,
-  isBound,
-  withMessages
-} from "./UpstreamSession/RetryableRequest.js"
+import { acquireReleaseLight } from "./internal/acquireReleaseLight.js"
 import type { Deadlines } from "./internal/deadlines.js"
 import { first, type Headers } from "./internal/headers.js"
-<<<<<<< HEAD
-import { released } from "./internal/released.js"
-import { type Body, cancelledRequestId, type Message } from "./Protocol.js"
-=======
-import { acquireReleaseLight } from "./internal/acquireReleaseLight.js"
-import { type Body, cancelledRequest, type Message } from "./Protocol.js"
->>>>>>> 8e0de61f1306d2e9a0cd3da39bdf419152b07146
+import { EVENT_STREAM } from "./Protocol/SseFrames.js"
+import { type Body, cancelledRequestId, LAST_EVENT_ID, type Message, PROTOCOL_VERSION } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
-import type { Lost } from "./UpstreamSession/reinitialize.js"
-import { Failover, type Replaced } from "./UpstreamSession/Failover.js"
+import type { TelemetryListener } from "./Telemetry.js"
+import type { Abort, Lease, LeaseOptions, Request, Sink, Upstream } from "./Upstream.js"
+import type { PooledUpstream } from "./UpstreamPool.js"
+import { Failover, type FailoverTarget } from "./UpstreamSession/Failover.js"
+import type { Negotiated } from "./UpstreamSession/Negotiated.js"
+import { reinitialize } from "./UpstreamSession/reinitialize.js"
+import {
+  isBoundToSession,
+  type RequestFailure,
+  RetryableRequest,
+  type RetryContext,
+  withMessages
+} from "./UpstreamSession/RetryableRequest.js"
 import { ServerRequests } from "./UpstreamSession/ServerRequests.js"
 import { ToolList } from "./UpstreamSession/ToolList.js"
-import type { TelemetryListener } from "./Telemetry.js"
-import type { Abort, Lease, Request, Sink, Upstream } from "./Upstream.js"
-import type { UpstreamPool } from "./UpstreamPool.js"
 
 /** What an upstream session needs of the proxy. */
-export interface Terms {
-  readonly pool: UpstreamPool["Type"]
+export interface UpstreamSessionDeps {
   readonly deadlines: Deadlines
   readonly telemetry: TelemetryListener
-  /** Whether a session that the upstream has lost is replaced. */
+  /** True if a session that the upstream has lost is replaced. */
   readonly recover: boolean
-  /** Runs what goes on beside the session's fiber. */
+  /** Runs an effect beside the session's fiber. */
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 }
 
-/** The client session that it is for. */
-export interface Heir {
-  /** What it is called in logs. */
+/** The client session that an upstream session belongs to. */
+export interface ClientSession {
+  /** The session's name in logs. */
   readonly handle: string
-  /** Whether the client listens to what the upstream may say of itself. */
+  /** True if the client reads a standalone stream. */
   readonly isListening: boolean
-  /** Keeps the id of the new session, before anything of that reaches the client. */
-  readonly keep: (upstreamSessionId: string | undefined) => Effect.Effect<void>
-  /** There is a new session in the place of the old one. */
-  readonly recovered: (change: Change) => void
-  /** There is none any more. */
-  readonly lost: () => void
+  /** Stores the id of a new upstream session, before the client sees anything of that session. */
+  readonly storeUpstreamId: (upstreamSessionId: string | undefined) => Effect.Effect<void>
+  /** Another upstream session has replaced the lost one. */
+  readonly failedOver: (change: SessionChange) => void
+  /** The upstream session is lost and not replaced. */
+  readonly upstreamLost: () => void
 }
 
-/** What a client has to be told of a new session. */
-export interface Change {
-  /** What the old one had asked of the client, which nobody waits for any more. */
-  readonly asked: ServerRequests["ids"]
+/** What a client has to learn about a new upstream session. */
+export interface SessionChange {
+  /** The requests of the lost session that the client has not answered. */
+  readonly serverRequests: ServerRequests["ids"]
   readonly hasOtherTools: boolean
 }
 
-/** An upstream session that has not begun. Whatever becomes of it ends when the scope closes. */
-export const make = (terms: Terms): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
+/** An upstream session that is not open yet. When the scope closes, it ends. */
+export const make = (
+  upstream: PooledUpstream,
+  deps: UpstreamSessionDeps
+): Effect.Effect<UpstreamSession, never, Scope.Scope> =>
   acquireReleaseLight(
-    Effect.sync(() => new UpstreamSession(terms)),
+    Effect.sync(() => new UpstreamSession(upstream, deps)),
     (session, exit) => session.close(exit)
   )
 
-export class UpstreamSession implements Upstream, Attempted, Replaced<boolean> {
+export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   readonly name: string
   readonly deadlines: Deadlines
-  readonly recovers: boolean
   lease: Lease | undefined
-  /** What the upstream has asked of the client. */
-  readonly asked = new ServerRequests()
+  /** The requests of the upstream that the client has not answered. */
+  readonly serverRequests = new ServerRequests()
   private readonly tools = new ToolList()
-  private readonly replacement: Failover<boolean>
-  private agreement: Negotiated | undefined
-  private heir: Heir | undefined
-  /** Whether the client has been told that it will hear of other tools. */
-  private hasChangingTools = false
-  private credentials: Headers = {}
+  private readonly failover: Failover
   private readonly waiting = new Set<RetryableRequest>()
-  /** How the upstream denied the session before this one. */
+  private client: ClientSession | undefined
+  private negotiated: Negotiated | undefined
+  private credentials: Headers = {}
+  /** The header fields of the client's DELETE. */
+  private deleteHeaders: Headers = {}
+  /** How the upstream refused the lost session. */
   private denial: string | undefined
-  /** Whether there was another session before: a response may be meant for that. */
-  private isSuccessor = false
+  /** True if the server announced that it notifies of changed tools. */
+  private hasChangingTools = false
+  /** True after a failover: a late response of the client may answer the lost session. */
+  private isReplacement = false
 
-  constructor(private readonly terms: Terms) {
-    this.name = terms.pool.name
-    this.deadlines = terms.deadlines
-    this.recovers = terms.recover
-    this.replacement = new Failover(this, terms.fork)
+  constructor(
+    private readonly upstream: PooledUpstream,
+    private readonly deps: UpstreamSessionDeps
+  ) {
+    this.name = upstream.name
+    this.deadlines = deps.deadlines
+    this.failover = new Failover(this, deps.fork)
   }
 
-  /** Leases the upstream. Only the wait for it can be interrupted. */
-  get leased(): Effect.Effect<Lease, UpstreamError | LimitReached> {
-    return Effect.tap(this.replacement.take(this.terms.pool.lease), (lease) => {
-      this.lease = lease
-    })
+  /** True once there is a session that can be replaced. */
+  get recovers(): boolean {
+    return this.deps.recover && this.negotiated !== undefined
   }
 
-  /** Goes on with what an earlier process has begun. What ended with that is begun anew as soon as it is needed. */
-  adopt(sessionId: string | undefined): Effect.Effect<void, UpstreamError | LimitReached> {
-    if (!this.terms.pool.keepsSessions) return Effect.void
-    return Effect.map(this.leased, (lease) => {
-      if (sessionId !== undefined) lease.adopt(sessionId)
-    })
+  /** Takes a lease. Only the wait for it can be interrupted. */
+  get open(): Effect.Effect<Lease, UpstreamError | LimitReached> {
+    return this.take(undefined)
   }
 
-  /** What the proxy sends of itself carries the credentials among these fields. */
-  identify(headers: Headers): void {
+  /** Continues a session that another process opened. One that ended with that process is replaced when needed. */
+  restore(sessionId: string | undefined): Effect.Effect<void, UpstreamError | LimitReached> {
+    return this.upstream.keepsSessions ? Effect.asVoid(this.take(sessionId)) : Effect.void
+  }
+
+  /** Notes what `initialize` negotiated, and for which client session. */
+  begin(negotiated: Negotiated, client: ClientSession): void {
+    this.negotiate(negotiated)
+    this.client = client
+    this.lease?.onExit?.(() => this.exited())
+  }
+
+  /** Notes what `initialize` negotiated. */
+  negotiate(negotiated: Negotiated): void {
+    this.negotiated = negotiated
+    this.hasChangingTools = negotiated.declares("tools", "listChanged")
+  }
+
+  /** Uses the credentials in these header fields for the proxy's own requests. */
+  useCredentials(headers: Headers): void {
     const authorization = first(headers, "authorization")
-    if (authorization === undefined || authorization === this.credentials["authorization"]) return
-    this.credentials = { authorization }
-    this.lease?.identify(this.credentials)
+    if (authorization !== undefined && authorization !== this.credentials["authorization"])
+      this.credentials = { authorization }
   }
 
-  /** What the proxy sends of itself names the revision that `initialize` settled. */
-  negotiated(revision: string): void {
-    this.lease?.negotiated(revision)
+  /** Notes the header fields of the client's DELETE, for the DELETE of the upstream session. */
+  useDeleteHeaders(headers: Headers): void {
+    this.deleteHeaders = headers
   }
 
-  /** What `initialize` has settled, and for whom. */
-  agree(agreement: Negotiated, heir: Heir): void {
-    this.agreement = agreement
-    this.hasChangingTools = agreement.declares("tools", "listChanged")
-    this.heir = heir
-    this.negotiated(agreement.protocolVersion)
-    this.lease?.onLost(() => this.ended())
+  /** The header fields of the proxy's own requests: the client's latest credentials, and the negotiated revision. */
+  get ownHeaders(): Headers {
+    return this.negotiated === undefined
+      ? this.credentials
+      : { ...this.credentials, [PROTOCOL_VERSION]: this.negotiated.protocolVersion }
   }
 
-  sessionId(): string | undefined {
+  get sessionId(): string | undefined {
     return this.lease?.sessionId()
-  }
-
-  parting(headers: Headers): void {
-    this.lease?.parting(headers)
   }
 
   exchange(request: Request, sink: Sink): Abort {
     const { body } = request
-    if (!this.recovers) return this.attempt(new RetryableRequest(this, request, sink), request)
-    this.identify(request.headers)
-    const tapped = this.hasChangingTools ? this.tools.tap(body, sink) : sink
-    if (body !== undefined) this.note(body)
-    const current = body?.messages.filter((message) => this.isCurrent(message))
-    if (current === undefined || current.length === body?.messages.length) {
-      return this.attempt(new RetryableRequest(this, request, tapped), request)
-    }
+    this.useCredentials(request.headers)
+    if (!this.recovers) return this.send(this.retryable(request, sink), request)
+    const observed = this.hasChangingTools ? this.tools.observe(body, sink) : sink
+    if (body === undefined) return this.send(this.retryable(request, observed), request)
+    this.dropCancelled(body)
+    const current = body.messages.filter((message) => this.isCurrent(message))
+    if (current.length === body.messages.length)
+      return this.send(this.retryable(request, observed), request)
     const [message, ...others] = current
     if (message === undefined) {
-      new RetryableRequest(this, request, sink).accept()
-      return () => {}
+      const accepted = this.retryable(request, sink)
+      accepted.accept()
+      return () => accepted.abort()
     }
     const rest = withMessages(request, [message, ...others])
-    return this.attempt(new RetryableRequest(this, rest, tapped), rest)
+    return this.send(this.retryable(rest, observed), rest)
   }
 
-  /** Sends a message of the proxy's own within the session, as the client would send it. */
-  send(message: Message, sink: Sink): Abort {
-    return this.attempt(
-      new RetryableRequest(this, own("POST"), sink, (lease, sink) => lease.send(message, sink), true)
-    )
-  }
-
-  /** Goes on with a stream that has broken, which no other session knows of. */
+  /** Continues a stream behind an event that only this upstream session knows. */
   resume(lastEventId: string | undefined, sink: Sink): Abort {
-    const sends = (lease: Lease, sink: Sink) => lease.resume(lastEventId, sink)
-    return this.attempt(new RetryableRequest(this, own("GET"), sink, sends, true))
+    const request = this.streamRequest(lastEventId)
+    return this.send(new RetryableRequest(this, request, sink, this.lease, true), request)
   }
 
-  /** Opens the standalone stream: behind an event, or anew in another session. */
-  listen(lastEventId: string | undefined, sink: Sink): Abort {
-    const present = this.lease
-    const sends = (lease: Lease, sink: Sink) =>
-      lease.resume(lease === present ? lastEventId : undefined, sink)
-    return this.attempt(new RetryableRequest(this, own("GET"), sink, sends))
+  /** The GET that opens a standalone stream, or continues it behind an event. */
+  streamRequest(lastEventId: string | undefined): Request {
+    const cursor = lastEventId === undefined ? {} : { [LAST_EVENT_ID]: asHeader(lastEventId) }
+    const headers = { ...this.ownHeaders, accept: EVENT_STREAM, ...cursor }
+    return { method: "GET", headers, bytes: undefined, body: undefined }
   }
 
   answered(): void {
-    this.replacement.answered()
+    this.failover.answered()
   }
 
-  failed(attempt: RetryableRequest, lease: Lease, what: Failure): void {
+  failed(request: RetryableRequest, lease: Lease, failure: RequestFailure): void {
     if (!this.recovers) return this.lose()
-    // It may be news of a session that has been replaced meanwhile.
-    if (this.lease === lease || what === "unreached") this.wait(attempt)
-    else if (!attempt.isUndone(this.denial)) attempt.giveBack()
-    else if (this.lease === undefined) this.wait(attempt)
-    else attempt.sendAnew(this.lease)
+    // The failure may be of a session that has been replaced since.
+    if (this.lease === lease || failure === "unreachable") this.wait(request)
+    else if (!request.isUnexecuted(this.denial)) request.fail()
+    else if (this.lease === undefined) this.wait(request)
+    else request.sendAgain(this.lease)
   }
 
-  dropped(attempt: RetryableRequest): void {
-    this.waiting.delete(attempt)
+  aborted(request: RetryableRequest): void {
+    this.waiting.delete(request)
   }
 
   get isSettled(): boolean {
     return this.lease !== undefined && this.waiting.size === 0
   }
 
-  get lost(): Lost | undefined {
-    const { agreement, credentials, deadlines, terms } = this
-    return agreement && { pool: terms.pool, agreement, credentials, deadlines }
+  get reopen(): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> | undefined {
+    const { credentials, deadlines, name, negotiated } = this
+    return (
+      negotiated &&
+      reinitialize(this.upstream.lease(this.leaseOptions(undefined)), {
+        upstream: name,
+        negotiated,
+        credentials,
+        deadlines
+      })
+    )
   }
 
-  known(lease: Lease): boolean {
-    return this.taken().filter((attempt) => attempt.goOn(lease)).length > 0
+  confirmed(lease: Lease): boolean {
+    return this.takeWaiting().filter((request) => request.proceed(lease)).length > 0
   }
 
-  unknown(denial: string | undefined): void {
+  denied(denial: string | undefined): void {
     this.denial = denial
     this.drop()
-    for (const attempt of this.waiting) {
-      if (attempt.isUndone(denial)) continue
-      this.waiting.delete(attempt)
-      attempt.giveBack()
+    for (const request of this.waiting) {
+      if (request.isUnexecuted(denial)) continue
+      this.waiting.delete(request)
+      request.fail()
     }
   }
 
   prepare(lease: Lease): Effect.Effect<boolean> {
-    const kept = this.heir?.keep(lease.sessionId()) ?? Effect.void
-    return Effect.andThen(kept, this.hasChangingTools ? this.tools.differ(lease) : Effect.succeed(false))
+    const stored = this.client?.storeUpstreamId(lease.sessionId()) ?? Effect.void
+    return Effect.andThen(
+      stored,
+      this.hasChangingTools ? this.tools.differs(lease, this.ownHeaders) : Effect.succeed(false)
+    )
   }
 
   replaced(lease: Lease, hasOtherTools: boolean): void {
-    const { ids } = this.asked
-    this.asked.clear()
-    this.isSuccessor = true
+    const serverRequests = this.serverRequests.ids
+    this.serverRequests.clear()
+    this.isReplacement = true
     this.lease = lease
-    lease.onLost(() => this.ended())
-    this.log(Effect.logInfo("upstream session recovered", { upstream: this.name }))
-    this.terms.telemetry.failoverEnded("succeeded")
-    this.heir?.recovered({ asked: ids, hasOtherTools })
-    for (const attempt of this.taken()) attempt.sendAnew(lease)
+    lease.onExit?.(() => this.exited())
+    this.log(Effect.logInfo("upstream session: replaced", { upstream: this.name }))
+    this.deps.telemetry.failoverEnded("succeeded")
+    this.client?.failedOver({ serverRequests, hasOtherTools })
+    for (const request of this.takeWaiting()) request.sendAgain(lease)
   }
 
-  givenUp(cause: string | undefined): Effect.Effect<void> {
+  gaveUp(cause: string | undefined): Effect.Effect<void> {
     return Effect.sync(() => {
-      this.log(Effect.logWarning("upstream session lost", { upstream: this.name, cause }))
-      this.terms.telemetry.failoverEnded("failed")
-      this.heir?.lost()
+      this.log(Effect.logWarning("upstream session: failover failed", { upstream: this.name, cause }))
+      this.deps.telemetry.failoverEnded("failed")
+      this.client?.upstreamLost()
     })
   }
 
-  /** The scope closes, and with it that of the lease. */
+  /** Ends the upstream session, unless the exit says that it continues in another process. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    return this.replacement.close(exit)
+    return this.failover.close(exit)
   }
 
-  private attempt(attempt: RetryableRequest, request?: Request): Abort {
-    if (this.lease !== undefined) attempt.send(this.lease, request)
-    else if (attempt.isBound) attempt.giveBack()
-    else this.wait(attempt)
-    return () => attempt.abort()
+  private take(sessionId: string | undefined): Effect.Effect<Lease, UpstreamError | LimitReached> {
+    return Effect.tap(this.failover.take(this.upstream.lease(this.leaseOptions(sessionId))), (lease) => {
+      this.lease = lease
+    })
   }
 
-  private wait(attempt: RetryableRequest): void {
-    this.waiting.add(attempt)
-    this.replacement.start()
+  private leaseOptions(sessionId: string | undefined): LeaseOptions {
+    return {
+      sessionId,
+      revision: () => this.negotiated?.protocolVersion,
+      endHeaders: () => ({ ...this.ownHeaders, ...this.deleteHeaders })
+    }
+  }
+
+  private retryable(request: Request, sink: Sink): RetryableRequest {
+    return new RetryableRequest(this, request, sink, this.lease)
+  }
+
+  private send(request: RetryableRequest, parsed: Request): Abort {
+    if (this.lease !== undefined) request.send(this.lease, parsed)
+    else if (request.isBound) request.fail()
+    else this.wait(request)
+    return () => request.abort()
+  }
+
+  private wait(request: RetryableRequest): void {
+    this.waiting.add(request)
+    this.failover.start()
   }
 
   /** A request that is cancelled while it waits is not sent. */
-  private note({ messages }: Body): void {
+  private dropCancelled({ messages }: Body): void {
     if (this.waiting.size === 0) return
     for (const message of messages) {
       const id = cancelledRequestId(message)
       if (id === undefined) continue
-      for (const attempt of this.waiting) if (attempt.waitsOnlyFor(id)) this.waiting.delete(attempt)
+      for (const request of this.waiting) if (request.asksOnly(id)) this.waiting.delete(request)
     }
   }
 
   /**
-   * Whether a message has to do with the present session: not if it is a response to what the one before had asked,
-   * whose ids are used again, nor while there is none, if only that one knew what it speaks of.
+   * True if a message belongs to the current upstream session. A response to a request of the lost session does not: the
+   * new session uses the same ids again. Without a session, messages that refer to the lost one do not either.
    */
   private isCurrent(message: Message): boolean {
-    if (message.method === undefined && !this.asked.settle(message) && this.isSuccessor) return false
-    return this.lease !== undefined || !isBound(message)
+    if (message.method === undefined && !this.serverRequests.settle(message) && this.isReplacement) return false
+    return this.lease !== undefined || !isBoundToSession(message)
   }
 
-  /** The upstream has ended of itself. */
-  private ended(): void {
+  /** The upstream has exited by itself. */
+  private exited(): void {
     this.drop()
     if (!this.recovers) this.lose()
-    else if (this.waiting.size > 0 || this.heir?.isListening === true) this.replacement.start()
-    else this.replacement.clear()
+    else if (this.waiting.size > 0 || this.client?.isListening === true) this.failover.start()
+    else this.failover.clear()
   }
 
   private lose(): void {
-    this.lease?.forget()
-    this.heir?.lost()
+    this.failover.markLost()
+    this.client?.upstreamLost()
   }
 
-  /** Nothing more is sent to the session. */
+  /** Sends nothing more to the lost session. */
   private drop(): void {
-    this.lease?.forget()
+    this.failover.markLost()
     this.lease = undefined
   }
 
   private log(logged: Effect.Effect<void>): void {
-    this.terms.fork(Effect.annotateLogs(logged, "session", this.heir?.handle ?? ""))
+    this.deps.fork(Effect.annotateLogs(logged, "session", this.client?.handle ?? ""))
   }
 
-  /** All that wait, who wait no more. */
-  private taken(): ReadonlyArray<RetryableRequest> {
+  /** Removes and returns all waiting requests. */
+  private takeWaiting(): ReadonlyArray<RetryableRequest> {
     const all = Array.from(this.waiting)
     this.waiting.clear()
     return all
   }
 }
 
-/** A request of the proxy's own; what it says is known to whoever sends it. */
-const own = (method: Request["method"]): Request => ({
-  method,
-  headers: {},
-  bytes: undefined,
-  body: undefined
-})
+/** A header field holds bytes: the UTF-8 of the text (WHATWG HTML, "The Last-Event-ID header"). */
+const asHeader = (text: string): string => Buffer.from(text).toString("latin1")

@@ -11,13 +11,16 @@ import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Pro
 import { errorCode, UpstreamError } from "../ProxyError.js"
 import {
   type Abort,
+  endsUpstreamSession,
   type Flow,
-  isSuspended,
+  ignoreAnswer,
   type Lease,
+  type LeaseOptions,
   type Request,
   type Sink,
   type Upstream
 } from "../Upstream.js"
+import { SinkDecorator } from "./SinkDecorator.js"
 
 export interface HttpUpstreamOptions {
   /** The MCP endpoint, `http:` or `https:`, without credentials. */
@@ -100,10 +103,10 @@ export class HttpUpstream implements Upstream {
   }
 
   /** The lease of one client session. Its release ends the upstream's session, within a bounded time. */
-  lease(): Effect.Effect<Lease, never, Scope.Scope> {
+  lease(options: LeaseOptions): Effect.Effect<Lease, never, Scope.Scope> {
     return acquireReleaseLight(
-      Effect.sync(() => new HttpLease(this)),
-      (lease, exit) => (isSuspended(exit) ? Effect.void : lease.end())
+      Effect.sync(() => new HttpLease(this, options)),
+      (lease, exit) => (endsUpstreamSession(exit) ? lease.end() : Effect.void)
     )
   }
 

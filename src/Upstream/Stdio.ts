@@ -13,7 +13,6 @@ import {
   type Body,
   hasBatches,
   isInitialize,
-  LAST_EVENT_ID,
   parseMessages,
   PROTOCOL_VERSION,
   requestedRevision,
@@ -213,8 +212,6 @@ class StdioLease implements Lease {
 
   exchange({ body, bytes, headers, method }: Request, sink: Sink): Abort {
     if (this.exit !== undefined) return fail(sink, this.exit)
-    // The output of a child breaks only when the child exits.
-    if (headers[LAST_EVENT_ID] !== undefined) return fail(sink, this.upstream.error("Unsupported"))
     if (method === "GET") return this.router.openStream(sink)
     if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("Unsupported"))
     const wrong = this.wrongWith(body)

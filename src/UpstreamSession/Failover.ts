@@ -1,55 +1,63 @@
-/** How the upstream session of the moment gives way to another: what holds the lease, and what tries to get the next. */
+/** Replaces an upstream session that is lost: it holds the lease and opens the next one. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { backoff } from "../internal/backoff.js"
-import type { LimitReached, UpstreamError } from "../ProxyError.js"
-import * as Recovery from "./reinitialize.js"
-import type { Lease } from "../Upstream.js"
+import type { Headers } from "../internal/headers.js"
+import { type LimitReached, UpstreamError } from "../ProxyError.js"
+import { type Lease, lost } from "../Upstream.js"
+import { probe } from "./probe.js"
 
-/** Whoever sends things to the session. */
-export interface Replaced<Change> {
-  /** The lease of the session, unless that is lost. */
+/** What a failover needs of the upstream session. */
+export interface FailoverTarget {
+  /** The current lease; `undefined` once the upstream session is lost. */
   readonly lease: Lease | undefined
-  /** Whether nobody waits for another. */
+  /** True if no request waits for an upstream session. */
   readonly isSettled: boolean
-  /** What the next session begins from; `undefined` before there was one. */
-  readonly lost: Recovery.Lost | undefined
-  /** The upstream knows the session after all. True when something is sent to it again. */
-  readonly known: (lease: Lease) => boolean
-  /** It does not. */
-  readonly unknown: (denial: string | undefined) => void
-  /** Before anything is sent to another session. */
-  readonly prepare: (lease: Lease) => Effect.Effect<Change>
-  /** From now on it is the session of the moment. */
-  readonly replaced: (lease: Lease, change: Change) => void
-  /** There will be none. */
-  readonly givenUp: (cause: string | undefined) => Effect.Effect<void>
+  /** The header fields of the proxy's own requests. */
+  readonly ownHeaders: Headers
+  /** The upstream still knows the session. Returns true if a request is sent again. */
+  readonly confirmed: (lease: Lease) => boolean
+  /** The upstream does not know the session: it returned this refusal to a `ping`. */
+  readonly denied: (denial: string | undefined) => void
+  /** Opens another session; `undefined` before the first one was negotiated. */
+  readonly reopen: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> | undefined
+  /** Prepares the replacement, before anything is sent to it. Succeeds with what has changed. */
+  readonly prepare: (lease: Lease) => Effect.Effect<boolean>
+  /** Makes a session the current one. */
+  readonly replaced: (lease: Lease, hasOtherTools: boolean) => void
+  /** No session can be opened. */
+  readonly gaveUp: (cause: string | undefined) => Effect.Effect<void>
 }
 
-/** How many attempts in a row may fail, or lead to nothing. */
+interface HeldLease {
+  readonly scope: Scope.CloseableScope
+  isLost: boolean
+}
+
+/** How many attempts in a row may fail, or open a session that answers nothing. */
 const MAX_ATTEMPTS = 10
 
-export class Failover<Change> {
-  private scope: Scope.CloseableScope | undefined
-  private fiber: Fiber.RuntimeFiber<void> | undefined
-  private clearing: Fiber.RuntimeFiber<void> | undefined
+export class Failover {
+  private held: HeldLease | undefined
+  private running: Fiber.RuntimeFiber<void> | undefined
+  private releasing: Fiber.RuntimeFiber<void> | undefined
   private failures = 0
   private isClosed = false
 
   constructor(
-    private readonly session: Replaced<Change>,
-    /** Runs what goes on beside the session's fiber. */
+    private readonly target: FailoverTarget,
+    /** Runs an effect beside the session's fiber. */
     private readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   ) {}
 
-  /** The upstream has answered a call: what failed before that does not count any more. */
+  /** Resets the count of failures, because the upstream has answered a call. */
   answered(): void {
     this.failures = 0
   }
 
-  /** Takes a lease, in a scope of its own. Only the wait for it can be interrupted. */
+  /** Takes a lease in a scope of its own. Only the wait for the lease can be interrupted. */
   take<E>(leased: Effect.Effect<Lease, E, Scope.Scope>): Effect.Effect<Lease, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function* () {
@@ -57,93 +65,100 @@ export class Failover<Change> {
         const lease = yield* Effect.onError(restore(Scope.extend(leased, scope)), (cause) =>
           Scope.close(scope, Exit.failCause(cause))
         )
-        this.scope = scope
+        this.held = { scope, isLost: false }
         return lease
       })
     )
   }
 
-  /** Begins to look for another session, unless somebody does already. */
+  /** Notes that the upstream does not know the session of the lease any more: there is none to end. */
+  markLost(): void {
+    if (this.held !== undefined) this.held.isLost = true
+  }
+
+  /** Starts to open another session, unless that is under way. */
   start(): void {
-    if (this.fiber !== undefined || this.isClosed) return
-    // Whoever has noticed the loss is still being told.
-    this.fiber = this.fork(
+    if (this.running !== undefined || this.isClosed) return
+    // The caller that noticed the loss finishes first.
+    this.running = this.fork(
       Effect.ensuring(
         Effect.andThen(Effect.yieldNow(), this.attempts),
-        Effect.sync(() => (this.fiber = undefined))
+        Effect.sync(() => (this.running = undefined))
       )
     )
   }
 
-  /** Gives back what is left of a session that has ended. */
+  /** Releases the lease of an upstream session that has ended, and opens no other. */
   clear(): void {
-    if (this.fiber === undefined && !this.isClosed) this.clearing = this.fork(this.release(Exit.void))
+    if (this.running === undefined && !this.isClosed) this.releasing = this.fork(this.release(Exit.void))
   }
 
+  /** Stops, and releases the lease with this exit. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.isClosed = true
-      const stopped = this.fiber === undefined ? Effect.void : Fiber.interrupt(this.fiber)
+      const stopped = this.running === undefined ? Effect.void : Fiber.interrupt(this.running)
       return Effect.andThen(stopped, () => this.release(exit))
     })
   }
 
-  /** Tries until there is a session that the upstream knows and nobody waits any more, or gives up. */
+  /** Tries until the upstream knows a session and no request waits, or gives up. */
   private get attempts(): Effect.Effect<void> {
     return Effect.gen(this, function* () {
       let cause: string | undefined
       while (this.failures < MAX_ATTEMPTS) {
         if (this.failures > 0) yield* Effect.flatMap(backoff(this.failures - 1), Effect.sleep)
         this.failures++
-        const { lease } = this.session
+        const { lease } = this.target
         if (lease !== undefined) {
-          const knowledge = yield* Recovery.probe(lease)
-          if (knowledge.type === "silent") continue
-          if (knowledge.type === "known") {
-            if (!this.session.known(lease)) this.failures = 0
-            if (this.session.isSettled) return
+          const result = yield* probe(lease, this.target.ownHeaders)
+          if (result.type === "silent") continue
+          if (result.type === "known") {
+            if (!this.target.confirmed(lease)) this.failures = 0
+            if (this.target.isSettled) return
             continue
           }
-          this.session.unknown(knowledge.denial)
+          this.target.denied(result.denial)
         }
-        const renewed = yield* Effect.exit(this.renewed)
-        if (Exit.isSuccess(renewed)) {
-          if (this.session.isSettled) return
-        } else if (Exit.isInterrupted(renewed)) return yield* Effect.interrupt
+        const replaced = yield* Effect.exit(this.replace)
+        if (Exit.isSuccess(replaced)) {
+          if (this.target.isSettled) return
+        } else if (Exit.isInterrupted(replaced)) return yield* Effect.interrupt
         else {
-          const error = failureOf(renewed)
+          const error = failureOf(replaced)
           cause = error?.message
-          if (error !== undefined && final.has(error._tag === "UpstreamError" ? error.reason : "")) break
+          if (error !== undefined && isFinal(error)) break
         }
       }
-      yield* this.session.givenUp(cause)
+      yield* this.target.gaveUp(cause)
     })
   }
 
-  private get renewed(): Effect.Effect<void, UpstreamError | LimitReached> {
+  private get replace(): Effect.Effect<void, UpstreamError | LimitReached> {
     return Effect.gen(this, function* () {
-      const { lost } = this.session
-      if (lost === undefined) return
+      const { reopen } = this.target
+      if (reopen === undefined) return
       yield* this.release(Exit.void)
-      const lease = yield* this.take(Recovery.renew(lost))
-      let isOver = false
-      lease.onLost(() => {
-        isOver = true
+      const lease = yield* this.take(reopen)
+      let hasExited = false
+      lease.onExit?.(() => {
+        hasExited = true
       })
-      const change = yield* this.session.prepare(lease)
-      if (isOver) return yield* Effect.fail(Recovery.endedEarly(lease))
-      this.session.replaced(lease, change)
+      const hasOtherTools = yield* this.target.prepare(lease)
+      if (hasExited) return yield* new UpstreamError({ reason: "Ended", upstream: lease.name })
+      this.target.replaced(lease, hasOtherTools)
     })
   }
 
   private release(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.uninterruptible(
       Effect.suspend(() => {
-        const { clearing, scope } = this
-        this.clearing = undefined
-        this.scope = undefined
-        const cleared = clearing === undefined ? Effect.void : Fiber.await(clearing)
-        return Effect.andThen(cleared, scope === undefined ? Effect.void : Scope.close(scope, exit))
+        const { held, releasing } = this
+        this.releasing = undefined
+        this.held = undefined
+        const released = releasing === undefined ? Effect.void : Fiber.await(releasing)
+        if (held === undefined) return released
+        return Effect.andThen(released, Scope.close(held.scope, held.isLost ? lost : exit))
       })
     )
   }
@@ -152,8 +167,6 @@ export class Failover<Change> {
 const failureOf = (exit: Exit.Exit<void, UpstreamError | LimitReached>) =>
   Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
 
-/** No other attempt can end otherwise: the server is there, and will not have the client. */
-const final: ReadonlySet<string> = new Set<UpstreamError["reason"] | "">([
-  "Incompatible",
-  "InitializeRefused"
-])
+/** True if no other attempt can succeed: the server answered, and refuses the client. */
+const isFinal = (error: UpstreamError | LimitReached): boolean =>
+  error._tag === "UpstreamError" && (error.reason === "Incompatible" || error.reason === "InitializeRefused")

@@ -3,7 +3,7 @@ import type { AcceptedTypes } from "../../Protocol/Accept.js"
 import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
-import { type Flow, type Sink, noFlow } from "../../Upstream.js"
+import { type Flow, type Sink } from "../../Upstream.js"
 import type { FlowGate } from "./FlowGate.js"
 
 /** What a client waits for in one POST. */
@@ -116,15 +116,6 @@ export class PendingResponse implements Flow {
     this.valve.unpause(this)
     this.over(this)
   }
-}
-
-/** An answer that needs no child. */
-export const sendResponse = (sink: Sink, status: number, json = ""): void => {
-  const type = json === "" ? {} : { "content-type": "application/json" }
-  const bytes = Buffer.from(json)
-  sink.head(status, { ...type, "content-length": String(bytes.length) }, noFlow)
-  if (json !== "") sink.data(bytes)
-  sink.end()
 }
 
 const batch = (responses: ReadonlyArray<Buffer>): Buffer =>
