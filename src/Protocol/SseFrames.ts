@@ -17,10 +17,10 @@ const MAX_HELD = 1024 * 1024
 export interface Room {
   /** Takes room for so many bytes, for a frame that holds so many already, or says that there is none. */
   readonly hold: (bytes: number, held: number) => boolean
-  readonly letGo: (bytes: number) => void
+  readonly release: (bytes: number) => void
 }
 
-const everywhere: Room = { hold: () => true, letGo: () => {} }
+const everywhere: Room = { hold: () => true, release: () => {} }
 
 /**
  * Cuts a stream at the borders of its frames, so that something can be put between two of them. What it passes
@@ -68,7 +68,7 @@ export class FrameSplitter {
 
   /** Nothing more is to come: what is unfinished stays so. */
   close(): void {
-    this.room.letGo(this.countedBytes)
+    this.room.release(this.countedBytes)
     this.held = []
     this.heldBytes = 0
     this.countedBytes = 0

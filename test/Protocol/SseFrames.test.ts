@@ -133,7 +133,7 @@ describe("the splitter", () => {
     let taken = 0
     const room = (bound: number) => ({
       hold: (bytes: number) => taken + bytes <= bound && (taken += bytes) > 0,
-      letGo: (bytes: number) => void (taken -= bytes)
+      release: (bytes: number) => void (taken -= bytes)
     })
     for (const bound of [0, 7, 12, 1_000]) {
       const splitter = new FrameSplitter(1_000, room(bound))
