@@ -11,9 +11,9 @@ import { MemoryLog } from "./EventTracker/MemoryLog.js"
 import type { SessionLog } from "./EventTracker/SessionLog.js"
 import type { StoreError } from "./ProxyError.js"
 
-export type { KeptEvent, Place, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
+export type { StreamEvent, StreamPosition, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
 
-export interface EventTrackerOptions extends Ledger.Bounds {
+export interface EventTrackerOptions extends Ledger.RetentionLimits {
   /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */
   readonly retention: Duration.DurationInput
   /**
@@ -47,7 +47,7 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
     readonly open: (session: string) => Effect.Effect<SessionLog | undefined, StoreError>
 
     /** How much is kept at present. */
-    readonly size: () => Ledger.Sums
+    readonly size: () => Ledger.EventTotals
   }
 >() {}
 

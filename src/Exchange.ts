@@ -13,7 +13,7 @@ import type { TelemetryListener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import { type Awaiting, StreamReader } from "./Streams/StreamReader.js"
 import type { StreamWriter } from "./Streams/StreamWriter.js"
-import { kept } from "./EventTracker/SessionLog.js"
+import { retainedEvents } from "./EventTracker/SessionLog.js"
 import type { StreamLog } from "./EventTracker.js"
 import type { Broken } from "./Streams/Resumption.js"
 import type { Streams } from "./Streams.js"
@@ -296,7 +296,7 @@ export class Exchange implements Sink, Flow, Expirable, SlotSetItem, Awaiting {
     this.status = 200
     this.intake = new StreamReader(this, true, () => delivery, streams.log, this.owner.telemetry)
     this.intake.lastEventId = log.cursor
-    for (const { frame } of kept(log)) this.note(frame)
+    for (const { frame } of retainedEvents(log)) this.note(frame)
     this.deadline.set(this.owner.patience)
     this.broken(this.intake, undefined)
   }

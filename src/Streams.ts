@@ -48,7 +48,7 @@ export class Streams {
 
   /** The stream that answers these requests. */
   answering(requests: ReadonlyArray<RequestId>, upstream: Source): StreamWriter {
-    return this.goOn(this.log.stream(requests), upstream)
+    return this.goOn(this.log.createStream(requests), upstream)
   }
 
   /**
@@ -59,9 +59,9 @@ export class Streams {
     const left = Array.from(this.standalone).filter(({ isAttended }) => !isAttended)
     for (const old of left.slice(0, -MAX_LEFT)) {
       this.standalone.delete(old)
-      old.log.forget()
+      old.log.remove()
     }
-    const delivery = this.delivery(this.log.stream([]), upstream)
+    const delivery = this.delivery(this.log.createStream([]), upstream)
     if (this.attended === 0) this.newest?.handOver(delivery)
     this.standalone.add(delivery)
     return delivery
@@ -90,7 +90,7 @@ export class Streams {
     const delivery = Array.from(this.standalone).find(({ log }) => log === place?.stream)
     return place === undefined || delivery === undefined
       ? undefined
-      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.last }
+      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.lastSequence }
   }
 
   /** The event of the upstream's behind which what feeds the standalone streams goes on. */
@@ -109,7 +109,7 @@ export class Streams {
     const place = this.log.find(eventId)
     if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEventId" }))
     const { sequence, stream } = place
-    if (stream === undefined || (stream.hasEnded && sequence === stream.last))
+    if (stream === undefined || (stream.hasEnded && sequence === stream.lastSequence))
       return refuse(answer, new BadRequest({ reason: "StreamEnded" }))
     const delivery = this.all.find(({ log }) => log === stream) ?? this.delivery(stream, noFlow)
     answer.settled()

@@ -427,7 +427,7 @@ describe("a slow reader", () => {
       client.open(slow)
       client.answer.flow?.pause()
       for (const text of ["one", "two"]) slow.append(event(text), undefined)
-      const other = (yield* open("b")).stream([1])
+      const other = (yield* open("b")).createStream([1])
       for (let number = 0; number < 12; number++) other.append(event(String(number)), undefined)
       slow.append(event("x".repeat(3_000)), undefined)
       expect(client.answer).toMatchObject({ text: "", ending: "end" })

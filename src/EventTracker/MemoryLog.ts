@@ -6,7 +6,7 @@ import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
 import { Account, type Retention } from "./Retention.js"
 import { MemoryStream, type Owner, type StoredStream } from "./StreamLog.js"
-import type { Place, SessionLog, StreamLog } from "./SessionLog.js"
+import type { StreamPosition, SessionLog, StreamLog } from "./SessionLog.js"
 
 /** What a log goes on from. */
 export interface Origin {
@@ -41,7 +41,7 @@ const none: Journal = { changed: () => {}, suspended: () => {}, closed: () => {}
 export class MemoryLog implements SessionLog, Owner {
   readonly account = new Account()
   readonly beginning: string
-  numbersStreams = false
+  hasPerStreamIds = false
   readonly unfinished: ReadonlyArray<StreamLog>
   private readonly streams = new SlotSet<MemoryStream>()
   /** What an earlier process issued and did not live to store, by generation and number. */
@@ -61,7 +61,7 @@ export class MemoryLog implements SessionLog, Owner {
       this.streams.add(stream)
       stream.restore(stored)
       for (const { upstreamId } of stored.events) {
-        if (upstreamId !== undefined && !this.seen.isNew(upstreamId)) this.numbersStreams = true
+        if (upstreamId !== undefined && !this.seen.add(upstreamId)) this.hasPerStreamIds = true
       }
       return stream
     })
@@ -73,7 +73,7 @@ export class MemoryLog implements SessionLog, Owner {
     return this.count
   }
 
-  stream(requests: ReadonlyArray<RequestId>): StreamLog {
+  createStream(requests: ReadonlyArray<RequestId>): StreamLog {
     if (this.streams.size >= MAX_STREAMS) this.forgetEmpty()
     const stream = new MemoryStream(++this.count, requests, this)
     this.streams.add(stream)
@@ -81,7 +81,7 @@ export class MemoryLog implements SessionLog, Owner {
     return stream
   }
 
-  find(eventId: string): Place | undefined {
+  find(eventId: string): StreamPosition | undefined {
     const named = EventId.parse(eventId)
     const { count, generation, secret } = this.origin
     if (named === undefined || named.secret !== secret || named.generation > generation) return undefined
@@ -96,14 +96,14 @@ export class MemoryLog implements SessionLog, Owner {
     // Who has been told nothing of a stream has not been told its end either.
     if (isPast && stream === undefined && sequence === 0) return this.lostPlace(named)
     if (stream === undefined) return number <= this.count ? { stream, sequence } : undefined
-    if (sequence <= (isPast ? stream.endIn(named.generation) : stream.last)) return { stream, sequence }
+    if (sequence <= (isPast ? stream.endIn(named.generation) : stream.lastSequence)) return { stream, sequence }
     if (!isPast) return undefined
     // It was issued, and what was behind it then is not known: only a standalone stream goes on from what is.
     return { stream, sequence: stream.requests.length === 0 ? stream.endIn(named.generation) : NOWHERE }
   }
 
-  isNew(upstreamId: string): boolean {
-    return this.seen.isNew(upstreamId)
+  addUpstreamId(upstreamId: string): boolean {
+    return this.seen.add(upstreamId)
   }
 
   hold(bytes: number, held: number): boolean {
@@ -114,10 +114,10 @@ export class MemoryLog implements SessionLog, Owner {
     this.ledger.release(bytes)
   }
 
-  renew(): void {
+  reset(): void {
     this.seen = new Window()
-    this.numbersStreams = false
-    for (const stream of this.streams) stream.reach(undefined)
+    this.hasPerStreamIds = false
+    for (const stream of this.streams) stream.setCursor(undefined)
   }
 
   changed(stream: MemoryStream): void {
@@ -140,16 +140,16 @@ export class MemoryLog implements SessionLog, Owner {
   }
 
   private forgetAll(): void {
-    for (const stream of this.streams) stream.forget()
+    for (const stream of this.streams) stream.remove()
   }
 
   private forgetEmpty(): void {
     for (const stream of this.streams)
-      if (stream.hasEnded && stream.beforeOldest === stream.last) stream.forget()
+      if (stream.hasEnded && stream.evictedUpTo === stream.lastSequence) stream.remove()
   }
 
   /** Where a client stands in a stream of which nothing was stored but, in the id, what it was to answer. */
-  private lostPlace({ generation, number, requests }: EventId.EventId): Place {
+  private lostPlace({ generation, number, requests }: EventId.EventId): StreamPosition {
     const key = `${generation}.${number}`
     const lost = (this.lost ??= new Map<string, MemoryStream>())
     const known = lost.get(key)

@@ -9,9 +9,9 @@ import { Fifo, type Queued } from "../internal/fifo.js"
 import type { FrameBudget } from "../Protocol/SseFrames.js"
 import { type TelemetryListener, Telemetry } from "../Telemetry.js"
 import type { MemoryStream } from "./StreamLog.js"
-import type { KeptEvent } from "./SessionLog.js"
+import type { StreamEvent } from "./SessionLog.js"
 
-export interface Bounds {
+export interface RetentionLimits {
   /** How many events are kept of one session; 0 keeps none, and leaves streams as they are. Default: 1000. */
   readonly maxEvents: number
   /** How many bytes of them. Default: 1 MiB. */
@@ -20,13 +20,13 @@ export interface Bounds {
   readonly maxTotalEventBytes: number
 }
 
-export interface Sums {
+export interface EventTotals {
   readonly events: number
   readonly bytes: number
 }
 
 /** An event as the ledger knows it. */
-export interface Logged extends KeptEvent, Queued {
+export interface RetainedEvent extends StreamEvent, Queued {
   readonly stream: MemoryStream
   frame: Buffer
   /** Where it ends among all bytes of its stream. */
@@ -35,7 +35,7 @@ export interface Logged extends KeptEvent, Queued {
 
 /** What one session holds. */
 export class Account {
-  readonly events = new Fifo<Logged>()
+  readonly events = new Fifo<RetainedEvent>()
   /** Its streams that were delivered whole. */
   readonly retirements = new Fifo<Expiry>()
   bytes = 0
@@ -50,21 +50,21 @@ export interface Expiry extends Queued {
 /** What an event costs beside its bytes, roughly, with its share of a stream, which is most often all of it. */
 export const OVERHEAD = 512
 
-export const costOf = ({ frame, upstreamId = "" }: Omit<KeptEvent, "sequence">): number =>
+export const eventCost = ({ frame, upstreamId = "" }: Omit<StreamEvent, "sequence">): number =>
   frame.length + upstreamId.length + OVERHEAD
 
 /** What is left of an event that is let go of: a queue may hold on to it for a while. */
 const NOTHING = Buffer.alloc(0)
 
 export class Retention implements FrameBudget {
-  readonly events = new Fifo<Logged>()
+  readonly events = new Fifo<RetainedEvent>()
   private bytes = 0
   /** The bytes of events that are not whole yet. */
   private readonly unfinished: Budget
   readonly retirements = new Fifo<Expiry>()
 
   constructor(
-    private readonly bounds: Bounds,
+    private readonly bounds: RetentionLimits,
     private readonly clock: Clock.Clock,
     /** How long a stream is kept that was delivered whole, in milliseconds. */
     private readonly retention: number,
@@ -73,14 +73,14 @@ export class Retention implements FrameBudget {
     this.unfinished = new Budget(bounds.maxTotalEventBytes / 2, 0)
   }
 
-  get sums(): Sums {
+  get sums(): EventTotals {
     return { events: this.events.size, bytes: this.allBytes }
   }
 
   /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
-  keep(event: Logged, account: Account): boolean {
+  keep(event: RetainedEvent, account: Account): boolean {
     const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
-    const length = costOf(event)
+    const length = eventCost(event)
     if (length > maxEventBytes || length + this.unfinished.used > maxTotalEventBytes) return false
     while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
     while (this.allBytes + length > maxTotalEventBytes) this.makeRoom(this)
@@ -93,19 +93,19 @@ export class Retention implements FrameBudget {
 
   /** Makes room for bytes of an event that is not whole yet, in the place of whole ones if need be. */
   hold(bytes: number, held: number): boolean {
-    if (!this.unfinished.take(bytes, held)) return false
+    if (!this.unfinished.reserve(bytes, held)) return false
     while (this.allBytes > this.bounds.maxTotalEventBytes) this.makeRoom(this)
     return true
   }
 
   release(bytes: number): void {
-    this.unfinished.give(bytes)
+    this.unfinished.release(bytes)
   }
 
   /** Lets go of an event. */
-  drop(event: Logged, account: Account): void {
+  drop(event: RetainedEvent, account: Account): void {
     if (!event.isKept) return
-    const length = costOf(event)
+    const length = eventCost(event)
     event.isKept = false
     event.frame = NOTHING
     account.bytes -= length
@@ -139,7 +139,7 @@ export class Retention implements FrameBudget {
       next !== undefined && next.at <= now;
       next = this.retirements.oldest
     ) {
-      next.stream.forget()
+      next.stream.remove()
     }
   }
 
@@ -152,7 +152,7 @@ export class Retention implements FrameBudget {
     const { oldest } = retirements
     const before = this.events.size
     if (oldest === undefined) events.oldest?.stream.evict()
-    else oldest.stream.forget()
+    else oldest.stream.remove()
     this.telemetry.eventsEvicted(before - this.events.size)
   }
 }
@@ -161,7 +161,7 @@ export class Retention implements FrameBudget {
 const INTERVAL = Duration.seconds(1)
 
 /** A ledger that lets go of what was delivered whole so many milliseconds ago. */
-export const make = (bounds: Bounds, retention: number): Effect.Effect<Retention, never, Scope.Scope> =>
+export const make = (bounds: RetentionLimits, retention: number): Effect.Effect<Retention, never, Scope.Scope> =>
   Effect.gen(function* () {
     const ledger = new Retention(bounds, yield* Effect.clock, retention, yield* Telemetry)
     yield* Effect.sync(() => ledger.sweep()).pipe(

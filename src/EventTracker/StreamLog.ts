@@ -4,7 +4,7 @@ import { withEventId } from "../Protocol/SseEvents.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
 import type { StreamLog } from "./SessionLog.js"
-import { type Account, costOf, type Retention, type Logged, type Expiry } from "./Retention.js"
+import { type Account, eventCost, type Retention, type RetainedEvent, type Expiry } from "./Retention.js"
 
 /** What a stream's log needs of its session's. */
 export interface Owner {
@@ -29,13 +29,13 @@ export interface StoredStream {
   /** For each generation that it was begun in or went on in, the number of the newest event then. */
   readonly ends: ReadonlyMap<number, number>
   /** What is kept, oldest first. */
-  readonly events: ReadonlyArray<Pick<Logged, "sequence" | "frame" | "upstreamId">>
+  readonly events: ReadonlyArray<Pick<RetainedEvent, "sequence" | "frame" | "upstreamId">>
 }
 
 export class MemoryStream implements StreamLog, SlotSetItem {
   slot = NO_SLOT
-  readings = 0
-  private events: Array<Logged> = []
+  replayCount = 0
+  private events: Array<RetainedEvent> = []
   /** How many events at the beginning of the array are no longer kept. */
   private gone = 0
   /** The sequence number of the newest event; the first has 1, for 0 stands before it. */
@@ -65,7 +65,7 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     this.before = ends
   }
 
-  get last(): number {
+  get lastSequence(): number {
     return this.newest
   }
 
@@ -97,7 +97,7 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     return EventId.format(this.ids, sequence)
   }
 
-  append(frame: Buffer, upstreamId: string | undefined): Logged {
+  append(frame: Buffer, upstreamId: string | undefined): RetainedEvent {
     this.newest++
     this.upstreamAt = upstreamId ?? this.upstreamAt
     const event = this.add(withEventId(this.idAt(this.newest), frame), upstreamId)
@@ -105,12 +105,12 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     return event
   }
 
-  reach(upstreamId: string | undefined): void {
+  setCursor(upstreamId: string | undefined): void {
     this.upstreamAt = upstreamId
     this.owner.changed(this)
   }
 
-  after(sequence: number): Logged | undefined {
+  after(sequence: number): RetainedEvent | undefined {
     const first = this.events[this.gone]
     return first === undefined || sequence + 1 < first.sequence
       ? undefined
@@ -119,7 +119,7 @@ export class MemoryStream implements StreamLog, SlotSetItem {
 
   bytesAfter(sequence: number): number {
     const next = this.after(sequence)
-    return next === undefined ? 0 : this.written - next.offset + costOf(next)
+    return next === undefined ? 0 : this.written - next.offset + eventCost(next)
   }
 
   skip(): void {
@@ -127,11 +127,11 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     this.clear()
   }
 
-  get beforeOldest(): number {
+  get evictedUpTo(): number {
     return (this.events[this.gone]?.sequence ?? this.newest + 1) - 1
   }
 
-  misses(sequence: number): boolean {
+  hasEvicted(sequence: number): boolean {
     return sequence < this.newest && this.after(sequence) === undefined
   }
 
@@ -141,22 +141,22 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     this.owner.changed(this)
   }
 
-  delivered(): void {
+  markDelivered(): void {
     if (this.retirement !== undefined) return
     this.retirement = this.owner.ledger.retire(this, this.owner.account)
     this.owner.changed(this)
   }
 
-  undelivered(): void {
-    this.readings++
+  beginReplay(): void {
+    this.replayCount++
     if (this.retirement === undefined) return
     this.owner.ledger.cancel(this.retirement, this.owner.account)
     this.retirement = undefined
     this.owner.changed(this)
   }
 
-  forget(): void {
-    this.undelivered()
+  remove(): void {
+    this.beginReplay()
     this.clear()
     this.owner.forget(this)
   }
@@ -171,7 +171,7 @@ export class MemoryStream implements StreamLog, SlotSetItem {
       this.events.splice(0, this.gone)
       this.gone = 0
     }
-    if (this.events.length === 0 && this.retirement !== undefined) this.forget()
+    if (this.events.length === 0 && this.retirement !== undefined) this.remove()
     else this.owner.changed(this)
   }
 
@@ -182,10 +182,10 @@ export class MemoryStream implements StreamLog, SlotSetItem {
     this.owner.changed(this)
   }
 
-  private add(frame: Buffer, upstreamId: string | undefined): Logged {
+  private add(frame: Buffer, upstreamId: string | undefined): RetainedEvent {
     const { account, ledger } = this.owner
-    this.written += costOf({ frame, upstreamId })
-    const event: Logged = {
+    this.written += eventCost({ frame, upstreamId })
+    const event: RetainedEvent = {
       stream: this,
       sequence: this.newest,
       frame,

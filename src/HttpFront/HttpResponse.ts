@@ -66,7 +66,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** Makes room for bytes of the request's body, or says that there is none. */
   reserve(bytes: number): LimitReached | undefined {
     const { budget } = this.terms
-    if (!budget.take(bytes, this.reserved))
+    if (!budget.reserve(bytes, this.reserved))
       return new LimitReached({ limit: "max-buffered", bound: budget.bound })
     this.reserved += bytes
     this.terms.telemetry.bytesReceived(bytes)
@@ -225,7 +225,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** Gives the room for the request's bytes back, once nobody holds them any more. */
   private release(): void {
     if (this.isHeld || !this.isClosed) return
-    this.terms.budget.give(this.reserved)
+    this.terms.budget.release(this.reserved)
     this.reserved = 0
   }
 

@@ -8,7 +8,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import type { Negotiated } from "../UpstreamSession/Negotiated.js"
 import { type ClientResponse, discard, type Disconnect, refuse } from "../ClientResponse.js"
-import { kept } from "../EventTracker/SessionLog.js"
+import { retainedEvents } from "../EventTracker/SessionLog.js"
 import { Exchange, type Owner } from "../Exchange.js"
 import { type Fed, StandaloneStream } from "../Streams/StandaloneStream.js"
 import type { Terms } from "../Streams/StreamWriter.js"
@@ -189,7 +189,7 @@ export class Session implements Owner, Fed, Heir {
       const [first, ...others] = log.requests.map((id): Message => ({ jsonrpc: "2.0", id, method: "" }))
       if (first === undefined) {
         streams.takeUp(log, feed)
-        for (const { frame } of kept(log)) this.heard(frame)
+        for (const { frame } of retainedEvents(log)) this.heard(frame)
       } else {
         const body: Body = { isBatch: others.length > 0, messages: [first, ...others] }
         const exchange = new Exchange(this, { method: "POST", headers: {}, bytes: undefined, body }, discard)
@@ -244,7 +244,7 @@ export class Session implements Owner, Fed, Heir {
       else exchange.orphan()
     }
     if (streams === undefined || feed === undefined) return
-    streams.log.renew()
+    streams.log.reset()
     const tell = (message: Message, isUrgent: boolean) =>
       streams.tell(frame(JSON.stringify(message)), isUrgent)
     for (const id of asked) tell(cancelledNotification(id, "The server that asked is gone"), true)

@@ -95,19 +95,19 @@ export class SqliteJournal implements Journal {
   private store(stream: MemoryStream): Written | undefined {
     const { log } = this
     const { rows } = this.desk
-    const { beforeOldest, last, number } = stream
+    const { evictedUpTo, lastSequence, number } = stream
     const written = this.written.get(number)
     if (!isWanted(stream)) {
       if (written !== undefined) rows.removeStream(log, number)
       return undefined
     }
     rows.putStream(log, stream)
-    if (written !== undefined && written.before < beforeOldest && written.before < written.last)
-      rows.evict(log, number, beforeOldest)
-    const from = Math.max(written?.last ?? 0, beforeOldest)
+    if (written !== undefined && written.before < evictedUpTo && written.before < written.last)
+      rows.evict(log, number, evictedUpTo)
+    const from = Math.max(written?.last ?? 0, evictedUpTo)
     for (let event = stream.after(from); event !== undefined; event = stream.after(event.sequence))
       rows.addEvent(log, number, event)
-    return { last, before: beforeOldest }
+    return { last: lastSequence, before: evictedUpTo }
   }
 
   private finish(isClosed: boolean): void {
@@ -126,4 +126,4 @@ export class SqliteJournal implements Journal {
 const isWanted = (stream: MemoryStream): boolean =>
   stream.slot !== NO_SLOT &&
   !stream.isRetired &&
-  (stream.last > 0 || stream.cursor !== undefined || stream.requests.length === 0)
+  (stream.lastSequence > 0 || stream.cursor !== undefined || stream.requests.length === 0)

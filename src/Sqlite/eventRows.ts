@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import { RequestId } from "../Protocol.js"
 import type { SqliteFile } from "./File.js"
 import type { MemoryStream, StoredStream } from "../EventTracker/StreamLog.js"
-import type { KeptEvent } from "../EventTracker/SessionLog.js"
+import type { StreamEvent } from "../EventTracker/SessionLog.js"
 
 const LogRow = Schema.Struct({
   id: Schema.Number,
@@ -106,12 +106,12 @@ export const makeRows = ({ prepare }: SqliteFile["Type"]) => {
         stream.number,
         JSON.stringify(stream.requests),
         stream.cursor ?? null,
-        stream.last,
+        stream.lastSequence,
         stream.hasEnded ? 1 : 0,
         JSON.stringify(Array.from(stream.ends))
       ),
     removeStream: (log: number, number: number) => void removeStream.run(log, number),
-    addEvent: (log: number, stream: number, { frame, sequence, upstreamId }: KeptEvent) =>
+    addEvent: (log: number, stream: number, { frame, sequence, upstreamId }: StreamEvent) =>
       void addEvent.run(log, stream, sequence, frame, upstreamId ?? null),
     /** Removes the events up to a place. */
     evict: (log: number, stream: number, place: number) => void evict.run(log, stream, place)

@@ -103,14 +103,14 @@ export class StreamReader implements Broken, EventHandler {
     this.awaiting.note(frame)
     const target = this.target()
     target?.append(frame, id === "" ? undefined : id)
-    if (id === "") target?.log.reach(undefined)
+    if (id === "") target?.log.setCursor(undefined)
   }
 
   idOnly(given: string): void {
     const id = within(given)
     if (!this.isNews(id)) return
     this.progress++
-    this.target()?.log.reach(this.lastEventId)
+    this.target()?.log.setCursor(this.lastEventId)
   }
 
   /** Notes where the stream stands; an empty id takes back the one before (WHATWG HTML, "The Last-Event-ID header"). */
@@ -123,10 +123,10 @@ export class StreamReader implements Broken, EventHandler {
 
   /** Only a stream that goes on is repeated: one that has not broken tells whether ids are those of one stream each. */
   private isRepeated(id: string): boolean {
-    const isKnown = !this.log.isNew(id)
-    if (!this.isResumed) this.log.numbersStreams ||= isKnown
-    const isOwn = !(this.own ??= new Window()).isNew(id)
-    return this.isResumed && (this.log.numbersStreams ? isOwn : isKnown)
+    const isKnown = !this.log.addUpstreamId(id)
+    if (!this.isResumed) this.log.hasPerStreamIds ||= isKnown
+    const isOwn = !(this.own ??= new Window()).add(id)
+    return this.isResumed && (this.log.hasPerStreamIds ? isOwn : isKnown)
   }
 
   retry(millis: number): void {

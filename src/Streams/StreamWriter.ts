@@ -3,8 +3,8 @@
  * meanwhile, whether or not there is a reader.
  */
 import { MAX_LENGTH } from "../EventTracker/EventId.js"
-import { costOf } from "../EventTracker/Retention.js"
-import type { KeptEvent, StreamLog } from "../EventTracker/SessionLog.js"
+import { eventCost } from "../EventTracker/Retention.js"
+import type { StreamEvent, StreamLog } from "../EventTracker/SessionLog.js"
 import type { ClientResponse } from "../ClientResponse.js"
 import { type Amount, type Backlog, nothing } from "./Backlog.js"
 import { type SlotSetItem, NO_SLOT } from "../internal/slotSet.js"
@@ -81,7 +81,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
 
   /** Whether its client has been given an id to come back with. */
   get isKnown(): boolean {
-    return this.terms.isPrimed || this.log.last > 0
+    return this.terms.isPrimed || this.log.lastSequence > 0
   }
 
   /** How long nobody has read it, in milliseconds. */
@@ -97,21 +97,21 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     const { isPrimed, retry } = this.terms
     if (isPrimed) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
     else this.deadline.set(this.terms.keepAlive)
-    if (this.log.last > 0) this.pump()
+    if (this.log.lastSequence > 0) this.pump()
   }
 
   /** Goes on from a place with a reader that has come back; one that is still there is let go of. */
   comeBack(reader: ClientResponse, headers: MutableHeaders, position: number): void {
     this.dismiss()
     // What is being read is not let go of for its age.
-    this.log.undelivered()
+    this.log.beginReplay()
     this.reader = reader
     this.upstream.attended?.(true)
     this.position = position
     reader.head(200, headers, this)
     this.deadline.set(this.terms.keepAlive)
-    if (this.log.misses(position)) return this.tellLost()
-    this.terms.telemetry.eventsReplayed(this.log.last - position)
+    if (this.log.hasEvicted(position)) return this.tellLost()
+    this.terms.telemetry.eventsReplayed(this.log.lastSequence - position)
     this.pump()
   }
 
@@ -134,7 +134,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(next.sequence)) {
       other.append(withoutEventId(next.frame), next.upstreamId)
     }
-    this.position = this.log.last
+    this.position = this.log.lastSequence
     this.log.clear()
   }
 
@@ -153,8 +153,8 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     this.log.skip()
     if (this.reader === undefined) return
     this.isMidEvent = true
-    this.position = this.log.last
-    this.write(withEventId(this.log.idAt(this.position), withoutIdAndRetry(piece)))
+    this.position = this.log.lastSequence
+    this.write(withId(this.log.idAt(this.position), withoutPlace(piece)))
   }
 
   /** The rest of an event will not come. */
@@ -216,7 +216,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
       this.pass(next)
       if (this.isPaused) return this.wait()
     }
-    if (this.log.misses(this.position)) return this.dismiss()
+    if (this.log.hasEvicted(this.position)) return this.dismiss()
     this.count(nothing)
     this.resumeUpstream()
     if (this.log.hasEnded) this.finish()
@@ -225,9 +225,9 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
 
   /** The reader takes no more for now: with too much behind it, the upstream has to wait too. */
   private wait(): void {
-    if (this.log.misses(this.position)) return this.dismiss()
+    if (this.log.hasEvicted(this.position)) return this.dismiss()
     this.count({
-      events: this.log.last - this.position,
+      events: this.log.lastSequence - this.position,
       bytes: this.log.bytesAfter(this.position)
     })
     if (this.terms.backlog.reaches(this.terms.bounds, 1 / 2)) this.pauseUpstream()
@@ -239,14 +239,14 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
   }
 
   private flush(): void {
-    if (this.log.misses(this.position)) return this.dismiss()
+    if (this.log.hasEvicted(this.position)) return this.dismiss()
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
       this.pass(next)
     }
     this.count(nothing)
   }
 
-  private pass(event: KeptEvent): void {
+  private pass(event: StreamEvent): void {
     this.position = event.sequence
     this.write(event.frame)
   }
@@ -261,29 +261,29 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     const { requests } = this.log
     if (requests.length === 0) {
       this.write(LOST)
-      this.position = this.log.beforeOldest
+      this.position = this.log.evictedUpTo
       return this.pump()
     }
     for (const id of requests) this.write(frame(toJsonRpc(new EventsEvicted(), id)))
     this.isLost = true
-    this.log.forget()
+    this.log.remove()
     this.dismiss()
   }
 
   private finish(): void {
     const { log, reader } = this
-    const { readings } = log
+    const { replayCount } = log
     this.letGo()
     reader?.end(() => {
       // Who has come back since reads it once more.
-      if (log.readings === readings) log.delivered()
+      if (log.replayCount === replayCount) log.markDelivered()
     })
   }
 
   /** Whether another event would be more than is kept, for this stream or, with what others hold back, for the session. */
-  private isAtBound(event: Omit<KeptEvent, "sequence">): boolean {
+  private isAtBound(event: Omit<StreamEvent, "sequence">): boolean {
     const { backlog, bounds } = this.terms
-    return costOf(event) + ID_LINE + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
+    return eventCost(event) + ID_LINE + this.unread.bytes > bounds.bytes || backlog.reaches(bounds, 3 / 4)
   }
 
   private get now(): number {

@@ -23,14 +23,14 @@ export class Budget {
   }
 
   /** Takes an amount for one that holds so much already, if there is room for it. */
-  take(amount: number, held: number): boolean {
+  reserve(amount: number, held: number): boolean {
     const bound = held + amount > SMALL ? this.openToAll : this.bound
     if (this.taken + amount > bound) return false
     this.taken += amount
     return true
   }
 
-  give(amount: number): void {
+  release(amount: number): void {
     this.taken -= amount
   }
 }

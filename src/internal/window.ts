@@ -7,7 +7,7 @@ export class Window {
   private readonly seen = new Set<string>()
 
   /** Notes an id. False when it is one of the latest already. */
-  isNew(id: string): boolean {
+  add(id: string): boolean {
     if (this.seen.has(id)) return false
     this.seen.add(id)
     const [oldest] = this.seen

@@ -35,7 +35,7 @@ class Arriving implements BodyReceiver {
   }
 
   reserve(bytes: number): LimitReached | undefined {
-    return this.budget.take(bytes, 0)
+    return this.budget.reserve(bytes, 0)
       ? undefined
       : new LimitReached({ limit: "max-buffered", bound: this.budget.bound })
   }

@@ -101,16 +101,16 @@ describe("what is in the file", () => {
     Effect.gen(function* () {
       const part = yield* begin()
       const log = yield* part.open("a")
-      const stream = log.stream([1])
+      const stream = log.createStream([1])
       stream.append(event("x"), undefined)
       stream.end()
-      stream.delivered()
+      stream.markDelivered()
       yield* part.flushed
       expect(part.rows).toEqual([1, 0, 0])
-      stream.undelivered()
+      stream.beginReplay()
       yield* part.flushed
       expect(part.rows).toEqual([1, 1, 1])
-      stream.delivered()
+      stream.markDelivered()
       yield* part.flushed
       expect(part.rows).toEqual([1, 0, 0])
     })
@@ -120,7 +120,7 @@ describe("what is in the file", () => {
     Effect.gen(function* () {
       const part = yield* begin({ maxEvents: 3 })
       const log = yield* part.open("a")
-      const [one, other] = [log.stream([1]), log.stream([])]
+      const [one, other] = [log.createStream([1]), log.createStream([])]
       for (let count = 0; count < 5; count++) one.append(event("x"), undefined)
       yield* part.flushed
       expect(part.rows).toEqual([1, 2, 3])
@@ -130,7 +130,7 @@ describe("what is in the file", () => {
       other.clear()
       yield* part.flushed
       expect(part.rows).toEqual([1, 2, 1])
-      one.forget()
+      one.remove()
       yield* part.flushed
       expect(part.rows).toEqual([1, 1, 0])
     })
@@ -140,7 +140,7 @@ describe("what is in the file", () => {
     Effect.gen(function* () {
       const part = yield* begin()
       yield* Effect.orDie(part.store.create(record("b")))
-      for (const session of ["a", "b", "c"]) (yield* part.open(session)).stream([1]).append(event("x"), "1")
+      for (const session of ["a", "b", "c"]) (yield* part.open(session)).createStream([1]).append(event("x"), "1")
       yield* part.flushed
       expect(part.rows).toEqual([3, 3, 3])
       const log = yield* part.open("a")
@@ -161,7 +161,7 @@ describe("what is in the file", () => {
   it.scoped("stays without a record that goes while the log is open", () =>
     Effect.gen(function* () {
       const part = yield* begin()
-      const stream = (yield* part.open("a")).stream([1])
+      const stream = (yield* part.open("a")).createStream([1])
       stream.append(event("x"), undefined)
       yield* part.flushed
       yield* Effect.orDie(part.store.remove("a"))
@@ -177,24 +177,24 @@ describe("another process", () => {
     Effect.gen(function* () {
       const first = yield* begin()
       const log = yield* first.open("a")
-      const [answer, standalone] = [log.stream([1, "two"]), log.stream([])]
+      const [answer, standalone] = [log.createStream([1, "two"]), log.createStream([])]
       answer.append(event("1"), "up-1")
       standalone.append(event("2"), undefined)
-      standalone.reach("up-7")
+      standalone.setCursor("up-7")
       const ids = [answer.idAt(0), answer.idAt(1), standalone.idAt(1)]
       log.suspend()
       const second = yield* first.restarted
       const again = yield* second.open("a")
-      expect(again.unfinished.map(({ cursor, last, requests }) => ({ cursor, last, requests }))).toEqual([
-        { cursor: "up-1", last: 1, requests: [1, "two"] },
-        { cursor: "up-7", last: 1, requests: [] }
+      expect(again.unfinished.map(({ cursor, lastSequence, requests }) => ({ cursor, lastSequence, requests }))).toEqual([
+        { cursor: "up-1", lastSequence: 1, requests: [1, "two"] },
+        { cursor: "up-7", lastSequence: 1, requests: [] }
       ])
       const [one, other] = again.unfinished
       expect(again.find(ids[0] ?? "")).toEqual({ stream: one, sequence: 0 })
       expect(again.find(ids[1] ?? "")).toEqual({ stream: one, sequence: 1 })
       expect(again.find(ids[2] ?? "")).toEqual({ stream: other, sequence: 1 })
-      expect(again.isNew("up-1")).toBe(false)
-      expect(ids).not.toContain(one?.idAt(one.last))
+      expect(again.addUpstreamId("up-1")).toBe(false)
+      expect(ids).not.toContain(one?.idAt(one.lastSequence))
     })
   )
 
@@ -202,18 +202,18 @@ describe("another process", () => {
     Effect.gen(function* () {
       const first = yield* begin()
       const log = yield* first.open("a")
-      const [answer, standalone] = [log.stream([1]), log.stream([])]
+      const [answer, standalone] = [log.createStream([1]), log.createStream([])]
       for (const stream of [answer, standalone]) stream.append(event("1"), undefined)
       yield* first.flushed
       for (const stream of [answer, standalone]) stream.append(event("2"), undefined)
-      const late = log.stream([3])
+      const late = log.createStream([3])
       late.append(event("3"), undefined)
       const second = yield* first.killed
       const again = yield* second.open("a")
       const [one, other] = again.unfinished
       expect(again.unfinished.length).toBe(2)
       expect(again.find(answer.idAt(2))).toEqual({ stream: one, sequence: -1 })
-      expect(one?.misses(-1)).toBe(true)
+      expect(one?.hasEvicted(-1)).toBe(true)
       expect(again.find(standalone.idAt(2))).toEqual({ stream: other, sequence: 1 })
       expect(again.find(late.idAt(1))).toMatchObject({ stream: { requests: [3] }, sequence: -1 })
     })
@@ -255,10 +255,10 @@ interface Kept {
 const keptOf = (stream: StreamLog): Kept => ({
   requests: stream.requests,
   cursor: stream.cursor,
-  last: stream.last,
+  last: stream.lastSequence,
   hasEnded: stream.hasEnded,
-  beforeOldest: stream.beforeOldest,
-  frames: framesBehind(stream, stream.beforeOldest)
+  beforeOldest: stream.evictedUpTo,
+  frames: framesBehind(stream, stream.evictedUpTo)
 })
 
 /** What one session does, and what of it must be found again. */
@@ -295,19 +295,19 @@ class Client {
           if (act === "append" && !log.hasEnded) this.issue(log, `${which}`)
           if (act === "large" && !log.hasEnded) this.issue(log, "x".repeat(5_000))
           if (act === "skip" && !log.hasEnded) log.skip()
-          if (act === "reach") log.reach(`up-${which}`)
+          if (act === "reach") log.setCursor(`up-${which}`)
           if (act === "end") log.end()
           if (act === "clear") log.clear()
           if (act === "deliver" && log.hasEnded) {
-            log.delivered()
+            log.markDelivered()
             stream.isDelivered = true
           }
-          if (act === "undeliver" && stream.isDelivered && log.after(log.beforeOldest) !== undefined) {
-            log.undelivered()
+          if (act === "undeliver" && stream.isDelivered && log.after(log.evictedUpTo) !== undefined) {
+            log.beginReplay()
             stream.isDelivered = false
           }
           if (act === "forget") {
-            log.forget()
+            log.remove()
             this.streams = this.streams.filter((one) => one !== stream)
           }
         })
@@ -315,7 +315,7 @@ class Client {
   }
 
   private begin(requests: ReadonlyArray<number>): void {
-    const log = this.log.stream(requests)
+    const log = this.log.createStream(requests)
     this.streams.push({ log, id: log.idAt(0), isDelivered: false })
     this.once(log, 0)
   }
@@ -335,7 +335,7 @@ class Client {
     // Of what has said nothing, the id that its client has tells enough.
     const wanted = this.streams.filter(
       ({ isDelivered, log }) =>
-        !isDelivered && (log.last > 0 || log.cursor !== undefined || log.requests.length === 0)
+        !isDelivered && (log.lastSequence > 0 || log.cursor !== undefined || log.requests.length === 0)
     )
     this.stored = new Map(wanted.map(({ id, log }) => [id, keptOf(log)]))
   }
@@ -355,7 +355,7 @@ class Client {
         if (place?.stream === undefined) return []
         expect(keptOf(place.stream)).toEqual(kept)
         expect(place.sequence).toBe(0)
-        this.once(place.stream, place.stream.last)
+        this.once(place.stream, place.stream.lastSequence)
         return [{ log: place.stream, id, isDelivered: false }]
       })
       expect(this.log.unfinished).toEqual(

@@ -208,7 +208,7 @@ describe("an event of more than is held", () => {
       expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
       expect(answer.eventIds()).toEqual([log.idAt(1), log.idAt(2)])
       expect(noted.join("")).toContain("one")
-      expect(log.misses(0)).toBe(true)
+      expect(log.hasEvicted(0)).toBe(true)
     }).pipe(Effect.provide(scarce))
   )
 

@@ -5,24 +5,24 @@ import { Budget } from "../../src/internal/budget.js"
 describe("a budget", () => {
   it("can be taken to the last", () => {
     const budget = new Budget(10, 10)
-    expect(budget.take(10, 0)).toBe(true)
-    expect(budget.take(1, 0)).toBe(false)
-    expect(budget.take(0, 0)).toBe(true)
+    expect(budget.reserve(10, 0)).toBe(true)
+    expect(budget.reserve(1, 0)).toBe(false)
+    expect(budget.reserve(0, 0)).toBe(true)
     expect(budget.used).toBe(10)
   })
 
   it("keeps the last eighth for those who hold little", () => {
     const budget = new Budget(800_000, 100_000)
-    expect(budget.take(700_000, 0)).toBe(true)
-    expect(budget.take(65_537, 0)).toBe(false)
-    expect(budget.take(1, 65_536)).toBe(false)
-    expect(budget.take(65_536, 0)).toBe(true)
+    expect(budget.reserve(700_000, 0)).toBe(true)
+    expect(budget.reserve(65_537, 0)).toBe(false)
+    expect(budget.reserve(1, 65_536)).toBe(false)
+    expect(budget.reserve(65_536, 0)).toBe(true)
     expect(budget.used).toBe(765_536)
   })
 
   it("keeps nothing from the largest that there may be", () => {
-    expect(new Budget(800_000, 790_000).take(790_000, 0)).toBe(true)
-    expect(new Budget(800_000, 900_000).take(800_000, 0)).toBe(true)
+    expect(new Budget(800_000, 790_000).reserve(790_000, 0)).toBe(true)
+    expect(new Budget(800_000, 900_000).reserve(800_000, 0)).toBe(true)
   })
 
   it.prop(
@@ -33,11 +33,11 @@ describe("a budget", () => {
       const taken: Array<number> = []
       for (const amount of amounts) {
         const sum = taken.reduce((sum, amount) => sum + amount, 0)
-        expect(budget.take(amount, 0)).toBe(sum + amount <= bound)
+        expect(budget.reserve(amount, 0)).toBe(sum + amount <= bound)
         if (sum + amount <= bound) taken.push(amount)
         expect(budget.used).toBeLessThanOrEqual(bound)
       }
-      for (const amount of taken) budget.give(amount)
+      for (const amount of taken) budget.release(amount)
       expect(budget.used).toBe(0)
     }
   )
