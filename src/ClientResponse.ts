@@ -1,21 +1,31 @@
-/** What comes back to a client, whatever it speaks. */
+/** The seam between the sessions and the fronts: the response to one client, over HTTP or stdio. */
 import type { MutableHeaders } from "./internal/headers.js"
 import type { ProxyError } from "./ProxyError.js"
-import type { Flow, Sink } from "./Upstream.js"
+import type { Flow } from "./Upstream.js"
 
-/** What an answer is written to. Besides what an upstream may say, it can be told any error of the proxy. */
-export interface ClientResponse extends Omit<Sink, "head" | "end" | "error"> {
+export interface ClientResponse {
   readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
-  /** Nothing more is to come; `flushed` is told when all of it has gone out, which a client may never let happen. */
+  readonly data: (chunk: Uint8Array) => void
+  /** Ends the response. Calls `flushed` once everything is written to the socket; a client that does not read prevents that. */
   readonly end: (flushed?: () => void) => void
-  /** Ends the answer. Before the head it becomes a JSON-RPC error; after it, the answer is cut off. */
+  /** Fails the response: before its head with a JSON-RPC error, after it by cutting the connection. */
   readonly error: (error: ProxyError) => void
-  /** Nothing of its request is held any more. Also when the client has gone; what is kept of a stream may still come. */
+  /** The request is no longer held in memory. Called once, also if the client has disconnected. */
   readonly settled: () => void
 }
 
-/** An answer that nobody waits for. */
-export const discard: ClientResponse = {
+/** Notes that the client has closed its connection. */
+export type Disconnect = () => void
+
+/** Fails a response at once. */
+export const refuse = (response: ClientResponse, error: ProxyError): Disconnect => {
+  response.error(error)
+  response.settled()
+  return () => {}
+}
+
+/** A response that nobody waits for. */
+export const noClient: ClientResponse = {
   head: () => {},
   data: () => {},
   end: () => {},
@@ -23,12 +33,8 @@ export const discard: ClientResponse = {
   settled: () => {}
 }
 
-/** Tells an answer, of which nothing else will come, what is wrong. */
-export const refuse = (answer: ClientResponse, error: ProxyError): Disconnect => {
-  answer.error(error)
-  answer.settled()
-  return () => {}
-}
-
-/** Tells an exchange that its client has gone: its connection is closed. */
-export type Disconnect = () => void
+/** The rest of a response whose client has disconnected: nothing is written any more. */
+export const disconnected = (response: ClientResponse): ClientResponse => ({
+  ...noClient,
+  settled: () => response.settled()
+})

@@ -1,404 +1,404 @@
-/** One request of a client and its answer, on their way through the proxy. */
-import type { ClientResponse } from "./ClientResponse.js"
-import { PendingRequests } from "./Exchange/PendingRequests.js"
-import type { HeldAnswer } from "./UpstreamSession/Initialize.js"
-import { type SlotSetItem, NO_SLOT } from "./internal/slotSet.js"
+/** One request of a client and its answer. */
+import { type ClientResponse, disconnected } from "./ClientResponse.js"
+import { retainedEvents, type StreamLog } from "./EventTracker/SessionLog.js"
+import { asBuffer } from "./internal/bytes.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
-import type { InFlight } from "./internal/inFlight.js"
 import { type Headers, isReadable } from "./internal/headers.js"
-import { streaming, toClient } from "./Upstream/headers.js"
-import * as Sse from "./Protocol/SseFrames.js"
+import type { InFlight } from "./internal/inFlight.js"
+import { NO_SLOT, type SlotSetItem } from "./internal/slotSet.js"
+import { EVENT_STREAM, frame, FrameSplitter, hasEventId, KEEP_ALIVE } from "./Protocol/SseFrames.js"
 import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
-import type { TelemetryListener, Outcome } from "./Telemetry.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
-import { type Awaiting, StreamReader } from "./Streams/StreamReader.js"
-import type { StreamWriter } from "./Streams/StreamWriter.js"
-import { retainedEvents } from "./EventTracker/SessionLog.js"
-import type { StreamLog } from "./EventTracker.js"
-import type { Broken } from "./Streams/Resumption.js"
 import type { Streams } from "./Streams.js"
-import { type Abort, BODY_STALL, type Flow, type Request, type Sink, type Upstream } from "./Upstream.js"
+import { PendingRequests } from "./Streams/PendingRequests.js"
+import type { StreamSource, StreamWriter } from "./Streams/StreamWriter.js"
+import type { Outcome, TelemetryListener } from "./Telemetry.js"
+import {
+  type Abort,
+  BODY_STALL,
+  type Flow,
+  noFlow,
+  nothingToAbort,
+  type Request,
+  type Sink,
+  type StreamPart,
+  type Upstream
+} from "./Upstream.js"
+import { streaming, toClient } from "./Upstream/headers.js"
+import type { HeldAnswer } from "./UpstreamSession/Initialize.js"
 
-/** Whoever an exchange is made for: a session, or the proxy itself for those without one. */
-export interface Owner {
+/** What the exchanges of one session, or those without a session, have in common. */
+export interface ExchangeContext {
   readonly upstream: Upstream
   /** The session's id as the client knows it; `undefined` without a session. */
-  readonly id: string | undefined
+  readonly sessionId: string | undefined
   readonly deadlines: Deadlines
-  /** How long an answer that nobody waits for is read, in milliseconds. */
-  readonly patience: number
+  /** How long an answer is read whose client has disconnected, in milliseconds. */
+  readonly timeout: number
   /** Counts the exchanges that a shutdown waits for. */
   readonly inFlight: InFlight
   readonly telemetry: TelemetryListener
   /** How long a stream may be silent before a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** Where streams are kept for clients that come back; `undefined` where they are passed on as they are. */
-  readonly resumable: Streams | undefined
-  /** Goes on with a stream that has broken at the upstream; tells whether it is complete then. */
-  readonly resume: (broken: Broken, done: (isComplete: boolean) => void) => Abort
-  /** The upstream has failed; called before the client is told. */
-  readonly failed: (error: UpstreamError, exchange: Exchange) => void
-  /** Looks what the upstream asks of the client. */
-  readonly heard: (frames: Buffer) => void
-  /** The exchange is over; called once, last. */
+  /** The streams that clients can reconnect to; `undefined` if streams pass as they are. */
+  readonly streams: Streams | undefined
+  /** Logs an upstream failure. */
+  readonly report: (error: UpstreamError) => void
+  /** Called once, last, when an exchange is over. */
   readonly settled: (exchange: Exchange) => void
 }
 
-/** How long the upstream may still answer a request that the client has cancelled: most never do. */
+/** How long the upstream may still answer a cancelled request, in milliseconds. Most servers never do. */
 const CANCELLED_GRACE = 5_000
 
-export class Exchange implements Sink, Flow, Expirable, SlotSetItem, Awaiting {
+/** How the answer reaches the client. */
+type Mode =
+  /** The upstream has not begun to answer. */
+  | { readonly type: "sent" }
+  /** The answer is no event stream that can be read. Its bytes pass. */
+  | { readonly type: "body"; readonly flow: Flow }
+  /** The frames of an event stream pass to the one connection that requested them. */
+  | { readonly type: "passing"; readonly flow: Flow; readonly splitter: FrameSplitter; isResumable: boolean }
+  /** The events are logged, and written to whichever connection reads the stream. */
+  | { readonly type: "logged"; readonly flow: Flow; readonly writer: StreamWriter; isMidEvent: boolean }
+  | { readonly type: "done" }
+
+const sent: Mode = { type: "sent" }
+const done: Mode = { type: "done" }
+
+/** `cancelled` also after the client has disconnected: the exchange then ends within its grace period. */
+type ClientState = "waiting" | "cancelled" | "disconnected"
+
+export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   slot = NO_SLOT
-  /** The status that the upstream answered; 0 before that. */
-  status = 0
   readonly method: Request["method"]
-  /** Whether it is a stream that the client holds open, rather than a call that it waits for. */
+  /** True if the client holds it open as a stream, rather than waits for it as a call. */
   readonly isStream: boolean
-  /** Whether it is an `initialize`, which is never cancelled (Lifecycle). */
+  /** True for `initialize`, which is never cancelled (2025-11-25, Lifecycle). */
   readonly isInitialize: boolean
-  /** Whether the client is still there to take the answer. */
-  private isAttended = true
-  private isOver = false
-  private isCancelled = false
+  private mode: Mode = sent
+  private client: ClientState = "waiting"
+  /** The status of the upstream's answer; 0 before that. */
+  private status = 0
+  private isCounted = false
+  private abort: Abort = nothingToAbort
+  private readonly pending: PendingRequests
   private readonly deadline: Deadline
-  private abort: Abort | undefined
-  private flow: Flow | undefined
-  private splitter: Sse.FrameSplitter | undefined
-  /** What reads a stream that the client can come back to, and what brings it to the client. */
-  private intake: StreamReader | undefined
-  private delivery: StreamWriter | undefined
-  private isResumable = false
-  /** Whether it has broken at the upstream, which is asked to go on. */
-  private isBroken = false
-  /** Whether its session at the upstream is lost. */
-  private isOrphan = false
-  private isPaused = false
-  private mayBeAnswered = false
-  private readonly startedAt = performance.now()
   private readonly label: string
-  private readonly awaited: PendingRequests
+  private readonly startedAt = performance.now()
 
   constructor(
-    private readonly owner: Owner,
+    private readonly context: ExchangeContext,
     request: Request,
-    private readonly answer: ClientResponse
+    private response: ClientResponse
   ) {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
     this.isInitialize = request.body !== undefined && isInitialize(request.body)
     this.label = methodLabel(request.body)
-    this.awaited = new PendingRequests(
-      request.body === undefined ? [] : requestIds(request.body),
-      owner.inFlight
-    )
-    this.deadline = owner.deadlines.create(this)
+    this.pending = new PendingRequests(request.body === undefined ? [] : requestIds(request.body))
+    this.deadline = context.deadlines.create(this)
   }
 
-  /** Whether the client waits for the response to one of its requests, or for what a stream may bring. */
+  /** True if the client waits for a response, or for the events of a stream. */
   get isRequest(): boolean {
-    return !this.awaited.isEmpty || this.method === "GET"
-  }
-
-  /** The requests whose responses the client still waits for. */
-  get requests(): ReadonlyArray<RequestId> {
-    return this.awaited.ids
+    return !this.pending.isEmpty || this.method === "GET"
   }
 
   /**
-   * Sends the client's request. Nothing that lives as long as the exchange may hold on to it: what was read of a
-   * body can be many times as large as its bytes.
+   * Sends the client's request. Nothing that lives as long as the exchange keeps the request: a parsed body can be many
+   * times as large as its bytes.
    */
-  relay(request: Request): void {
-    this.start((sink) => this.owner.upstream.exchange(request, sink))
+  start(request: Request): void {
+    this.count()
+    const abort = this.context.upstream.exchange(request, this)
+    if (this.mode.type === "done") abort()
+    else this.abort = abort
   }
 
-  start(send: (sink: Sink) => Abort): void {
-    this.enter()
-    const abort = send(this)
-    // It may be over already, and given up where that was not possible yet; or broken, and going on elsewhere.
-    if (this.isOver) abort()
-    else this.abort ??= abort
-  }
-
-  /** Answers in the upstream's place. */
+  /** Answers in place of the upstream. */
   refuse(error: ProxyError): void {
-    this.answer.error(error)
+    this.response.error(error)
     this.settle("refused")
   }
 
-  /** Takes over an answer whose request has been sent already. */
+  /** Takes over an answer whose request was sent already. */
   adopt(held: HeldAnswer): void {
-    this.enter()
+    this.count()
     this.abort = held.abort
     held.release(this)
   }
 
+  /** Continues a stream that an earlier process began to log. Its client may reconnect. */
+  restore(streams: Streams, log: StreamLog): void {
+    const writer = streams.continueAnswer(log, this)
+    this.mode = { type: "logged", flow: noFlow, writer, isMidEvent: false }
+    this.client = "disconnected"
+    this.status = 200
+    for (const { frame } of retainedEvents(log)) this.pending.note(frame)
+    if (this.pending.isEmpty) return this.finish("answered")
+    if (log.cursor === undefined) return this.fail(this.because("Closed"))
+    this.deadline.set(this.context.timeout)
+    const continues = { requests: this.pending.ids, lastEventId: log.cursor, isRepeated: true }
+    this.abort = this.context.upstream.exchange(
+      { method: "GET", headers: {}, bytes: undefined, body: undefined, continues },
+      this
+    )
+  }
+
   head(status: number, headers: Headers, flow: Flow): void {
+    // A restored stream has had its head in an earlier process.
+    if (this.mode.type === "logged") return void (this.mode = { ...this.mode, flow })
+    if (this.mode.type !== "sent") return
     this.status = status
-    this.flow = flow
-    if (!isReadable(headers, Sse.EVENT_STREAM)) this.expectMore()
-    // What answers no request is no stream that a client could come back to.
-    else if (this.owner.resumable !== undefined && this.isAttended && !this.awaited.isEmpty)
-      return this.track(this.owner.resumable, headers)
-    else this.splitter = new Sse.FrameSplitter()
-    if (!this.isAttended) return
-    const forClient = toClient(headers, this.owner.id)
-    this.answer.head(status, this.splitter === undefined ? forClient : streaming(forClient), this)
-    if (this.splitter !== undefined) this.expectSilence()
-  }
-
-  data(chunk: Uint8Array): void {
-    if (this.isOver) return
-    if (this.intake !== undefined) {
-      this.intake.data(chunk)
-      return this.rest()
-    }
-    if (this.splitter === undefined) {
+    const { sessionId, streams } = this.context
+    const forClient = toClient(headers, sessionId)
+    if (!isReadable(headers, EVENT_STREAM)) {
+      this.mode = { type: "body", flow }
       this.expectMore()
-      if (this.isAttended) this.answer.data(chunk)
-      return
+      return this.response.head(status, forClient, this)
     }
-    const frames = this.splitter.push(chunk)
-    if (frames === undefined || !this.isAttended) return
-    // Without a session there is nothing to resume, whatever ids the events have.
-    this.isResumable ||= this.owner.id !== undefined && Sse.hasEventId(frames)
-    // A frame that is too large to be held is not read; it may well be the response.
-    if (!this.splitter.isAtFrameEnd) this.mayBeAnswered ||= !this.awaited.isEmpty
-    else this.note(frames)
-    this.answer.data(frames)
-    this.expectSilence()
+    // An answer without a request is no stream that a client could reconnect to.
+    if (streams !== undefined && this.client !== "disconnected" && !this.pending.isEmpty) {
+      const writer = streams.openAnswer(this.pending.ids, this)
+      this.mode = { type: "logged", flow, writer, isMidEvent: false }
+      // The deadline looks regularly whether the client is there: it may reconnect and disconnect again.
+      if (this.client !== "cancelled") this.deadline.set(this.context.timeout)
+      return writer.start(this.response, status, streaming(forClient))
+    }
+    this.mode = { type: "passing", flow, splitter: new FrameSplitter(), isResumable: false }
+    this.response.head(status, streaming(forClient), this)
+    if (this.client !== "disconnected") this.expectSilence()
   }
 
-  /** Looks whether the frames answer one of the requests, and what they ask. */
-  note(frames: Buffer): void {
-    this.owner.heard(frames)
-    this.awaited.note(frames)
+  data(chunk: Uint8Array, part?: StreamPart): void {
+    const { mode } = this
+    switch (mode.type) {
+      case "body":
+        this.expectMore()
+        return this.response.data(chunk)
+      case "passing": {
+        const frames = mode.splitter.push(chunk)
+        if (frames === undefined || this.client === "disconnected") return
+        // Without a session no stream can be resumed, even if its events have ids.
+        mode.isResumable ||= this.context.sessionId !== undefined && hasEventId(frames)
+        // A frame that is too large to be held is not read. It may be the response.
+        if (mode.splitter.isAtFrameEnd) this.noteResponses(frames)
+        else this.pending.noteUnreadable()
+        this.response.data(frames)
+        return this.expectSilence()
+      }
+      case "logged": {
+        if (part === undefined) return
+        const bytes = asBuffer(chunk)
+        if (part.type === "event") this.noteResponses(bytes)
+        else if (part.type !== "cursor") mode.isMidEvent = part.type === "piece" && !part.isLast
+        if (part.type === "piece" && part.isLast) this.pending.noteUnreadable()
+        mode.writer.add(bytes, part)
+        return this.endIfUnread()
+      }
+    }
   }
 
-  /** The stream goes on, on another connection. */
-  follow(flow: Flow): void {
-    this.isBroken = false
-    this.flow = flow
-    if (this.isPaused) flow.pause()
+  end(): void {
+    const { mode } = this
+    if (mode.type === "done") return
+    const isUnanswered =
+      mode.type === "passing"
+        ? !this.pending.isEmpty && !mode.isResumable
+        : mode.type === "logged" && !this.pending.mayBeAnswered
+    if (isUnanswered) {
+      this.failPending(this.because("Closed"))
+      this.finish("failed")
+    } else this.finish(this.status < 400 ? "answered" : "rejected")
   }
 
-  /** A shutdown waits for the response as long as there is somebody to be told. */
-  attended(isAttended: boolean): void {
-    if (!isAttended) {
-      this.awaited.leave()
-      this.rest()
-    } else if (!this.awaited.isEmpty && !this.isOver) this.enter()
+  error(error: UpstreamError): void {
+    if (this.mode.type === "done") return
+    this.context.report(error)
+    // The client resumes the stream at the upstream.
+    if (this.mode.type === "passing" && this.mode.isResumable) this.finish("failed")
+    else this.fail(error)
+  }
+
+  /** A client that does not read is not the upstream's fault: the answer may take longer. */
+  pause(): void {
+    if (this.client !== "cancelled" && this.mode.type !== "logged") this.deadline.clear()
+    this.flow?.pause()
+  }
+
+  unpause(): void {
+    if (this.mode.type === "body") this.expectMore()
+    this.flow?.unpause()
   }
 
   get isShared(): boolean {
     return this.flow?.isShared === true
   }
 
-  /** A client that does not read yet is no fault of the upstream's. */
-  pause(): void {
-    this.isPaused = true
-    if (!this.isCancelled && this.intake === undefined) this.deadline.clear()
-    this.flow?.pause()
-  }
-
-  unpause(): void {
-    this.isPaused = false
-    if (this.flow === undefined || this.isOver) return
-    if (this.splitter === undefined && this.intake === undefined) this.expectMore()
-    this.flow.unpause()
-  }
-
-  end(): void {
-    if (this.isOver) return
-    if (this.intake !== undefined) return this.broken(this.intake, undefined)
-    if (this.splitter !== undefined && !this.awaited.isEmpty && !this.isResumable) {
-      this.tellPending(this.because("Closed"))
-      return this.finish("failed")
-    }
-    this.finish(this.status < 400 ? "answered" : "rejected")
-  }
-
-  error(error: UpstreamError): void {
-    if (this.isOver) return
-    this.owner.failed(error, this)
-    if (this.intake !== undefined) this.broken(this.intake, error)
-    else if (this.isResumable) this.finish("failed")
-    else this.fail(error)
+  /** A shutdown waits for a response as long as a client is there to receive it. */
+  readerChanged(hasReader: boolean): void {
+    if (!hasReader) {
+      this.uncount()
+      this.endIfUnread()
+    } else if (!this.pending.isEmpty && this.mode.type !== "done") this.count()
   }
 
   /**
-   * The client's connection is closed. A stream that is kept waits for the client to come back. Of the others a
-   * standalone one is given up, and so is an answer that the client can resume at the upstream; any other is read to
-   * its end, for a dropped connection is not a cancel (2025-03-26 to 2025-11-25, Transports). From 2026-07-28 on it is:
-   * without a session there is nothing to come back to.
+   * Notes that the client has disconnected. A logged stream waits for the client to reconnect. Of other answers, a
+   * standalone stream is aborted, and so is a stream that the client can resume at the upstream. Any other answer is read
+   * to its end, because a disconnect is no cancellation (2025-03-26 to 2025-11-25, Transports). Since 2026-07-28 it is
+   * one: without a session there is nothing to reconnect to.
    */
-  leave(): void {
-    this.delivery?.leave(this.answer)
-    if (this.isOver || !this.isAttended) return
-    if (this.intake === undefined && (this.isStream || this.isResumable || this.owner.id === undefined)) {
-      this.abort?.()
+  disconnect(): void {
+    if (this.mode.type === "logged") this.mode.writer.disconnect(this.response)
+    const { mode } = this
+    if (mode.type === "done" || this.client === "disconnected") return
+    const isResumable = mode.type === "passing" && mode.isResumable
+    if (mode.type !== "logged" && (this.isStream || isResumable || this.context.sessionId === undefined)) {
+      this.abort()
       return this.settle("disconnected")
     }
-    this.isAttended = false
-    this.awaited.leave()
-    // What is kept is let go on by its delivery, which knows whether somebody else reads it by now.
-    if (this.intake === undefined) this.unpause()
-    const hasDeadline = this.flow !== undefined && this.splitter === undefined
-    if (!this.isCancelled && !hasDeadline) this.deadline.set(this.owner.patience)
+    this.response = disconnected(this.response)
+    this.uncount()
+    // The writer of a logged stream knows whether another client reads.
+    if (mode.type !== "logged") this.unpause()
+    if (this.client === "cancelled") return
+    this.client = "disconnected"
+    if (mode.type === "sent" || mode.type === "passing") this.deadline.set(this.context.timeout)
   }
 
-  /** The client has cancelled a request. Once none is left to wait for, the exchange ends unanswered. */
+  /** Notes that the client has cancelled a request. When none is left, the exchange ends without a response. */
   cancel(id: RequestId): void {
-    if (!this.awaited.cancel(id)) return
-    this.isCancelled = true
-    this.awaited.leave()
+    if (!this.pending.cancel(id)) return
+    this.client = "cancelled"
+    this.uncount()
     this.deadline.set(CANCELLED_GRACE)
   }
 
   expire(): void {
-    if (this.isCancelled) this.endUnanswered()
-    else if (this.splitter !== undefined && this.isAttended) this.keepAlive(this.splitter)
-    else if (this.delivery !== undefined && this.delivery.absence < this.owner.patience)
-      this.deadline.set(this.owner.patience - this.delivery.absence)
+    const { mode } = this
+    const { timeout } = this.context
+    if (this.client === "cancelled") this.endUnanswered()
+    else if (mode.type === "passing" && this.client === "waiting") this.keepAlive(mode.splitter)
+    else if (mode.type === "logged" && mode.writer.absence < timeout)
+      this.deadline.set(timeout - mode.writer.absence)
     else this.cut(this.because("Stalled"))
   }
 
-  /** Gives up the upstream's answer and tells the client why. */
+  /** Aborts the upstream's answer. The client gets the error. */
   cut(error: ProxyError): void {
-    if (this.isOver) return
-    if (this.isCancelled) return this.endUnanswered()
-    this.abort?.()
+    if (this.mode.type === "done") return
+    if (this.client === "cancelled") return this.endUnanswered()
+    this.abort()
     if (this.method === "GET" && this.status > 0) this.finish("answered")
     else this.fail(error)
   }
 
-  /** Its session at the upstream is lost: what has broken there does not go on. */
-  orphan(): void {
-    this.isOrphan = true
-    if (this.isOver || !this.isBroken) return
-    this.abort?.()
-    this.fail(this.because("SessionLost"))
-  }
-
-  /** This process ends, and the session does not: another goes on with what it can. */
+  /** Ends the exchange in this process. Another process continues a stream that can be resumed; others get the error. */
   suspend(error: ProxyError): void {
-    const canGoOn = this.intake?.isResumable === true && this.delivery?.isKnown === true
-    if (this.isCancelled || !canGoOn) return this.cut(error)
-    this.abort?.()
+    const { mode } = this
+    const canContinue =
+      mode.type === "logged" && mode.writer.log.cursor !== undefined && mode.writer.isResumable
+    if (this.client === "cancelled" || !canContinue) return this.cut(error)
+    this.abort()
     this.settle("disconnected")
   }
 
-  /** Goes on with an answer that an earlier process has begun. */
-  goOn(streams: Streams, log: StreamLog): void {
-    const delivery = streams.goOn(log, this)
-    this.delivery = delivery
-    this.isAttended = false
-    this.status = 200
-    this.intake = new StreamReader(this, true, () => delivery, streams.log, this.owner.telemetry)
-    this.intake.lastEventId = log.cursor
-    for (const { frame } of retainedEvents(log)) this.note(frame)
-    this.deadline.set(this.owner.patience)
-    this.broken(this.intake, undefined)
+  private get flow(): Flow | undefined {
+    return "flow" in this.mode ? this.mode.flow : undefined
   }
 
-  /** What an upstream may still say behind its last response is said to nobody where nobody reads it. */
-  private rest(): void {
-    if (this.isOver || this.delivery?.isAttended !== false || this.intake?.isComplete !== true) return
-    this.abort?.()
+  private count(): void {
+    if (this.isStream || this.isCounted) return
+    this.isCounted = true
+    this.context.inFlight.begin()
+  }
+
+  private uncount(): void {
+    if (!this.isCounted) return
+    this.isCounted = false
+    this.context.inFlight.end()
+  }
+
+  private noteResponses(frames: Buffer): void {
+    if (this.pending.isEmpty) return
+    this.pending.note(frames)
+    if (this.pending.isEmpty) this.uncount()
+  }
+
+  /** Ends a stream with all its responses that nobody reads, though the upstream leaves it open. */
+  private endIfUnread(): void {
+    const { mode } = this
+    if (mode.type !== "logged" || mode.writer.hasReader || mode.isMidEvent || !this.pending.mayBeAnswered)
+      return
+    this.abort()
     this.finish("answered")
   }
 
-  /** An answer that is no stream must go on arriving. */
+  /** An answer that is no stream must continue to arrive. */
   private expectMore(): void {
-    if (!this.isCancelled) this.deadline.set(BODY_STALL)
+    if (this.client !== "cancelled") this.deadline.set(BODY_STALL)
   }
 
-  /** From now on what the upstream says goes into the log. */
-  private track(streams: Streams, headers: Headers): void {
-    const delivery = streams.answering(this.requests, this)
-    this.delivery = delivery
-    this.intake = new StreamReader(this, true, () => delivery, streams.log, this.owner.telemetry)
-    // Whether the client is there is looked at again and again: it may come back, and leave again, unknown to this.
-    if (!this.isCancelled) this.deadline.set(this.owner.patience)
-    delivery.begin(this.answer, this.status, streaming(toClient(headers, this.owner.id)))
-  }
-
-  /** The upstream's part of a kept stream has ended: it goes on where it can, if anything is still awaited. */
-  private broken(intake: StreamReader, error: UpstreamError | undefined): void {
-    if (intake.isComplete) return this.finish("answered")
-    if (this.isOrphan) return this.fail(this.because("SessionLost"))
-    if (!intake.isResumable) return this.fail(error ?? this.because("Closed"))
-    this.isBroken = true
-    this.abort = this.owner.resume(intake, (isComplete) => {
-      if (this.isOver) return
-      if (isComplete) this.finish("answered")
-      else this.fail(error ?? this.because("Closed"))
-    })
-  }
-
-  private because(reason: UpstreamError["reason"]): UpstreamError {
-    return new UpstreamError({ reason, upstream: this.owner.upstream.name })
-  }
-
-  /** A stream may be silent, but what stands between here and the client has to see that it is there. */
+  /** A stream may be silent, but intermediaries must see that it is alive. */
   private expectSilence(): void {
-    if (!this.isCancelled) this.deadline.set(this.owner.keepAlive)
+    if (this.client !== "cancelled") this.deadline.set(this.context.keepAlive)
   }
 
-  private keepAlive({ isAtFrameEnd }: Sse.FrameSplitter): void {
-    if (isAtFrameEnd) this.answer.data(Sse.KEEP_ALIVE)
+  private keepAlive({ isAtFrameEnd }: FrameSplitter): void {
+    if (isAtFrameEnd) this.response.data(KEEP_ALIVE)
     this.expectSilence()
   }
 
-  private enter(): void {
-    if (!this.isStream) this.awaited.enter()
+  private because(reason: UpstreamError["reason"]): UpstreamError {
+    return new UpstreamError({ reason, upstream: this.context.upstream.name })
   }
 
   private fail(cause: ProxyError): void {
+    const { mode } = this
     const error = cause._tag === "UpstreamError" && this.isRequest ? cause.afterSending : cause
-    if (this.intake !== undefined || (this.splitter !== undefined && this.splitter.isAtFrameEnd)) {
-      this.tellPending(error)
+    if (mode.type === "logged" || (mode.type === "passing" && mode.splitter.isAtFrameEnd)) {
+      this.failPending(error)
       return this.finish("failed")
     }
-    if (this.isAttended) this.answer.error(error)
+    this.response.error(error)
     this.settle("failed")
   }
 
-  /** Ends the waiting for each request that the stream has not answered. */
-  private tellPending(error: ProxyError): void {
-    const isBetween = this.isAttended && !this.mayBeAnswered && this.splitter?.isAtFrameEnd === true
-    if (this.intake === undefined && !isBetween) return
-    for (const id of this.requests) {
-      const told = Sse.frame(toJsonRpc(error, id))
-      if (this.delivery === undefined) this.answer.data(told)
-      else this.delivery.append(told, undefined)
+  /** Sends an error for each request that the stream has not answered. */
+  private failPending(error: ProxyError): void {
+    const { mode } = this
+    for (const id of this.pending.ids) {
+      const event = frame(toJsonRpc(error, id))
+      if (mode.type === "logged") mode.writer.append(event, undefined)
+      else if (mode.type === "passing" && mode.splitter.isAtFrameEnd && !this.pending.mayBeAnswered)
+        this.response.data(event)
     }
   }
 
+  private endUnanswered(): void {
+    const { mode } = this
+    this.abort()
+    if (mode.type === "body") return this.fail(this.because("Stalled"))
+    if (mode.type === "sent") this.response.head(200, streaming({ "content-type": EVENT_STREAM }), noFlow)
+    this.finish("cancelled")
+  }
+
   private finish(outcome: Outcome): void {
-    this.isOver = true
-    if (this.delivery === undefined && this.isAttended) this.answer.end()
-    else this.delivery?.end()
+    const { mode } = this
+    this.mode = done
+    if (mode.type === "logged") mode.writer.end()
+    else this.response.end()
     this.settle(outcome)
   }
 
   private settle(outcome: Outcome): void {
-    this.isOver = true
-    this.owner.telemetry.exchangeEnded(this.label, outcome, performance.now() - this.startedAt)
+    this.mode = done
+    this.context.telemetry.exchangeEnded(this.label, outcome, performance.now() - this.startedAt)
     this.deadline.clear()
-    this.intake?.close()
-    this.awaited.leave()
-    this.owner.settled(this)
-    this.answer.settled()
-  }
-
-  private endUnanswered(): void {
-    this.abort?.()
-    if (this.status === 0 && this.isAttended) {
-      this.answer.head(200, streaming({ "content-type": Sse.EVENT_STREAM }), this)
-    } else if (this.splitter === undefined && this.intake === undefined) {
-      return this.fail(this.because("Stalled"))
-    }
-    this.finish("cancelled")
+    this.uncount()
+    this.context.settled(this)
+    this.response.settled()
   }
 }

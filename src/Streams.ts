@@ -1,178 +1,188 @@
-/** The streams of a session that its client can come back to. */
+/** The streams of a session that its client can reconnect to. */
 import { type ClientResponse, type Disconnect, refuse } from "./ClientResponse.js"
-import { StreamWriter, type Source, type Terms } from "./Streams/StreamWriter.js"
 import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
-import { SlotSet } from "./internal/slotSet.js"
 import type { MutableHeaders } from "./internal/headers.js"
-import { streaming } from "./Upstream/headers.js"
+import { SlotSet } from "./internal/slotSet.js"
 import { EVENT_STREAM } from "./Protocol/SseFrames.js"
 import { type RequestId, SESSION_ID } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
+import { type StreamSource, StreamWriter, type StreamWriterDeps } from "./Streams/StreamWriter.js"
 import { type Flow, noFlow } from "./Upstream.js"
+import { streaming } from "./Upstream/headers.js"
 
-/** A place in a standalone stream that its client comes back to. */
-export interface Back {
-  readonly delivery: StreamWriter
+/** A place in a standalone stream that its client reconnects to. */
+export interface Reconnection {
+  readonly writer: StreamWriter
   readonly sequence: number
-  /** Whether something has come behind it. */
-  readonly missed: boolean
+  /** True if the client has missed events. */
+  readonly hasMissedEvents: boolean
 }
 
-/** How many standalone streams are kept whose clients have gone. */
-const MAX_LEFT = 4
+/** How many standalone streams without a reader are kept. */
+const MAX_UNREAD_STREAMS = 4
 
 export class Streams {
-  /** The streams that answer requests and still go on, and those that have ended and are being read. */
+  /** The streams that answer requests: those that have not ended, and those that are read. */
   private readonly answers = new SlotSet<StreamWriter>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<StreamWriter>()
 
   constructor(
     readonly log: SessionLog,
-    private readonly terms: Terms,
-    /** The session's id, as every answer names it. */
-    private readonly id: string
+    private readonly deps: StreamWriterDeps,
+    /** The session's id, which every answer carries. */
+    private readonly sessionId: string
   ) {}
 
-  /** How many clients read a standalone stream. */
-  get attended(): number {
+  /** The number of standalone streams that a client reads. */
+  get openStandalone(): number {
     let count = 0
-    for (const { isAttended } of this.standalone) if (isAttended) count++
+    for (const { hasReader } of this.standalone) if (hasReader) count++
     return count
   }
 
-  /** Whether anybody reads any of them. */
-  get isAttended(): boolean {
-    return this.attended > 0 || this.answers.count(({ isAttended }) => isAttended) > 0
+  /** True if a client reads any stream. */
+  get hasReader(): boolean {
+    return this.openStandalone > 0 || this.answers.count(({ hasReader }) => hasReader) > 0
   }
 
-  /** The stream that answers these requests. */
-  answering(requests: ReadonlyArray<RequestId>, upstream: Source): StreamWriter {
-    return this.goOn(this.log.createStream(requests), upstream)
+  /** Creates a stream that answers these requests. */
+  openAnswer(requests: ReadonlyArray<RequestId>, source: StreamSource): StreamWriter {
+    return this.continueAnswer(this.log.createStream(requests), source)
+  }
+
+  /** Continues a stream that answers requests and that an earlier process opened. */
+  continueAnswer(log: StreamLog, source: StreamSource): StreamWriter {
+    const writer = this.createWriter(log, source)
+    this.answers.add(writer)
+    return writer
   }
 
   /**
-   * A standalone stream of the client's, with what came while it read none. Of those that it has left, only the latest
-   * can be come back to.
+   * Creates a standalone stream, with the events that came while none was read. Of the streams without a reader, only the
+   * newest can be reconnected to.
    */
-  listening(upstream: Flow): StreamWriter {
-    const left = Array.from(this.standalone).filter(({ isAttended }) => !isAttended)
-    for (const old of left.slice(0, -MAX_LEFT)) {
+  openStandaloneStream(source: Flow): StreamWriter {
+    const unread = Array.from(this.standalone).filter(({ hasReader }) => !hasReader)
+    for (const old of unread.slice(0, -MAX_UNREAD_STREAMS)) {
       this.standalone.delete(old)
       old.log.remove()
     }
-    const delivery = this.delivery(this.log.createStream([]), upstream)
-    if (this.attended === 0) this.newest?.handOver(delivery)
-    this.standalone.add(delivery)
-    return delivery
+    const writer = this.createWriter(this.log.createStream([]), source)
+    if (this.openStandalone === 0) this.newest?.moveUndelivered(writer)
+    this.standalone.add(writer)
+    return writer
   }
 
-  /** A standalone stream that an earlier process has begun; its client may come back. */
-  takeUp(log: StreamLog, upstream: Flow): void {
-    this.standalone.add(this.delivery(log, upstream))
+  /** Continues a standalone stream that an earlier process opened. Its client may reconnect. */
+  continueStandaloneStream(log: StreamLog, source: Flow): void {
+    this.standalone.add(this.createWriter(log, source))
   }
 
-  /** Goes on with a stream that answers requests, which an earlier process has begun. */
-  goOn(log: StreamLog, upstream: Source): StreamWriter {
-    const delivery = this.delivery(log, upstream)
-    this.answers.add(delivery)
-    return delivery
-  }
-
-  /** Whether an event id is of a standalone stream, even of one that is not known any more. */
+  /** True if an event id belongs to a standalone stream, even to one that is not kept any more. */
   isStandalone(eventId: string): boolean {
     return this.log.find(eventId)?.stream?.requests.length === 0
   }
 
   /** The place in a standalone stream that an event id names. */
-  standaloneAt(eventId: string): Back | undefined {
+  standaloneAt(eventId: string): Reconnection | undefined {
     const place = this.log.find(eventId)
-    const delivery = Array.from(this.standalone).find(({ log }) => log === place?.stream)
-    return place === undefined || delivery === undefined
+    const writer = Array.from(this.standalone).find(({ log }) => log === place?.stream)
+    return place === undefined || writer === undefined
       ? undefined
-      : { delivery, sequence: place.sequence, missed: place.sequence < delivery.log.lastSequence }
+      : {
+          writer,
+          sequence: place.sequence,
+          hasMissedEvents: place.sequence < writer.log.lastSequence
+        }
   }
 
-  /** The event of the upstream's behind which what feeds the standalone streams goes on. */
+  /** The upstream's id of the last event on any standalone stream. */
   get cursor(): string | undefined {
     return Array.from(this.standalone).findLast(({ log }) => log.cursor !== undefined)?.log.cursor
   }
 
-  /** Where a message goes that answers nothing: to the newest standalone stream that is read, else to the newest. */
+  /** The target of messages that belong to no request: the newest standalone stream with a reader, else the newest. */
   get newest(): StreamWriter | undefined {
     const all = Array.from(this.standalone)
-    return all.findLast(({ isAttended }) => isAttended) ?? all.at(-1)
+    return all.findLast(({ hasReader }) => hasReader) ?? all.at(-1)
   }
 
-  /** A client comes back to the stream that an event id names. */
-  resume(eventId: string, answer: ClientResponse): Disconnect {
+  /** Reconnects a client to the stream that an event id names. */
+  resume(eventId: string, response: ClientResponse): Disconnect {
     const place = this.log.find(eventId)
-    if (place === undefined) return refuse(answer, new BadRequest({ reason: "UnknownEventId" }))
+    if (place === undefined) return refuse(response, new BadRequest({ reason: "UnknownEventId" }))
     const { sequence, stream } = place
     if (stream === undefined || (stream.hasEnded && sequence === stream.lastSequence))
-      return refuse(answer, new BadRequest({ reason: "StreamEnded" }))
-    const delivery = this.all.find(({ log }) => log === stream) ?? this.delivery(stream, noFlow)
-    answer.settled()
-    delivery.comeBack(answer, this.head, sequence)
-    if (delivery.isAttended && !this.standalone.has(delivery)) this.answers.add(delivery)
-    return () => delivery.leave(answer)
+      return refuse(response, new BadRequest({ reason: "StreamEnded" }))
+    const writer = this.all.find(({ log }) => log === stream) ?? this.createWriter(stream, noFlow)
+    response.settled()
+    writer.resume(response, this.head, sequence)
+    if (writer.hasReader && !this.standalone.has(writer)) this.answers.add(writer)
+    return () => writer.disconnect(response)
   }
 
-  /** A client comes back to a standalone stream. */
-  comeBack({ delivery, sequence }: Back, answer: ClientResponse, headers = this.head): Disconnect {
-    answer.settled()
-    delivery.comeBack(answer, headers, sequence)
-    return () => delivery.leave(answer)
+  /** Reconnects a client to a standalone stream. */
+  reconnect(
+    { sequence, writer }: Reconnection,
+    response: ClientResponse,
+    headers: MutableHeaders = this.head
+  ): Disconnect {
+    response.settled()
+    writer.resume(response, headers, sequence)
+    return () => writer.disconnect(response)
   }
 
-  /** A client that read a standalone stream has gone. */
-  leave(answer: ClientResponse): void {
-    for (const delivery of this.standalone) delivery.leave(answer)
+  /** Opens one more standalone stream, fed by the upstream's one. */
+  join(response: ClientResponse, source: Flow): Disconnect {
+    const writer = this.openStandaloneStream(source)
+    response.settled()
+    writer.start(response, 200, this.head)
+    return () => writer.disconnect(response)
   }
 
-  /** The head of a stream that the proxy itself begins. */
-  get head(): MutableHeaders {
-    return streaming({ "content-type": EVENT_STREAM, [SESSION_ID]: this.id })
+  /** Notes that the client of a standalone stream has disconnected. */
+  disconnect(response: ClientResponse): void {
+    for (const writer of this.standalone) writer.disconnect(response)
   }
 
-  /** A standalone stream beside those that the upstream feeds already. */
-  join(answer: ClientResponse, upstream: Flow): Disconnect {
-    const delivery = this.listening(upstream)
-    answer.settled()
-    delivery.begin(answer, 200, this.head)
-    return () => delivery.leave(answer)
-  }
-
-  /** Nothing feeds the standalone streams any more: whoever comes back has the upstream asked again. */
-  dismiss(): void {
-    for (const delivery of this.standalone) delivery.dismiss()
+  /** Ends the standalone streams, because no upstream feeds them. Their clients can reconnect. */
+  dismissStandalone(): void {
+    for (const writer of this.standalone) writer.dismiss()
   }
 
   /**
-   * Says something of the proxy's own on a stream that is open; where none is, only what must not get lost, to whoever
-   * comes back to the newest standalone one.
+   * Sends an event of the proxy itself on an open stream. Without one, only an urgent event is kept, for the client that
+   * reconnects to the newest standalone stream.
    */
-  tell(event: Buffer, isUrgent: boolean): void {
+  send(event: Buffer, isUrgent: boolean): void {
     const open = this.all.findLast(({ takesEvents }) => takesEvents)
-    const delivery = open ?? (isUrgent ? this.newest : undefined)
-    delivery?.append(event, undefined)
+    const writer = open ?? (isUrgent ? this.newest : undefined)
+    writer?.append(event, undefined)
   }
 
-  /** Whoever reads is to come back to another process. */
+  /** Ends all responses, for their clients to reconnect to another process. */
   suspend(): void {
-    for (const delivery of this.all) delivery.suspend()
+    for (const writer of this.all) writer.suspend()
   }
 
-  /** Ends everything: nobody can come back. */
+  /** Ends all responses for good. */
   close(): void {
-    for (const delivery of this.all) delivery.dismiss()
+    for (const writer of this.all) writer.dismiss()
+  }
+
+  /** The head of a stream that the proxy itself opens. */
+  private get head(): MutableHeaders {
+    return streaming({ "content-type": EVENT_STREAM, [SESSION_ID]: this.sessionId })
   }
 
   private get all(): ReadonlyArray<StreamWriter> {
     return [...this.answers, ...this.standalone]
   }
 
-  private delivery(log: StreamLog, upstream: Source): StreamWriter {
-    return new StreamWriter(log, this.terms, upstream, (delivery) => this.answers.delete(delivery))
+  private createWriter(log: StreamLog, source: StreamSource): StreamWriter {
+    return new StreamWriter(log, this.deps, source, this.forget)
   }
+
+  private readonly forget = (writer: StreamWriter): void => this.answers.delete(writer)
 }

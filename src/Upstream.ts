@@ -17,7 +17,7 @@ export interface Request {
   readonly bytes: Uint8Array | undefined
   /** The parsed body; `undefined` without one, and for a body that the proxy does not need to understand. */
   readonly body: Body | undefined
-  /** Set for a GET that continues a stream after a break, instead of opening one. */
+  /** Set for a GET of the proxy itself, which continues a stream. It carries the proxy's own header fields. */
   readonly continues?: Continuation
 }
 
@@ -27,6 +27,8 @@ export interface Continuation {
   readonly requests: ReadonlyArray<RequestId>
   /** The upstream's id of the last event that was read; `undefined` if it gave none. */
   readonly lastEventId: string | undefined
+  /** True if the GET is repeated until the stream is resumed; otherwise its first answer is the answer. */
+  readonly isRepeated: boolean
 }
 
 /** Back-pressure: pauses and unpauses the data of one answer. */
@@ -48,6 +50,8 @@ export type StreamPart =
   | { readonly type: "cursor"; readonly id: string | undefined }
   /** A piece of an event that is too large to be held in memory. */
   | { readonly type: "piece"; readonly isFirst: boolean; readonly isLast: boolean }
+  /** An empty chunk: the rest of an event that passes in pieces will not come on this connection. */
+  | { readonly type: "cut" }
 
 /**
  * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, as the last call.

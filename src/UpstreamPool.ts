@@ -21,9 +21,7 @@ export interface PooledUpstream {
    * Leases the upstream for one client session, until the scope closes. The release ends the upstream session within a
    * bounded time, unless the scope's exit says that the session is suspended or lost. It never fails.
    */
-  readonly lease: (
-    options: LeaseOptions
-  ) => Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
+  readonly lease: (options: LeaseOptions) => Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
   /** Takes requests without a session, those of 2026-07-28 and later. */
   readonly stateless: Upstream
   /** The number of child processes and its limit; absent for a server. */

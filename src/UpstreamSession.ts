@@ -146,6 +146,11 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
       : { ...this.credentials, [PROTOCOL_VERSION]: this.negotiated.protocolVersion }
   }
 
+  /** The negotiated revision. */
+  get revision(): string | undefined {
+    return this.negotiated?.protocolVersion
+  }
+
   get sessionId(): string | undefined {
     return this.lease?.sessionId()
   }
@@ -158,8 +163,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     if (body === undefined) return this.send(this.retryable(request, observed), request)
     this.dropCancelled(body)
     const current = body.messages.filter((message) => this.isCurrent(message))
-    if (current.length === body.messages.length)
-      return this.send(this.retryable(request, observed), request)
+    if (current.length === body.messages.length) return this.send(this.retryable(request, observed), request)
     const [message, ...others] = current
     if (message === undefined) {
       const accepted = this.retryable(request, sink)
@@ -273,7 +277,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   private leaseOptions(sessionId: string | undefined): LeaseOptions {
     return {
       sessionId,
-      revision: () => this.negotiated?.protocolVersion,
+      revision: () => this.revision,
       endHeaders: () => ({ ...this.ownHeaders, ...this.deleteHeaders })
     }
   }
@@ -309,7 +313,8 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
    * new session uses the same ids again. Without a session, messages that refer to the lost one do not either.
    */
   private isCurrent(message: Message): boolean {
-    if (message.method === undefined && !this.serverRequests.settle(message) && this.isReplacement) return false
+    if (message.method === undefined && !this.serverRequests.settle(message) && this.isReplacement)
+      return false
     return this.lease !== undefined || !isBoundToSession(message)
   }
 

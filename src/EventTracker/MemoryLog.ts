@@ -96,7 +96,8 @@ export class MemoryLog implements SessionLog, Owner {
     // Who has been told nothing of a stream has not been told its end either.
     if (isPast && stream === undefined && sequence === 0) return this.lostPlace(named)
     if (stream === undefined) return number <= this.count ? { stream, sequence } : undefined
-    if (sequence <= (isPast ? stream.endIn(named.generation) : stream.lastSequence)) return { stream, sequence }
+    if (sequence <= (isPast ? stream.endIn(named.generation) : stream.lastSequence))
+      return { stream, sequence }
     if (!isPast) return undefined
     // It was issued, and what was behind it then is not known: only a standalone stream goes on from what is.
     return { stream, sequence: stream.requests.length === 0 ? stream.endIn(named.generation) : NOWHERE }

@@ -161,7 +161,10 @@ export class Retention implements FrameBudget {
 const INTERVAL = Duration.seconds(1)
 
 /** A ledger that lets go of what was delivered whole so many milliseconds ago. */
-export const make = (bounds: RetentionLimits, retention: number): Effect.Effect<Retention, never, Scope.Scope> =>
+export const make = (
+  bounds: RetentionLimits,
+  retention: number
+): Effect.Effect<Retention, never, Scope.Scope> =>
   Effect.gen(function* () {
     const ledger = new Retention(bounds, yield* Effect.clock, retention, yield* Telemetry)
     yield* Effect.sync(() => ledger.sweep()).pipe(

@@ -1,14 +1,15 @@
-/** Who may open a session: all of them count, and those of one client. */
+/** Limits the number of sessions, in total and for each client. */
 import * as Effect from "effect/Effect"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { LimitReached } from "../ProxyError.js"
 
 export interface AdmissionOptions {
   /** How many sessions there may be at once. */
   readonly maxSessions: number
-  /** How many of them one client may have; `undefined` for no bound of its own. */
+  /** How many of them one client may have; `undefined` for no limit of its own. */
   readonly maxPerClient: number | undefined
-  /** What a client is told to use when all sessions are taken. */
+  /** The limit that a refused client is told of. */
   readonly limit: "max-sessions" | "multi-session"
 }
 
@@ -18,47 +19,45 @@ export class Admission {
 
   constructor(private readonly options: AdmissionOptions) {}
 
-  /** How many places are taken. */
+  /** The number of places that are taken. */
   get size(): number {
     return this.taken
   }
 
   /**
-   * Takes a place for a client until the scope closes. Check and reservation are one synchronous step, so that
-   * no number of simultaneous requests gets past a bound.
+   * Takes a place for a client until the scope closes. Check and reservation are one synchronous step, so that no number
+   * of simultaneous requests exceeds a limit.
    */
-  reserve(client: string, scope: Scope.Scope): Effect.Effect<void, LimitReached> {
-    return Effect.uninterruptible(
+  reserve(client: string): Effect.Effect<void, LimitReached, Scope.Scope> {
+    return acquireReleaseLight(
       Effect.suspend(() => {
         const reached = this.check(client)
         if (reached !== undefined) return reached
         this.taken++
-        this.takenBy.set(client, this.of(client) + 1)
-        return Scope.addFinalizer(
-          scope,
-          Effect.sync(() => this.free(client))
-        )
-      })
+        this.takenBy.set(client, this.countOf(client) + 1)
+        return Effect.void
+      }),
+      () => Effect.sync(() => this.release(client))
     )
   }
 
   private check(client: string): LimitReached | undefined {
     const { limit, maxPerClient, maxSessions } = this.options
     if (this.taken >= maxSessions) return new LimitReached({ limit, bound: maxSessions })
-    if (maxPerClient !== undefined && this.of(client) >= maxPerClient) {
+    if (maxPerClient !== undefined && this.countOf(client) >= maxPerClient) {
       return new LimitReached({ limit: "max-per-client", bound: maxPerClient })
     }
     return undefined
   }
 
-  private free(client: string): void {
+  private release(client: string): void {
     this.taken--
-    const left = this.of(client) - 1
+    const left = this.countOf(client) - 1
     if (left > 0) this.takenBy.set(client, left)
     else this.takenBy.delete(client)
   }
 
-  private of(client: string): number {
+  private countOf(client: string): number {
     return this.takenBy.get(client) ?? 0
   }
 }

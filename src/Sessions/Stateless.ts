@@ -1,70 +1,89 @@
-/** The exchanges that belong to no session: those of 2026-07-28 and later, each of which stands alone. */
-import { type ClientResponse, type Disconnect } from "../ClientResponse.js"
-import { Exchange, type Owner } from "../Exchange.js"
-import { SlotSet } from "../internal/slotSet.js"
+/** The exchanges without a session: those of 2026-07-28 and later. */
+import type { ClientResponse, Disconnect } from "../ClientResponse.js"
+import { Exchange, type ExchangeContext } from "../Exchange.js"
+import { intercept, type Interceptor } from "../Interceptor.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { InFlight } from "../internal/inFlight.js"
-import { LimitReached, type ProxyError, type UpstreamError } from "../ProxyError.js"
-import type { Report } from "./Session.js"
+import { SlotSet } from "../internal/slotSet.js"
+import { LimitReached, type ProxyError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
-import type { Abort, Request, Upstream } from "../Upstream.js"
+import type { Request, Upstream } from "../Upstream.js"
+import type { Report } from "./Session.js"
 
-export class Stateless implements Owner {
-  readonly id = undefined
-  /** Nothing is read for nobody: a client that leaves cancels. */
-  readonly patience = 0
-  /** Without a session there is nothing to come back to. */
-  readonly resumable = undefined
+export interface StatelessDeps {
+  readonly upstream: Upstream
+  readonly interceptors: ReadonlyArray<Interceptor>
+  readonly deadlines: Deadlines
+  readonly inFlight: InFlight
+  readonly telemetry: TelemetryListener
+  readonly report: Report
+  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  readonly keepAlive: number
+  /** How many exchanges there may be at once. */
+  readonly maxStateless: number
+}
+
+export class Stateless {
   private readonly exchanges = new SlotSet<Exchange>()
+  private readonly context: ExchangeContext
 
-  constructor(
-    readonly upstream: Upstream,
-    readonly deadlines: Deadlines,
-    readonly inFlight: InFlight,
-    readonly telemetry: TelemetryListener,
-    private readonly report: Report,
-    readonly keepAlive: number,
-    /** How many exchanges there may be at once. */
-    private readonly bound: number
-  ) {}
+  constructor(private readonly deps: StatelessDeps) {
+    const { deadlines, inFlight, keepAlive, report, telemetry, upstream } = deps
+    this.context = {
+      upstream,
+      deadlines,
+      inFlight,
+      telemetry,
+      keepAlive,
+      sessionId: undefined,
+      // A disconnect cancels the request, so no answer is read without a client.
+      timeout: 0,
+      streams: undefined,
+      report: (error) => report(error, undefined),
+      settled: (exchange) => this.exchanges.delete(exchange)
+    }
+  }
 
+  /** The number of exchanges in flight. */
   get size(): number {
     return this.exchanges.size
   }
 
-  /** Relays a request. The answer is told everything that comes of it, refusals too. */
-  exchange(request: Request, answer: ClientResponse): Disconnect {
-    const exchange = new Exchange(this, request, answer)
-    if (this.size >= this.bound) {
-      exchange.refuse(new LimitReached({ limit: "max-stateless", bound: this.bound }))
-    } else {
-      this.exchanges.add(exchange)
-      exchange.relay(request)
-    }
-    return () => exchange.leave()
-  }
-
-  /** How many of them are streams that a client holds open. */
+  /** The number of streams among them that clients hold open. */
   get streams(): number {
     return this.exchanges.count(({ isStream }) => isStream)
   }
 
+  /** Relays a request of the client with this address. Every outcome reaches the response, refusals too. */
+  exchange(request: Request, client: string, response: ClientResponse): Disconnect {
+    const exchange = new Exchange(this.contextFor(client), request, response)
+    const { maxStateless } = this.deps
+    if (this.size >= maxStateless) {
+      exchange.refuse(new LimitReached({ limit: "max-stateless", bound: maxStateless }))
+    } else {
+      this.exchanges.add(exchange)
+      exchange.start(request)
+    }
+    return () => exchange.disconnect()
+  }
+
+  /** Ends all exchanges. Each client gets the error. */
   cut(error: ProxyError): void {
     for (const exchange of this.exchanges) exchange.cut(error)
   }
 
-  /** Nothing is to be cancelled: the connection is closed, and from 2026-07-28 on that is the cancel. */
-  failed(error: UpstreamError): void {
-    this.report(error, undefined)
-  }
-
-  heard(): void {}
-
-  resume(): Abort {
-    return () => {}
-  }
-
-  settled(exchange: Exchange): void {
-    this.exchanges.delete(exchange)
+  private contextFor(client: string): ExchangeContext {
+    const { interceptors, upstream } = this.deps
+    if (interceptors.length === 0) return this.context
+    return {
+      ...this.context,
+      upstream: intercept(interceptors, upstream, {
+        session: undefined,
+        client,
+        upstream: upstream.name,
+        era: "modern",
+        revision: () => undefined
+      })
+    }
   }
 }

@@ -1,79 +1,70 @@
-/** How a session begins: from the client's `initialize` to the answer under an id of the proxy's own. */
+/** Opens a session: from the client's `initialize` to the answer under an id of the proxy. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
-import type { Admission } from "./Admission.js"
-import { Negotiated } from "../UpstreamSession/Negotiated.js"
+import type * as Scope from "effect/Scope"
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
-import type { SessionLog } from "../EventTracker.js"
-import { relay } from "../UpstreamSession/Initialize.js"
 import { hasType } from "../internal/headers.js"
-import { streaming, toClient } from "../Upstream/headers.js"
-import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
-import { BadRequest, type ProxyError, ShuttingDown, type StoreError, UpstreamError } from "../ProxyError.js"
-import { type CloseReason, makeId, Session, type Shared } from "./Session.js"
-import { SessionRecord } from "../SessionStore.js"
-import { isSuspended, type Request, type Sink } from "../Upstream.js"
-import * as UpstreamSession from "../UpstreamSession.js"
+import { BadRequest, type ProxyError, ShuttingDown, UpstreamError } from "../ProxyError.js"
+import { ignoreAnswer, type Request, type Sink } from "../Upstream.js"
+import { streaming, toClient } from "../Upstream/headers.js"
+import type { PooledUpstream } from "../UpstreamPool.js"
+import { relayInitialize } from "../UpstreamSession/Initialize.js"
+import { Negotiated } from "../UpstreamSession/Negotiated.js"
+import { makeStreams, makeUpstream, register, type SessionResources } from "./lifecycle.js"
+import { recordOf } from "./records.js"
+import { type CloseReason, makeId, Session } from "./Session.js"
 
 /** A session that has just been opened. */
-export interface Opened {
+export interface OpenedSession {
   readonly session: Session
-  /** Tells that the client has gone before the answer to `initialize` was complete. */
-  readonly leave: Disconnect
+  /** Notes that the client has disconnected before the answer to `initialize` was complete. */
+  readonly disconnect: Disconnect
 }
 
-/** What an opening takes from, and leaves to the session's scope to give back. */
-export interface Resources {
-  readonly admission: Admission
-  readonly terms: UpstreamSession.Terms
-  readonly shared: Shared
-  readonly registry: Map<string, Session>
-}
-
-interface Pending {
+interface Waiting {
   readonly request: Request
-  readonly answer: ClientResponse
-  readonly opened: Deferred.Deferred<Opened, ProxyError>
+  readonly response: ClientResponse
+  readonly opened: Deferred.Deferred<OpenedSession, ProxyError>
 }
 
 /**
- * An `initialize` under way. The session's fiber holds it for as long as the session lives, so it lets go of
- * the request and the answer when it is settled.
+ * An `initialize` that is not answered. The session's fiber keeps this object as long as the session lives, so the request
+ * and the response are dropped when the opening is settled.
  */
-export class Opening {
+export class PendingOpen {
   readonly id = makeId()
-  /** Whether the client has gone in the meantime. */
-  isLeft = false
-  private pending: Pending | undefined
+  /** True if the client disconnected before the session was open. */
+  isAbandoned = false
+  private waiting: Waiting | undefined
 
   constructor(
     readonly client: string,
+    readonly upstream: PooledUpstream,
     request: Request,
-    answer: ClientResponse
+    response: ClientResponse
   ) {
-    this.pending = { request, answer, opened: Deferred.unsafeMake(FiberId.none) }
+    this.waiting = { request, response, opened: Deferred.unsafeMake(FiberId.none) }
   }
 
   /**
-   * Completes when the session is open, or will not be. An interruption means that the client has gone; `left` is
-   * called when the opening is still under way then.
+   * Completes when the session is open, or cannot be opened. An interruption means that the client has disconnected;
+   * `onAbandoned` is called if the opening is not settled then.
    */
-  opened(left: () => void): Effect.Effect<Opened, ProxyError> {
-    if (this.pending === undefined) return Effect.interrupt
-    const { opened } = this.pending
+  opened(onAbandoned: () => void): Effect.Effect<OpenedSession, ProxyError> {
+    if (this.waiting === undefined) return Effect.interrupt
+    const { opened } = this.waiting
     return Effect.onInterrupt(Deferred.await(opened), () =>
       Effect.flatMap(
         Deferred.poll(opened),
         Option.match({
           onNone: () =>
             Effect.sync(() => {
-              this.isLeft = true
-              left()
+              this.isAbandoned = true
+              onAbandoned()
             }),
           onSome: (result) => Effect.match(result, { onFailure: () => {}, onSuccess: abandon })
         })
@@ -81,146 +72,108 @@ export class Opening {
     )
   }
 
-  /** What is under way; interrupts when nothing is any more. */
-  get current(): Effect.Effect<Pending> {
+  /** The request and its response. Interrupts if the opening is settled. */
+  get current(): Effect.Effect<Waiting> {
     return Effect.suspend(() =>
-      this.pending === undefined ? Effect.interrupt : Effect.succeed(this.pending)
+      this.waiting === undefined ? Effect.interrupt : Effect.succeed(this.waiting)
     )
   }
 
-  settle(exit: Exit.Exit<Opened, ProxyError>): void {
-    if (this.pending === undefined) return
-    const { answer, opened } = this.pending
-    this.pending = undefined
+  settle(exit: Exit.Exit<OpenedSession, ProxyError>): void {
+    if (this.waiting === undefined) return
+    const { opened, response } = this.waiting
+    this.waiting = undefined
     Deferred.unsafeDone(opened, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
-    // Otherwise the exchange that passes the answer on settles it.
-    if (Exit.isFailure(exit)) answer.settled()
-    else if (this.isLeft) abandon(exit.value)
+    // After a success, the exchange that passes on the answer settles the response.
+    if (Exit.isFailure(exit)) response.settled()
+    else if (this.isAbandoned) abandon(exit.value)
   }
 }
 
-/** Ends a session whose client has gone before it learned the id. */
-const abandon = ({ leave, session }: Opened): void => {
-  leave()
+/** Ends a session whose client disconnected before it learned the id. */
+const abandon = ({ disconnect, session }: OpenedSession): void => {
+  disconnect()
   session.end("abandoned")
 }
 
-/** The whole life of a session, in a scope of its own; succeeds with the reason for its end. */
-export const live = (opening: Opening, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => resources.shared.inFlight.begin()),
+/** The whole life of a session, in a scope of its own. Succeeds with the reason for its end. */
+export const runOpened = (
+  opening: PendingOpen,
+  resources: SessionResources
+): Effect.Effect<CloseReason, ProxyError> => {
+  const { inFlight, telemetry } = resources.deps
+  return Effect.acquireUseRelease(
+    Effect.sync(() => inFlight.begin()),
     () => Effect.onExit(open(opening, resources), (exit) => Effect.sync(() => opening.settle(exit))),
-    // Whoever has left is not waited for, and was counted out then.
-    () => Effect.sync(() => opening.isLeft || resources.shared.inFlight.end())
+    // An abandoned opening stopped counting when its client disconnected.
+    () => Effect.sync(() => opening.isAbandoned || inFlight.end())
   ).pipe(
-    Effect.tap(({ session: { protocolVersion, upstream } }) =>
-      Effect.logInfo("session opened", { client: opening.client, protocolVersion, upstream: upstream.name })
+    Effect.tap(({ session: { protocolVersion, upstreamSession } }) =>
+      Effect.logInfo("session: opened", {
+        client: opening.client,
+        protocolVersion,
+        upstream: upstreamSession.name
+      })
     ),
-    Effect.tap(() => Effect.sync(() => resources.shared.telemetry.sessionOpened())),
+    Effect.tap(() => Effect.sync(() => telemetry.sessionOpened())),
     Effect.flatMap(({ session }) => Deferred.await(session.ended)),
     Effect.scoped
   )
+}
 
 /**
- * Opens a session in a scope, which from then on owns all that it holds; the finalizers run in reverse: the
- * exchanges are cut, the session leaves the registry and the store, the upstream's session is ended, and the
- * place is free again. Only the wait for the upstream can be interrupted.
+ * Opens a session in a scope, which then owns all that the session holds. The finalizers run in reverse: the exchanges are
+ * cut, the session leaves the registry and the store, its log is closed, its upstream session ends, its place is free.
+ * Only the waits for the upstream can be interrupted.
  */
-const open = (opening: Opening, resources: Resources): Effect.Effect<Opened, ProxyError, Scope.Scope> =>
+const open = (
+  opening: PendingOpen,
+  resources: SessionResources
+): Effect.Effect<OpenedSession, ProxyError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
-      const { admission, shared, terms } = resources
-      const scope = yield* Effect.scope
-      yield* admission.reserve(opening.client, scope)
-      const { answer, request } = yield* opening.current
+      const { client, id } = opening
+      const { admission, deps } = resources
+      yield* admission.reserve(client)
+      const { request, response } = yield* opening.current
       const initialize = yield* asJson(request.body?.messages[0].params)
-      const upstream = yield* UpstreamSession.make(terms)
-      const lease = yield* restore(upstream.leased)
-      const held = yield* restore(relay(lease, request, shared.deadlines))
+      const { log, ...parts } = yield* makeUpstream(id, client, opening.upstream, deps)
+      yield* restore(parts.upstreamSession.open)
+      const held = yield* restore(relayInitialize(parts.upstream, request, deps.deadlines))
       if (held.result === undefined) {
-        held.finish(withoutSession(answer))
-        return yield* new UpstreamError({ reason: "InitializeRefused", upstream: lease.name })
+        held.finish(withoutSession(response))
+        return yield* new UpstreamError({ reason: "InitializeRefused", upstream: opening.upstream.name })
       }
       const { capabilities, protocolVersion } = held.result
       return yield* Effect.gen(function* () {
-        const agreement = new Negotiated(initialize, protocolVersion, yield* asJson(capabilities))
-        const { client, id } = opening
-        const log = yield* openLog(id, shared)
-        const now = shared.clock.unsafeCurrentTimeMillis()
-        const session = new Session(id, client, now, upstream, agreement, shared, log)
-        yield* Effect.catchTag(shared.store.create(recordOf(session, shared)), "SessionExists", Effect.die)
-        yield* register(session, resources, scope)
-        return { session, leave: session.begin(held, request, answer) }
+        const negotiated = new Negotiated(initialize, protocolVersion, yield* asJson(capabilities))
+        const streams = makeStreams(id, protocolVersion, log, deps)
+        const createdAt = deps.clock.unsafeCurrentTimeMillis()
+        const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
+        parts.upstreamSession.begin(negotiated, session)
+        const record = recordOf(session, deps.timeToLive)
+        yield* Effect.catchTag(deps.store.create(record), "SessionExists", Effect.die)
+        yield* register(session, resources)
+        return { session, disconnect: session.start(held, request, response) }
       }).pipe(Effect.tapError(() => Effect.sync(() => held.abort())))
     })
   )
 
-/** The log of a session's streams. It ends with the scope: for good, or in this process alone. */
-export const openLog = (
-  id: string,
-  { tracker }: Shared
-): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
-  acquireReleaseLight(tracker.open(id), (log, exit) =>
-    Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
-  )
-
-/**
- * From here on the scope holds the session: it is found by its id until the scope closes, and its record stays until
- * then, or longer if it is suspended.
- */
-export const register = (
-  session: Session,
-  { registry, shared }: Resources,
-  scope: Scope.Scope
-): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    yield* Scope.addFinalizerExit(scope, (exit) =>
-      isSuspended(exit) ? Effect.void : removed(shared.store, session.id)
-    )
-    registry.set(session.id, session)
-    yield* Scope.addFinalizer(
-      scope,
-      Effect.sync(() => {
-        registry.delete(session.id)
-        session.cut()
-      })
-    )
-  })
-
-/** A record that cannot be removed expires by itself. */
-const removed = (store: Shared["store"], id: string): Effect.Effect<void> =>
-  Effect.catchAll(store.remove(id), ({ message }) => Effect.logWarning("a record stays", { message }))
-
-/** What could be parsed may still be too deep to be written again. */
+/** Parsed JSON may be nested too deeply to be serialized again. */
 const asJson = (value: unknown): Effect.Effect<string, BadRequest> =>
   Effect.try({
     try: () => JSON.stringify(value ?? {}),
     catch: () => new BadRequest({ reason: "InitializeTooDeep" })
   })
 
-const recordOf = ({ agreement, client, createdAt, id, lastActiveAt, upstream }: Session, shared: Shared) =>
-  new SessionRecord({
-    id,
-    upstream: upstream.name,
-    upstreamSessionId: upstream.sessionId(),
-    protocolVersion: agreement.protocolVersion,
-    initialize: agreement.initialize,
-    capabilities: agreement.capabilities,
-    logLevel: agreement.logLevel,
-    subscriptions: agreement.subscriptions,
-    client,
-    createdAt,
-    lastActiveAt,
-    timeToLive: shared.timeToLive
-  })
-
-/** An upstream's own refusal reaches the client as it is, but for the id of a session that there is not. */
-const withoutSession = (answer: ClientResponse): Sink => ({
+/** Passes on the upstream's own refusal, without a session id. */
+const withoutSession = (response: ClientResponse): Sink => ({
+  ...ignoreAnswer,
   head: (status, headers, flow) => {
     const forClient = toClient(headers, undefined)
-    answer.head(status, hasType(headers, EVENT_STREAM) ? streaming(forClient) : forClient, flow)
+    response.head(status, hasType(headers, EVENT_STREAM) ? streaming(forClient) : forClient, flow)
   },
-  data: (chunk) => answer.data(chunk),
-  end: () => answer.end(),
-  error: (error) => answer.error(error)
+  data: (chunk) => response.data(chunk),
+  end: () => response.end(),
+  error: (error) => response.error(error)
 })

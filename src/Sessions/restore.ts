@@ -1,95 +1,96 @@
-/** How a session goes on that an earlier process has left in the store. */
+/** Restores a session from the store, where an earlier process or another node left it. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { Negotiated } from "../UpstreamSession/Negotiated.js"
 import type { Headers } from "../internal/headers.js"
-import { openLog, register, type Resources } from "./open.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "../ProxyError.js"
-import { type CloseReason, Session } from "./Session.js"
-import type { SessionRecord } from "../SessionStore.js"
 import { suspended } from "../Upstream.js"
-import * as UpstreamSession from "../UpstreamSession.js"
+import type { UpstreamPool } from "../UpstreamPool.js"
+import { makeStreams, makeUpstream, register, type SessionResources } from "./lifecycle.js"
+import { negotiatedIn } from "./records.js"
+import { type CloseReason, Session } from "./Session.js"
 
-/** A revival under way, for all who wait for the same session. */
-export class Revival {
+/** A session that is being restored. All requests that name it wait for the same result. */
+export class PendingRestore {
   private readonly result = Deferred.unsafeMake<Session, ProxyError>(FiberId.none)
 
   constructor(
     readonly id: string,
-    /** What the request that has woken it came with: there may be credentials among it. */
+    /** The header fields of the request that named the session first, which may hold credentials. */
     readonly headers: Headers,
-    /** Called when it is over, before anybody hears how. */
-    private readonly over: () => void
+    /** Called when the result is known, before it is delivered. */
+    private readonly onSettled: () => void
   ) {}
 
-  get revived(): Effect.Effect<Session, ProxyError> {
+  get restored(): Effect.Effect<Session, ProxyError> {
     return Deferred.await(this.result)
   }
 
   settle(exit: Exit.Exit<Session, ProxyError>): void {
-    this.over()
+    this.onSettled()
     Deferred.unsafeDone(this.result, Exit.isInterrupted(exit) ? Effect.fail(new ShuttingDown()) : exit)
   }
 }
 
 /**
- * The rest of a session's life, in a scope of its own; succeeds with the reason for its end. What fails before it is
- * live again leaves everything as it was.
+ * The rest of a session's life, in a scope of its own. Succeeds with the reason for its end. A failure before the session
+ * is live leaves everything as it was.
  */
-export const live = (revival: Revival, resources: Resources): Effect.Effect<CloseReason, ProxyError> =>
-  Effect.uninterruptibleMask((restore) =>
+export const runRestored = (
+  pending: PendingRestore,
+  pool: UpstreamPool["Type"],
+  resources: SessionResources
+): Effect.Effect<CloseReason, ProxyError> =>
+  Effect.uninterruptibleMask((unmask) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const revived = yield* Effect.exit(restore(Scope.extend(revive(revival, resources), scope)))
-      revival.settle(revived)
-      if (Exit.isFailure(revived)) {
+      const restored = yield* Effect.exit(unmask(Scope.extend(restore(pending, pool, resources), scope)))
+      pending.settle(restored)
+      if (Exit.isFailure(restored)) {
         yield* Scope.close(scope, suspended)
-        return yield* Effect.failCause(revived.cause)
+        return yield* Effect.failCause(restored.cause)
       }
-      const { client, ended, protocolVersion, upstream } = revived.value
-      resources.shared.telemetry.sessionRestored()
-      yield* Effect.logInfo("session revived", { client, protocolVersion, upstream: upstream.name })
-      const over = yield* Effect.exit(restore(Deferred.await(ended)))
+      const { client, ended, protocolVersion, upstreamSession } = restored.value
+      resources.deps.telemetry.sessionRestored()
+      yield* Effect.logInfo("session: restored", { client, protocolVersion, upstream: upstreamSession.name })
+      const over = yield* Effect.exit(unmask(Deferred.await(ended)))
       yield* Scope.close(scope, over)
       return yield* over
     })
   )
 
-/** As a session is opened, but with a record that is there already, and without asking the upstream. */
-const revive = (revival: Revival, resources: Resources): Effect.Effect<Session, ProxyError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
+/** Opens the session from its record, without asking the upstream. */
+const restore = (
+  { headers, id }: PendingRestore,
+  pool: UpstreamPool["Type"],
+  resources: SessionResources
+): Effect.Effect<Session, ProxyError, Scope.Scope> =>
+  Effect.uninterruptibleMask((unmask) =>
     Effect.gen(function* () {
-      const { admission, shared, terms } = resources
-      const scope = yield* Effect.scope
-      const stored = yield* restore(shared.store.get(revival.id))
-      // Another upstream than the one that it was opened at would not know it, nor should it be told its id.
-      const known = Option.filter(stored, ({ upstream }) => upstream === terms.pool.name)
-      if (Option.isNone(known)) return yield* new SessionNotFound()
-      const record = known.value
-      yield* admission.reserve(record.client, scope)
-      const upstream = yield* UpstreamSession.make(terms)
-      const log = yield* openLog(record.id, shared)
-      yield* restore(upstream.adopt(record.upstreamSessionId))
-      const { client, createdAt, id } = record
-      const session = new Session(id, client, createdAt, upstream, agreementOf(record), shared, log)
-      yield* register(session, resources, scope)
-      // The time that a session may be idle is that of the process which it is in.
-      const { timeToLive } = shared
-      if (record.timeToLive !== timeToLive) yield* shared.store.update(id, { timeToLive })
-      session.goOn(revival.headers)
+      const { admission, deps } = resources
+      const stored = yield* unmask(deps.store.get(id))
+      if (Option.isNone(stored)) return yield* new SessionNotFound()
+      const record = stored.value
+      // Another upstream does not know the session, and must not learn its id.
+      const pooled = pool.get(record.upstream)
+      if (pooled === undefined) return yield* new SessionNotFound()
+      const { client, createdAt, protocolVersion } = record
+      yield* admission.reserve(client)
+      const { log, ...parts } = yield* makeUpstream(id, client, pooled, deps)
+      const negotiated = negotiatedIn(record)
+      parts.upstreamSession.negotiate(negotiated)
+      yield* unmask(parts.upstreamSession.restore(record.upstreamSessionId))
+      const streams = makeStreams(id, protocolVersion, log, deps)
+      const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
+      parts.upstreamSession.begin(negotiated, session)
+      yield* register(session, resources)
+      // The time to live is this process's, which may have another session timeout.
+      const { timeToLive } = deps
+      if (record.timeToLive !== timeToLive) yield* deps.store.update(id, { timeToLive })
+      session.restore(headers)
       return session
     })
-  )
-
-const agreementOf = (record: SessionRecord): Negotiated =>
-  new Negotiated(
-    record.initialize,
-    record.protocolVersion,
-    record.capabilities,
-    record.logLevel,
-    record.subscriptions
   )

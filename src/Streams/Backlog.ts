@@ -1,23 +1,25 @@
-/** What several readers have not read yet, in all. */
-export interface Amount {
+/** The events that the readers of a session's streams have not read, in total. */
+
+export interface UnreadEvents {
   readonly events: number
   readonly bytes: number
 }
 
-export const nothing: Amount = { events: 0, bytes: 0 }
+export const noUnreadEvents: UnreadEvents = { events: 0, bytes: 0 }
 
-/** A sum that its parts keep up. */
+/** A sum over all streams of a session, which each stream keeps up to date. */
 export class Backlog {
   private events = 0
   private bytes = 0
 
-  replace(before: Amount, now: Amount): void {
+  /** Replaces the share of one stream. */
+  update(before: UnreadEvents, now: UnreadEvents): void {
     this.events += now.events - before.events
     this.bytes += now.bytes - before.bytes
   }
 
-  /** Whether it is as much as that part of the bounds. */
-  reaches(bounds: Amount, part: number): boolean {
-    return this.events >= bounds.events * part || this.bytes >= bounds.bytes * part
+  /** True if the total reaches this part of the limits. */
+  reaches(limits: UnreadEvents, part: number): boolean {
+    return this.events >= limits.events * part || this.bytes >= limits.bytes * part
   }
 }

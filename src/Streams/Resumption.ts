@@ -1,96 +1,89 @@
-/** Goes on with a stream that has broken at the upstream, as often as it breaks. */
+/** Resumes a stream that has broken at the upstream, as often as it breaks. */
 import * as Effect from "effect/Effect"
 import { backoff, isTransient } from "../internal/backoff.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { UpstreamError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
-import type { Abort, Flow, Lease } from "../Upstream.js"
+import { type Abort, type Flow, nothingToAbort, type Sink } from "../Upstream.js"
 
-/** A stream of the upstream's, as far as it has come. */
-export interface Broken {
-  /** The id of the last event; a standalone stream goes on without one too. */
+/** A broken stream, as far as it has been read. */
+export interface BrokenStream {
+  /** The upstream's id of the last event; a standalone stream is resumed without one too. */
   readonly lastEventId: string | undefined
-  /** How long the upstream wants to be left alone, in milliseconds. */
+  /** The upstream's `retry:`, in milliseconds: how long it asks to wait before the next attempt. */
   readonly retryAfter: number | undefined
-  /** How much has come that was new: what is repeated, and a comment, bring a stream no further. */
+  /** The number of new events. Repeated events and comments do not count. */
   readonly progress: number
-  /** Whether nothing more is awaited. */
+  /** True if no response is missing. */
   readonly isComplete: boolean
-  /** It goes on: what comes now begins with a whole frame. */
-  readonly restarted: (flow: Flow) => void
+  /** Starts to read on another connection, at the start of a frame. */
+  readonly restart: (flow: Flow) => void
   readonly data: (chunk: Uint8Array) => void
+  /** Requests the rest of the stream. */
+  readonly requestRest: (sink: Sink) => Abort
 }
 
-/** What can be asked to go on. */
-export type Resumable = Pick<Lease, "resume">
+/** How one attempt ended: with the last response, after new events, without any, or with a final refusal. */
+type AttemptResult = "complete" | "progress" | "nothing" | "refused"
 
-/** What became of one attempt: nothing more is awaited, it broke again, or the upstream will not go on. */
-type Attempt = "complete" | "progress" | "none" | "refused"
+/** The longest `retry:` that is obeyed, in milliseconds. */
+const MAX_RETRY = 300_000
 
-/** The longest that an upstream is left alone because it asks for it. */
-const LONGEST_RETRY = 300_000
-
-/** How many attempts in a row may bring nothing. */
+/** How many attempts in a row may bring nothing new. */
 const MAX_ATTEMPTS = 10
 
-/** Succeeds with whether the stream is complete; else nobody can say how it would have gone on. */
-export const resume = (
-  lease: Resumable,
-  broken: Broken,
-  telemetry: TelemetryListener
-): Effect.Effect<boolean> =>
+/** Succeeds with true if the stream is complete, with false if the upstream does not resume it. */
+export const resumeStream = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Effect<boolean> =>
   Effect.suspend(() => {
     let failures = 0
-    const attempt = Effect.suspend(() =>
-      backoff(failures, Math.min(broken.retryAfter ?? 0, LONGEST_RETRY))
-    ).pipe(
+    const next = Effect.suspend(() => backoff(failures, Math.min(stream.retryAfter ?? 0, MAX_RETRY))).pipe(
       Effect.flatMap(Effect.sleep),
-      Effect.andThen(once(lease, broken, telemetry)),
-      Effect.tap((attempt) => {
-        failures = attempt === "progress" ? 0 : failures + 1
+      Effect.andThen(attempt(stream, telemetry)),
+      Effect.tap((result) => {
+        failures = result === "progress" ? 0 : failures + 1
       })
     )
-    return Effect.repeat(attempt, {
-      while: (attempt) => attempt === "progress" || (attempt === "none" && failures < MAX_ATTEMPTS)
+    return Effect.repeat(next, {
+      while: (result) => result === "progress" || (result === "nothing" && failures < MAX_ATTEMPTS)
     })
-  }).pipe(Effect.map((attempt) => attempt === "complete"))
+  }).pipe(Effect.map((result) => result === "complete"))
 
-/** What the next attempt would meet too: a request that cannot be asked, and one that is sent elsewhere. */
-const hopeless: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected"])
+/** Errors that every further attempt would meet too. */
+const final: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected", "SessionLost"])
 
-const once = (lease: Resumable, broken: Broken, telemetry: TelemetryListener): Effect.Effect<Attempt> =>
-  Effect.async<Attempt>((done) => {
+const attempt = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Effect<AttemptResult> =>
+  Effect.async<AttemptResult>((resume) => {
     let isOpen = false
-    let isFinished = false
-    const before = broken.progress
-    let abort: Abort = () => {}
-    const finish = (attempt: Attempt) => {
-      isFinished = true
+    let isOver = false
+    const before = stream.progress
+    let abort: Abort = nothingToAbort
+    const finish = (result: AttemptResult) => {
+      isOver = true
       abort()
-      done(Effect.succeed(attempt))
+      resume(Effect.succeed(result))
     }
-    const ended = () => {
-      if (broken.isComplete) finish("complete")
-      else finish(broken.progress > before ? "progress" : "none")
+    const broken = () => {
+      if (stream.isComplete) finish("complete")
+      else finish(stream.progress > before ? "progress" : "nothing")
     }
-    abort = lease.resume(broken.lastEventId, {
+    abort = stream.requestRest({
       head: (status: number, headers: Headers, flow: Flow) => {
-        // It takes a server a while to see that a stream has broken: until then another of the kind is one too many.
-        if (isTransient(status)) return finish("none")
+        // A server takes a while to notice a broken stream, and refuses a second one until then.
+        if (isTransient(status)) return finish("nothing")
         if (status !== 200 || !hasType(headers, EVENT_STREAM)) return finish("refused")
         isOpen = true
         telemetry.streamResumed()
-        broken.restarted(flow)
+        stream.restart(flow)
       },
       data: (chunk) => {
         if (!isOpen) return
-        broken.data(chunk)
-        if (broken.isComplete) finish("complete")
+        stream.data(chunk)
+        if (stream.isComplete) finish("complete")
       },
-      end: ended,
-      error: ({ reason }) => (hopeless.has(reason) ? finish("refused") : ended())
+      end: broken,
+      error: ({ reason }) => (final.has(reason) ? finish("refused") : broken())
     })
-    if (isFinished) abort()
+    if (isOver) abort()
     return Effect.sync(() => abort())
   })

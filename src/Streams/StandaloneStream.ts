@@ -1,155 +1,145 @@
 /**
- * What the upstream says outside of requests: its one standalone stream, which feeds all those of the client, whether or
- * not somebody reads them (2025-11-25, Transports, "Listening for Messages from the Server").
+ * The upstream's standalone stream, which feeds all standalone streams of the client, with or without a reader
+ * (2025-11-25, Transports, "Listening for Messages from the Server").
  */
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { isTransient } from "../internal/backoff.js"
-import { first, type Headers, hasType } from "../internal/headers.js"
-import { streaming, toClient } from "../Upstream/headers.js"
+import { asBuffer } from "../internal/bytes.js"
+import { first, hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
-import { type Awaiting, StreamReader } from "./StreamReader.js"
+import { LAST_EVENT_ID, methodLabel } from "../Protocol.js"
 import { BadRequest, type ProxyError, type UpstreamError } from "../ProxyError.js"
-import { methodLabel } from "../Protocol.js"
-import type { Broken } from "./Resumption.js"
-import type { Back, Streams } from "../Streams.js"
-import type { TelemetryListener, Outcome } from "../Telemetry.js"
-import type { Abort, Flow, Request, Sink } from "../Upstream.js"
-import type { UpstreamSession } from "../UpstreamSession.js"
+import type { Reconnection, Streams } from "../Streams.js"
+import type { Outcome, TelemetryListener } from "../Telemetry.js"
+import {
+  type Abort,
+  type Flow,
+  nothingToAbort,
+  type Request,
+  type StreamPart,
+  type Upstream
+} from "../Upstream.js"
+import { streaming, toClient } from "../Upstream/headers.js"
+import type { StreamWriter } from "./StreamWriter.js"
 
-/** The session that is fed. */
-export interface Fed {
-  readonly id: string
-  readonly upstream: Pick<UpstreamSession, "exchange" | "listen">
+/** What the stream needs of its session. */
+export interface StandaloneStreamDeps {
+  readonly sessionId: string
+  readonly upstream: Upstream
   readonly telemetry: TelemetryListener
-  /** Looks what the upstream asks of the client. */
-  readonly heard: (frames: Buffer) => void
-  /** Goes on with the stream where it has broken at the upstream; tells whether nothing more is to come. */
-  readonly resume: (broken: Broken, done: (isComplete: boolean) => void) => Abort
-  /** The upstream has failed; called before the client is told. */
-  readonly failed: (error: UpstreamError) => void
-  /** Something has come to its end; called last. */
+  /** Logs an upstream failure. */
+  readonly report: (error: UpstreamError) => void
+  /** Called last, when the upstream's stream has ended. */
   readonly settled: () => void
 }
 
-/** A client that waits to be told whether there is such a stream. */
-interface Asking {
-  readonly answer: ClientResponse
-  /** The stream that it comes back to. */
-  readonly back: Back | undefined
+/** A client that waits for the upstream's answer to its GET. */
+interface WaitingClient {
+  readonly response: ClientResponse
+  /** The stream that the client reconnects to. */
+  readonly reconnection: Reconnection | undefined
 }
 
-export class StandaloneStream implements Sink, Flow, Awaiting {
-  readonly requests = []
-  /** Whoever the upstream has been asked for, until it answers. */
-  private asking: Asking | undefined
-  private intake: StreamReader | undefined
-  private isAsked = false
-  /** Whether what it was asked with goes on; what has broken goes on elsewhere. */
-  private isHeard = false
-  private flow: Flow | undefined
-  private isPaused = false
-  private abort: Abort | undefined
+type State =
+  | { readonly type: "closed" }
+  /** The upstream has not answered the GET. */
+  | { readonly type: "requested"; readonly client: WaitingClient | undefined }
+  /** The answer is no event stream. It passes to the client as it is. */
+  | { readonly type: "passing"; readonly client: WaitingClient; readonly flow: Flow }
+  /** Events arrive, now or when the stream is resumed. */
+  | { readonly type: "open"; readonly flow: Flow }
+
+const closed: State = { type: "closed" }
+
+/** Statuses with which an upstream refuses to continue a stream for good. */
+const refusals: ReadonlySet<number> = new Set([400, 404, 405])
+
+export class StandaloneStream implements Flow {
+  private state: State = closed
+  /** Counts the requests: an answer to an older one is ignored. */
+  private requests = 0
+  private abort: Abort = nothingToAbort
   private startedAt = 0
+  private isPaused = false
+  /** The stream that an event passes to in pieces. */
+  private pieceTarget: StreamWriter | undefined
 
   constructor(
-    private readonly session: Fed,
+    private readonly deps: StandaloneStreamDeps,
     private readonly streams: Streams
   ) {}
 
-  /** Whether a client waits for the upstream to say whether it has such a stream. */
-  get isAwaited(): boolean {
-    return this.asking !== undefined
+  /** True if a client waits for the upstream's answer to its GET. */
+  get hasWaitingClient(): boolean {
+    return this.waitingClient !== undefined
   }
 
-  get isShared(): boolean {
-    return this.flow?.isShared === true
-  }
-
-  /** A client opens a standalone stream, or comes back to one. */
-  listen(request: Request, answer: ClientResponse): Disconnect {
-    const lastEventId = first(request.headers, "last-event-id")
-    const back = lastEventId === undefined ? undefined : this.streams.standaloneAt(lastEventId)
-    if (back === undefined && this.isAsked) return this.streams.join(answer, this)
-    if (back !== undefined && (this.isAsked || back.missed)) {
-      // What it has missed is worth more than to know at once whether there is more to come.
-      const leave = this.streams.comeBack(back, answer)
-      if (!this.isAsked)
-        this.ask(undefined, (sink) => this.session.upstream.listen(this.streams.cursor, sink))
-      return leave
+  /** Opens a standalone stream for a client, or reconnects the client to one. */
+  listen(request: Request, response: ClientResponse): Disconnect {
+    const lastEventId = first(request.headers, LAST_EVENT_ID)
+    const reconnection = lastEventId === undefined ? undefined : this.streams.standaloneAt(lastEventId)
+    const isClosed = this.state.type === "closed"
+    if (reconnection === undefined && !isClosed) return this.streams.join(response, this)
+    if (reconnection !== undefined && (!isClosed || reconnection.hasMissedEvents)) {
+      // The missed events come first; whether the upstream has more to say is found out beside that.
+      const disconnect = this.streams.reconnect(reconnection, response)
+      if (isClosed) this.request(undefined, this.continuation(this.streams.cursor))
+      return disconnect
     }
-    const asking: Asking = { answer, back }
-    this.ask(asking, (sink) =>
-      lastEventId === undefined
-        ? this.session.upstream.exchange(request, sink)
-        : this.session.upstream.listen(this.streams.cursor, sink)
-    )
-    return () => this.leave(asking)
+    const client: WaitingClient = { response, reconnection }
+    this.request(client, lastEventId === undefined ? request : this.continuation(this.streams.cursor))
+    return () => this.disconnect(client)
   }
 
-  /** The upstream has begun anew: so does its stream, if anybody reads those that it feeds. */
+  /** Opens the stream again in another upstream session, if a client reads. */
   renew(): void {
-    if (this.asking !== undefined) return
-    this.abort?.()
-    this.rest()
-    if (this.streams.attended > 0)
-      this.ask(undefined, (sink) => this.session.upstream.listen(undefined, sink))
+    if (this.hasWaitingClient) return
+    this.abort()
+    this.reset()
+    if (this.streams.openStandalone > 0) this.request(undefined, this.continuation(undefined))
   }
 
-  /** Gives up the upstream's stream. */
+  /** Ends the upstream's stream. A waiting client gets the error. */
   cut(error: ProxyError): void {
-    if (!this.isAsked) return
-    this.abort?.()
-    if (this.asking === undefined) this.settle("answered")
-    else this.refuse(error, "failed")
+    if (this.state.type === "closed") return
+    this.abort()
+    if (this.hasWaitingClient) this.refuse(error, "failed")
+    else this.settle("answered")
   }
 
-  head(status: number, headers: Headers, flow: Flow): void {
-    const { asking } = this
-    this.flow = flow
-    if (status >= 300 || !hasType(headers, EVENT_STREAM)) return this.pass(status, headers, asking)
-    this.asking = undefined
-    const isNew = asking !== undefined && asking.back === undefined
-    const intake = this.begin(isNew ? undefined : this.streams.cursor)
+  private head(status: number, headers: Headers, flow: Flow): void {
+    const client = this.waitingClient
+    if (status >= 300 || !hasType(headers, EVENT_STREAM)) return this.pass(status, headers, flow, client)
+    this.state = { type: "open", flow }
     if (this.isPaused) flow.pause()
-    const forClient = streaming(toClient(headers, this.session.id))
-    if (isNew) {
-      this.streams.listening(this).begin(asking.answer, status, forClient)
-      return asking.answer.settled()
-    }
-    intake.restarted(flow)
-    if (asking?.back !== undefined) this.streams.comeBack(asking.back, asking.answer, forClient)
+    if (client === undefined) return
+    const { reconnection, response } = client
+    const forClient = streaming(toClient(headers, this.deps.sessionId))
+    if (reconnection !== undefined) return void this.streams.reconnect(reconnection, response, forClient)
+    this.streams.openStandaloneStream(this).start(response, status, forClient)
+    response.settled()
   }
 
-  data(chunk: Uint8Array): void {
-    if (!this.isHeard) return
-    if (this.intake !== undefined) this.intake.data(chunk)
-    else this.asking?.answer.data(chunk)
+  private data(chunk: Uint8Array, part: StreamPart | undefined): void {
+    if (this.state.type === "passing") return this.state.client.response.data(chunk)
+    if (part === undefined) return
+    const isWhole = part.type === "event" || part.type === "cursor"
+    // A client that has the beginning of an event gets its other pieces too.
+    if (part.type === "piece" && part.isFirst) this.pieceTarget = this.streams.newest
+    const target = isWhole ? this.streams.newest : this.pieceTarget
+    target?.add(asBuffer(chunk), part)
   }
 
-  end(): void {
-    if (!this.isHeard) return
-    if (this.intake !== undefined) return this.broken(this.intake)
-    this.asking?.answer.end()
+  private end(): void {
+    if (this.state.type === "passing") this.state.client.response.end()
     this.settle("answered")
   }
 
-  error(error: UpstreamError): void {
-    if (!this.isHeard) return
-    this.session.failed(error)
-    if (this.intake !== undefined) this.broken(this.intake)
-    else this.refuse(error, "failed")
+  private error(error: UpstreamError): void {
+    this.deps.report(error)
+    this.refuse(error, "failed")
   }
 
-  note(frames: Buffer): void {
-    this.session.heard(frames)
-  }
-
-  follow(flow: Flow): void {
-    this.flow = flow
-    if (this.isPaused) flow.pause()
-  }
-
-  /** Those who read do not keep up. */
   pause(): void {
     this.isPaused = true
     this.flow?.pause()
@@ -160,84 +150,86 @@ export class StandaloneStream implements Sink, Flow, Awaiting {
     this.flow?.unpause()
   }
 
-  private ask(asking: Asking | undefined, send: (sink: Sink) => Abort): void {
-    this.isAsked = true
-    this.isHeard = true
-    this.asking = asking
+  get isShared(): boolean {
+    return this.flow?.isShared === true
+  }
+
+  private get flow(): Flow | undefined {
+    return "flow" in this.state ? this.state.flow : undefined
+  }
+
+  private get waitingClient(): WaitingClient | undefined {
+    return "client" in this.state ? this.state.client : undefined
+  }
+
+  private continuation(lastEventId: string | undefined, isRepeated = false): Request {
+    const continues = { requests: [], lastEventId, isRepeated }
+    return { method: "GET", headers: {}, bytes: undefined, body: undefined, continues }
+  }
+
+  private request(client: WaitingClient | undefined, request: Request): void {
+    this.state = { type: "requested", client }
     this.startedAt = performance.now()
-    const abort = send(this)
-    if (this.isAsked && this.isHeard) this.abort ??= abort
+    this.abort = nothingToAbort
+    const number = ++this.requests
+    const isCurrent = () => number === this.requests
+    const abort = this.deps.upstream.exchange(request, {
+      head: (status, headers, flow) => isCurrent() && this.head(status, headers, flow),
+      data: (chunk, part) => isCurrent() && this.data(chunk, part),
+      end: () => isCurrent() && this.end(),
+      error: (error) => isCurrent() && this.error(error)
+    })
+    if (isCurrent()) this.abort = abort
     else abort()
   }
 
-  /** What is no stream goes to whoever waits for it, as it is. */
-  private pass(status: number, headers: Headers, asking: Asking | undefined): void {
-    if (asking === undefined) {
-      this.abort?.()
+  /** Handles an answer that is no event stream. */
+  private pass(status: number, headers: Headers, flow: Flow, client: WaitingClient | undefined): void {
+    if (client === undefined) {
+      this.abort()
       return this.settle("rejected")
     }
-    const { answer, back } = asking
-    // Not with the upstream's own words: a 404 would tell the client that its session is over.
-    if (back !== undefined && unknown.has(status)) {
-      this.abort?.()
+    const { reconnection, response } = client
+    // In the upstream's own words, a 404 would tell the client that its session has ended.
+    if (reconnection !== undefined && refusals.has(status)) {
+      this.abort()
       return this.refuse(new BadRequest({ reason: "StreamEnded" }), "rejected")
     }
-    if (back !== undefined && isTransient(status)) {
-      this.abort?.()
-      this.asking = undefined
-      this.streams.comeBack(back, answer)
-      return this.broken(this.begin(this.streams.cursor))
+    if (reconnection !== undefined && isTransient(status)) {
+      this.abort()
+      this.streams.reconnect(reconnection, response)
+      return this.request(undefined, this.continuation(this.streams.cursor, true))
     }
-    answer.head(status, toClient(headers, this.session.id), this)
+    this.state = { type: "passing", client, flow }
+    response.head(status, toClient(headers, this.deps.sessionId), this)
   }
 
-  /** Reads what comes for the streams that are open, behind an event. */
-  private begin(lastEventId: string | undefined): StreamReader {
-    const { log } = this.streams
-    this.intake = new StreamReader(this, false, () => this.streams.newest, log, this.session.telemetry)
-    this.intake.lastEventId = lastEventId
-    return this.intake
-  }
-
-  private broken(intake: StreamReader): void {
-    this.isHeard = false
-    this.abort = this.session.resume(intake, () => {
-      if (this.intake === intake) this.settle("answered")
-    })
-  }
-
-  private leave(asking: Asking): void {
-    if (this.asking !== asking) return this.streams.leave(asking.answer)
-    this.abort?.()
+  private disconnect(client: WaitingClient): void {
+    if (this.waitingClient !== client) return this.streams.disconnect(client.response)
+    this.abort()
     this.settle("disconnected")
   }
 
   private refuse(error: ProxyError, outcome: Outcome): void {
-    this.asking?.answer.error(error)
+    this.waitingClient?.response.error(error)
     this.settle(outcome)
   }
 
-  /** Nothing feeds the client's streams any more: they end, and whoever comes back has the upstream asked again. */
+  /** Ends the client's streams, which nothing feeds any more. A client that reconnects opens the upstream's stream again. */
   private settle(outcome: Outcome): void {
-    if (!this.isAsked) return
-    const { asking } = this
-    this.rest()
-    this.session.telemetry.exchangeEnded(methodLabel(undefined), outcome, performance.now() - this.startedAt)
-    this.streams.dismiss()
-    this.session.settled()
-    asking?.answer.settled()
+    if (this.state.type === "closed") return
+    const client = this.waitingClient
+    this.reset()
+    this.deps.telemetry.exchangeEnded(methodLabel(undefined), outcome, performance.now() - this.startedAt)
+    this.streams.dismissStandalone()
+    this.deps.settled()
+    client?.response.settled()
   }
 
-  private rest(): void {
-    this.isAsked = false
-    this.isHeard = false
-    this.asking = undefined
-    this.intake?.close()
-    this.intake = undefined
-    this.flow = undefined
-    this.abort = undefined
+  private reset(): void {
+    this.state = closed
+    this.requests++
+    this.abort = nothingToAbort
+    this.pieceTarget = undefined
   }
 }
-
-/** With what an upstream refuses to go on with a stream. */
-const unknown: ReadonlySet<number> = new Set([400, 404, 405])

@@ -1,152 +1,360 @@
-/** Reads a stream of the upstream's, event by event, into the log that it is delivered from. */
-import type { StreamWriter } from "./StreamWriter.js"
-import type { SessionLog } from "../EventTracker.js"
-import { type EventHandler, readEvents } from "../Protocol/SseEvents.js"
-import { FrameSplitter, messages } from "../Protocol/SseFrames.js"
+/**
+ * Reads the answer to one request. The events of a stream reach the next sink whole and once: repeated events are
+ * dropped, and a stream that breaks is resumed at the upstream.
+ */
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import type * as Fiber from "effect/Fiber"
+import type { SessionLog } from "../EventTracker/SessionLog.js"
+import { type Headers, isReadable } from "../internal/headers.js"
+import { NO_SLOT, type SlotSetItem } from "../internal/slotSet.js"
 import { Window } from "../internal/window.js"
-import type { RequestId } from "../Protocol.js"
-import type { Broken } from "./Resumption.js"
+import { type EventHandler, readEvents } from "../Protocol/SseEvents.js"
+import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
+import { cancelledNotification, isInitialize, type RequestId, requestIds } from "../Protocol.js"
+import { UpstreamError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
-import type { Flow } from "../Upstream.js"
+import {
+  type Abort,
+  type Flow,
+  nothingToAbort,
+  type Request,
+  type Sink,
+  type StreamPart
+} from "../Upstream.js"
+import { SinkDecorator } from "../Upstream/SinkDecorator.js"
+import type { UpstreamSession } from "../UpstreamSession.js"
+import { requestFor } from "../UpstreamSession/request.js"
+import { PendingRequests } from "./PendingRequests.js"
+import { type BrokenStream, resumeStream } from "./Resumption.js"
 
-/** Whom the stream is read for. */
-export interface Awaiting {
-  /** The requests whose responses are still awaited. */
-  readonly requests: ReadonlyArray<RequestId>
-  /** Looks what the upstream says with a frame. */
-  readonly note: (frame: Buffer) => void
-  /** The stream goes on, on another connection. */
-  readonly follow: (flow: Flow) => void
+/** What the readers of one session have in common. */
+export interface StreamReaderDeps {
+  readonly upstream: Pick<
+    UpstreamSession,
+    "name" | "exchange" | "resume" | "streamRequest" | "ownHeaders" | "recovers" | "serverRequests"
+  >
+  /** The log of the session's streams; `undefined` if streams are not tracked and pass as they are. */
+  readonly log: SessionLog | undefined
+  readonly telemetry: TelemetryListener
+  /** Logs an upstream failure that the client does not see. */
+  readonly report: (error: UpstreamError) => void
+  /** Sends a request of the proxy itself, and ignores the answer. */
+  readonly send: (request: Request) => void
+  /** Runs an effect beside the session's fiber. */
+  readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 }
 
-/** How large an event may be, in bytes, to be held until it is whole; a larger one is passed on in pieces. */
+/** The largest event that is held until it is whole, in bytes. A larger one passes in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
-export class StreamReader implements Broken, EventHandler {
+/** The longest id of an upstream event that is remembered, in characters. It could be sent in no header otherwise. */
+const MAX_ID = 1_024
+
+type State =
+  /** The answer has no head yet. */
+  | { readonly type: "sent" }
+  /** The answer passes as it is. `observed` splits an event stream to find the server's requests in it. */
+  | { readonly type: "passing"; readonly observed: FrameSplitter | undefined }
+  /** An event stream is read, on its first connection or on a later one. */
+  | { readonly type: "reading"; readonly splitter: FrameSplitter; readonly flow: Flow }
+  /** The stream has broken, inside an event or between two, and no attempt to resume it has succeeded yet. */
+  | { readonly type: "resuming"; readonly isMidEvent: boolean }
+  | { readonly type: "done" }
+
+const sent: State = { type: "sent" }
+const done: State = { type: "done" }
+
+/** What a reader is for. */
+type Kind = "answer" | "initialize" | "standalone stream"
+
+export class StreamReader extends SinkDecorator implements Flow, EventHandler, BrokenStream, SlotSetItem {
+  slot = NO_SLOT
   lastEventId: string | undefined
   retryAfter: number | undefined
   progress = 0
-  private splitter: FrameSplitter
+  private state: State = sent
+  private abortExchange: Abort = nothingToAbort
+  private readonly kind: Kind
+  private readonly pending: PendingRequests
+  /** The ids of this stream's own events. */
+  private ownIds: Window | undefined
+  private isPaused = false
   private isResumed = false
-  /** The ids of this stream. */
-  private own: Window | undefined
-  /** Whether an event has passed in pieces, of which nobody knows what it said. */
-  private isHoled = false
-  private inPieces: StreamWriter | undefined
+  /** True if another upstream session has replaced the stream's, which therefore cannot be resumed. */
+  private isSessionLost = false
 
   constructor(
-    private readonly awaiting: Awaiting,
-    /** Whether it answers requests, rather than being a standalone stream. */
-    private readonly answers: boolean,
-    /** Where the next event goes. */
-    private readonly target: () => StreamWriter | undefined,
-    private readonly log: SessionLog,
-    private readonly telemetry: TelemetryListener
+    private readonly deps: StreamReaderDeps,
+    { body, continues }: Request,
+    next: Sink,
+    /** Called once, when nothing more is read. */
+    private readonly settled: (reader: StreamReader) => void
   ) {
-    this.splitter = new FrameSplitter(MAX_EVENT, log)
+    super(next)
+    this.pending = new PendingRequests(body === undefined ? (continues?.requests ?? []) : requestIds(body))
+    this.kind = kindOf(body, this.pending)
+    this.lastEventId = continues?.lastEventId
+  }
+
+  /** Sends the request, or continues the stream that it names. */
+  start(request: Request): Abort {
+    const { continues } = request
+    if (continues?.isRepeated === true) {
+      this.state = { type: "resuming", isMidEvent: false }
+      this.next.head(200, { "content-type": EVENT_STREAM }, this)
+      this.resume(undefined)
+    } else {
+      // A server may repeat events of a stream that it continues.
+      this.isResumed = continues !== undefined
+      const sent = continues === undefined ? request : this.deps.upstream.streamRequest(continues.lastEventId)
+      const abort = this.deps.upstream.exchange(sent, this)
+      // The answer may be over already, or broken and resumed on another connection.
+      if (this.state.type === "done") abort()
+      else if (this.state.type !== "resuming") this.abortExchange = abort
+    }
+    return () => this.abort()
+  }
+
+  /** Stops waiting for the response to a cancelled request. */
+  cancel(id: RequestId): void {
+    this.pending.cancel(id)
+  }
+
+  /** Another upstream session has replaced the one of this stream. */
+  sessionLost(): void {
+    if (this.kind === "standalone stream") return
+    this.isSessionLost = true
+    if (this.state.type !== "resuming") return
+    this.abortExchange()
+    this.fail(this.because("SessionLost"))
+  }
+
+  abort(): void {
+    if (this.state.type === "done") return
+    this.abortExchange()
+    this.settle()
+  }
+
+  override head(status: number, headers: Headers, flow: Flow): void {
+    if (this.state.type !== "sent") return
+    const { log, upstream } = this.deps
+    const isStream = isReadable(headers, EVENT_STREAM)
+    if (isStream && log !== undefined && this.isTracked(status)) {
+      this.state = { type: "reading", flow, splitter: new FrameSplitter(MAX_EVENT, log) }
+      return this.next.head(status, headers, this)
+    }
+    const observed = isStream && upstream.recovers ? new FrameSplitter() : undefined
+    this.state = { type: "passing", observed }
+    this.next.head(status, headers, flow)
+  }
+
+  override data(chunk: Uint8Array): void {
+    const { state } = this
+    if (state.type === "passing") {
+      const frames = state.observed?.push(chunk)
+      if (frames !== undefined) this.deps.upstream.serverRequests.note(frames)
+      this.next.data(chunk)
+    } else if (state.type === "reading") this.read(state.splitter, chunk)
+  }
+
+  override end(): void {
+    if (this.state.type === "reading") this.broken(undefined)
+    else if (this.state.type !== "done") this.finish()
+  }
+
+  override error(error: UpstreamError): void {
+    if (this.state.type === "done") return
+    if (this.state.type === "reading") return this.broken(error)
+    if (error.reason === "ResponseTimeout" && this.kind === "answer") this.cancelUpstream()
+    this.fail(error)
+  }
+
+  pause(): void {
+    this.isPaused = true
+    if (this.state.type === "reading") this.state.flow.pause()
+  }
+
+  unpause(): void {
+    this.isPaused = false
+    if (this.state.type === "reading") this.state.flow.unpause()
+  }
+
+  get isShared(): boolean {
+    return this.state.type === "reading" && this.state.flow.isShared === true
   }
 
   get isComplete(): boolean {
-    const isAnswered = this.awaiting.requests.length === 0 || this.isHoled
-    return this.answers && isAnswered && !this.isMidEvent
+    return this.kind !== "standalone stream" && this.pending.mayBeAnswered && !this.isMidEvent
   }
 
-  /** Whether an event is being passed on in pieces. */
-  private get isMidEvent(): boolean {
-    return !this.splitter.isAtFrameEnd
-  }
-
-  /** Whether it can go on after it has broken. */
-  get isResumable(): boolean {
-    return !this.answers || this.lastEventId !== undefined
-  }
-
-  restarted(flow: Flow): void {
-    this.close()
-    this.splitter = new FrameSplitter(MAX_EVENT, this.log)
+  restart(flow: Flow): void {
+    if (this.state.type === "done" || this.deps.log === undefined) return
+    this.stopReading()
+    this.state = { type: "reading", flow, splitter: new FrameSplitter(MAX_EVENT, this.deps.log) }
     this.isResumed = true
-    this.awaiting.follow(flow)
+    if (this.isPaused) flow.pause()
   }
 
-  data(chunk: Uint8Array): void {
-    const end = this.isMidEvent ? this.splitter.firstFrameEnd(chunk) : 0
-    if (end === 0 || end === chunk.length) return this.read(chunk)
-    // What comes behind an event that passes in pieces is no piece of it.
-    this.read(chunk.subarray(0, end))
-    this.read(chunk.subarray(end))
-  }
-
-  private read(chunk: Uint8Array): void {
-    const isFirst = !this.isMidEvent
-    const frames = this.splitter.push(chunk)
-    if (frames === undefined) return
-    const isLast = !this.isMidEvent
-    if (isFirst && isLast) return readEvents(frames, this)
-    // Whoever is told the beginning is told the rest.
-    if (isFirst) this.inPieces = this.target()
-    this.inPieces?.passPiece(frames, { isFirst, isLast })
-    if (isLast) this.isHoled = true
-  }
-
-  /** Nothing more is read. */
-  close(): void {
-    this.splitter.close()
-    if (this.isMidEvent) this.inPieces?.breakOff()
+  requestRest(sink: Sink): Abort {
+    if (!this.isSessionLost) return this.deps.upstream.resume(this.lastEventId, sink)
+    sink.error(this.because("SessionLost"))
+    return nothingToAbort
   }
 
   event(frame: Buffer, given: string | undefined): void {
-    const id = given === undefined ? undefined : within(given)
-    // What belongs to another stream is new there, and no place in this one.
+    const id = given === undefined ? undefined : remembered(given)
+    // An event of another stream would be new here, and its id is no place in this stream.
     if (this.isResumed && !this.belongs(frame)) return
-    if (id !== undefined && !this.isNews(id)) return
+    if (id !== undefined && !this.isNew(id)) return
     this.progress++
-    this.awaiting.note(frame)
-    const target = this.target()
-    target?.append(frame, id === "" ? undefined : id)
-    if (id === "") target?.log.setCursor(undefined)
+    this.deps.upstream.serverRequests.note(frame)
+    this.pending.note(frame)
+    this.next.data(frame, id === undefined || id === "" ? withoutId : { type: "event", id })
+    if (id === "") this.next.data(nothing, withdrawn)
   }
 
   idOnly(given: string): void {
-    const id = within(given)
-    if (!this.isNews(id)) return
+    const id = remembered(given)
+    if (!this.isNew(id)) return
     this.progress++
-    this.target()?.log.setCursor(this.lastEventId)
-  }
-
-  /** Notes where the stream stands; an empty id takes back the one before (WHATWG HTML, "The Last-Event-ID header"). */
-  private isNews(id: string): boolean {
-    this.lastEventId = id === "" ? undefined : id
-    if (id === "" || !this.isRepeated(id)) return true
-    this.telemetry.duplicateDropped()
-    return false
-  }
-
-  /** Only a stream that goes on is repeated: one that has not broken tells whether ids are those of one stream each. */
-  private isRepeated(id: string): boolean {
-    const isKnown = !this.log.addUpstreamId(id)
-    if (!this.isResumed) this.log.hasPerStreamIds ||= isKnown
-    const isOwn = !(this.own ??= new Window()).add(id)
-    return this.isResumed && (this.log.hasPerStreamIds ? isOwn : isKnown)
+    this.next.data(nothing, { type: "cursor", id: this.lastEventId })
   }
 
   retry(millis: number): void {
     this.retryAfter = millis
   }
 
-  /** Some servers repeat what was on other streams, and their own marks. */
+  private isTracked(status: number): boolean {
+    return this.kind === "standalone stream" ? status < 300 : !this.pending.isEmpty
+  }
+
+  /** True while an event passes in pieces, or if the stream broke inside one. */
+  private get isMidEvent(): boolean {
+    const { state } = this
+    if (state.type === "resuming") return state.isMidEvent
+    return state.type === "reading" && !state.splitter.isAtFrameEnd
+  }
+
+  private read(splitter: FrameSplitter, chunk: Uint8Array): void {
+    const end = splitter.isAtFrameEnd ? 0 : splitter.firstFrameEnd(chunk)
+    if (end === 0 || end === chunk.length) return this.readPart(splitter, chunk)
+    // What follows an event that passes in pieces is no piece of it.
+    this.readPart(splitter, chunk.subarray(0, end))
+    this.readPart(splitter, chunk.subarray(end))
+  }
+
+  private readPart(splitter: FrameSplitter, chunk: Uint8Array): void {
+    const isFirst = splitter.isAtFrameEnd
+    const frames = splitter.push(chunk)
+    if (frames === undefined) return
+    const isLast = splitter.isAtFrameEnd
+    if (isFirst && isLast) return readEvents(frames, this)
+    if (isLast) this.pending.noteUnreadable()
+    this.next.data(frames, { type: "piece", isFirst, isLast })
+  }
+
+  /** The connection of the stream has ended. */
+  private broken(error: UpstreamError | undefined): void {
+    if (this.isComplete) return this.finish()
+    if (this.isSessionLost) return this.fail(this.because("SessionLost"))
+    if (this.kind !== "standalone stream" && this.lastEventId === undefined)
+      return this.fail(error ?? this.because("Closed"))
+    if (error !== undefined) this.deps.report(error)
+    const { isMidEvent } = this
+    this.stopReading()
+    this.state = { type: "resuming", isMidEvent }
+    this.resume(error)
+  }
+
+  private resume(cause: UpstreamError | undefined): void {
+    const { fork, telemetry } = this.deps
+    const fiber = fork(
+      Effect.map(resumeStream(this, telemetry), (isComplete) => {
+        if (this.state.type === "done") return
+        // A standalone stream that cannot be resumed ends; its client opens another one.
+        if (isComplete || this.kind === "standalone stream") this.finish()
+        else this.fail(cause ?? this.because("Closed"))
+      })
+    )
+    this.abortExchange = () => fiber.unsafeInterruptAsFork(FiberId.none)
+  }
+
+  /** Notes an id of the upstream. Returns false for a repeated event. */
+  private isNew(id: string): boolean {
+    // An empty id withdraws the one before (WHATWG HTML, "The Last-Event-ID header").
+    this.lastEventId = id === "" ? undefined : id
+    if (id === "" || !this.isDuplicate(id)) return true
+    this.deps.telemetry.duplicateDropped()
+    return false
+  }
+
+  /** Only a resumed stream repeats events. Until then its ids show whether the server counts in each stream anew. */
+  private isDuplicate(id: string): boolean {
+    const { log } = this.deps
+    if (log === undefined) return false
+    const isKnown = !log.addUpstreamId(id)
+    if (!this.isResumed) log.hasPerStreamIds ||= isKnown
+    const isOwn = !(this.ownIds ??= new Window()).add(id)
+    return this.isResumed && (log.hasPerStreamIds ? isOwn : isKnown)
+  }
+
+  /** False for a response that belongs to another stream, and for a frame without a message: some servers replay both. */
   private belongs(frame: Buffer): boolean {
     const found = messages(frame)
     return (
       found.length > 0 &&
-      found.every(
-        ({ id, method }) => method !== undefined || this.awaiting.requests.some((request) => request === id)
-      )
+      found.every(({ id, method }) => method !== undefined || this.pending.ids.some((own) => own === id))
     )
+  }
+
+  /** Tells the upstream that nobody waits for its responses any more. */
+  private cancelUpstream(): void {
+    const { ownHeaders } = this.deps.upstream
+    for (const id of this.pending.ids) {
+      const message = cancelledNotification(id, "The proxy's time limit for the request has passed")
+      this.deps.send(requestFor(message, ownHeaders))
+    }
+  }
+
+  /** Gives back the room of an unfinished event, of which no more will come. */
+  private stopReading(): void {
+    if (this.state.type !== "reading") return
+    const { splitter } = this.state
+    splitter.close()
+    if (!splitter.isAtFrameEnd) this.next.data(nothing, cut)
+  }
+
+  private finish(): void {
+    this.settle()
+    this.next.end()
+  }
+
+  private fail(error: UpstreamError): void {
+    this.settle()
+    this.next.error(error)
+  }
+
+  private settle(): void {
+    if (this.state.type === "reading") this.state.splitter.close()
+    this.state = done
+    this.settled(this)
+  }
+
+  private because(reason: UpstreamError["reason"]): UpstreamError {
+    return new UpstreamError({ reason, upstream: this.deps.upstream.name })
   }
 }
 
-/** The longest id of the upstream's that is remembered, in characters. */
-const MAX_ID = 1_024
+const kindOf = (body: Request["body"], pending: PendingRequests): Kind => {
+  if (body === undefined) return pending.isEmpty ? "standalone stream" : "answer"
+  return isInitialize(body) ? "initialize" : "answer"
+}
 
-/** A longer one counts as none, as an empty one does: it would fit into no header, and into no bound of memory. */
-const within = (id: string): string => (id.length > MAX_ID ? "" : id)
+const nothing = new Uint8Array()
+const withoutId: StreamPart = { type: "event", id: undefined }
+const withdrawn: StreamPart = { type: "cursor", id: undefined }
+const cut: StreamPart = { type: "cut" }
+
+/** An id that is too long counts as none, as an empty one does. */
+const remembered = (id: string): string => (id.length > MAX_ID ? "" : id)

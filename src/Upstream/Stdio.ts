@@ -275,7 +275,8 @@ class StdioLease implements Lease {
 
   private receive(line: Buffer): void {
     const messages = parseMessages(line)
-    if (messages.length === 0) this.debug("child: dropped a line that is not JSON-RPC", { bytes: line.length })
+    if (messages.length === 0)
+      this.debug("child: dropped a line that is not JSON-RPC", { bytes: line.length })
     // The messages of an array may belong to different answers.
     const isSingle = line[0] !== OPEN_BRACKET
     for (const message of messages) {

@@ -156,7 +156,8 @@ class AnswerHolder extends SinkDecorator implements HeldAnswer, Expirable {
 
   private readWhole(): void {
     if (this.status >= 300) return this.succeed()
-    if (this.splitter === undefined) this.read(parseMessages(Buffer.concat(this.chunks.map(({ chunk }) => chunk))))
+    if (this.splitter === undefined)
+      this.read(parseMessages(Buffer.concat(this.chunks.map(({ chunk }) => chunk))))
     if (this.phase.type === "reading")
       this.refuse("NotMcp", `${this.status} ${mediaType(this.headers) ?? "without a body"}`)
   }

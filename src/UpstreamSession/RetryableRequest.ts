@@ -4,7 +4,15 @@ import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
 import { type Body, LAST_EVENT_ID, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
-import { type Abort, BODY_STALL, type Flow, type Lease, type Request, respond, type Sink } from "../Upstream.js"
+import {
+  type Abort,
+  BODY_STALL,
+  type Flow,
+  type Lease,
+  type Request,
+  respond,
+  type Sink
+} from "../Upstream.js"
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 import { denialOf, mayDenySession } from "./probe.js"
 
@@ -114,8 +122,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
   /** Answers a request whose session is lost and that must not be sent to another one. */
   fail(): void {
     // A refusal to continue a stream in the lost session says nothing about the new one.
-    if (this.state.type === "held" && !this.isBound)
-      return this.conclude(this.state.lease, this.state.answer)
+    if (this.state.type === "held" && !this.isBound) return this.conclude(this.state.lease, this.state.answer)
     this.detach()
     this.next.error(new UpstreamError({ reason: "SessionLost", upstream: this.session.name }))
   }
@@ -177,7 +184,8 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
       if (state.isDenied) this.session.failed(this, state.lease, "denied")
     } else if (state.type === "held") {
       const { chunks, deadline, status } = state.answer
-      if (status !== 404 && !mayDenySession(Buffer.concat(chunks))) return this.conclude(state.lease, state.answer)
+      if (status !== 404 && !mayDenySession(Buffer.concat(chunks)))
+        return this.conclude(state.lease, state.answer)
       deadline.clear()
       this.session.failed(this, state.lease, "denied")
     }

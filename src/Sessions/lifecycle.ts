@@ -1,0 +1,120 @@
+/** What opening and restoring a session have in common: the parts that its scope owns. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import type { SessionLog } from "../EventTracker.js"
+import { intercept } from "../Interceptor.js"
+import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
+import { hasPrimingEvents } from "../Protocol.js"
+import type { StoreError } from "../ProxyError.js"
+import { Streams } from "../Streams.js"
+import { Backlog } from "../Streams/Backlog.js"
+import { ResumableUpstream } from "../Streams/ResumableUpstream.js"
+import { isSuspended } from "../Upstream.js"
+import type { PooledUpstream } from "../UpstreamPool.js"
+import * as UpstreamSession from "../UpstreamSession.js"
+import type { Admission } from "./Admission.js"
+import { removeRecord } from "./records.js"
+import { handleOf, type Session, type SessionDeps, type SessionParts } from "./Session.js"
+
+/** What a session takes its parts from, and gives them back to when its scope closes. */
+export interface SessionResources {
+  readonly admission: Admission
+  readonly registry: Map<string, Session>
+  readonly deps: SessionDeps
+}
+
+/** The upstream side of a session, from the lease up to the interceptors. */
+export type UpstreamParts = Pick<SessionParts, "upstreamSession" | "resumable" | "upstream"> & {
+  readonly log: SessionLog | undefined
+}
+
+/** Creates the upstream side of a session. When the scope closes, its exchanges are aborted and its lease is released. */
+export const makeUpstream = (
+  id: string,
+  client: string,
+  pooled: PooledUpstream,
+  deps: SessionDeps
+): Effect.Effect<UpstreamParts, StoreError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { fork, telemetry } = deps
+    const upstreamSession = yield* UpstreamSession.make(pooled, deps)
+    const log = yield* openLog(id, deps)
+    const resumable = yield* acquireReleaseLight(
+      Effect.sync(
+        () =>
+          new ResumableUpstream({
+            upstream: upstreamSession,
+            log,
+            telemetry,
+            report: (error) => deps.report(error, id),
+            fork
+          })
+      ),
+      (resumable) => Effect.sync(() => resumable.close())
+    )
+    const upstream = intercept(deps.interceptors, resumable, {
+      session: handleOf(id),
+      client,
+      upstream: pooled.name,
+      era: "legacy",
+      revision: () => upstreamSession.revision
+    })
+    return { upstreamSession, resumable, upstream, log }
+  })
+
+/** The streams of a session; `undefined` if streams are not tracked. */
+export const makeStreams = (
+  id: string,
+  protocolVersion: string,
+  log: SessionLog | undefined,
+  { deadlines, keepAlive, telemetry, tracker }: SessionDeps
+): Streams | undefined => {
+  if (log === undefined) return undefined
+  const { maxEventBytes, maxEvents, retry } = tracker.options
+  return new Streams(
+    log,
+    {
+      deadlines,
+      telemetry,
+      keepAlive,
+      retry: Duration.toMillis(retry),
+      hasPrimingEvents: hasPrimingEvents(protocolVersion),
+      limits: { events: maxEvents, bytes: maxEventBytes },
+      backlog: new Backlog()
+    },
+    id
+  )
+}
+
+/**
+ * Registers a session. It is found by its id until the scope closes. Its record stays until then, or longer if the
+ * session is suspended. Closing the scope cuts the session's exchanges first.
+ */
+export const register = (
+  session: Session,
+  { deps, registry }: SessionResources
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    yield* Scope.addFinalizerExit(scope, (exit) =>
+      isSuspended(exit) ? Effect.void : removeRecord(deps.store, session.id)
+    )
+    registry.set(session.id, session)
+    yield* Scope.addFinalizer(
+      scope,
+      Effect.sync(() => {
+        registry.delete(session.id)
+        session.cut()
+      })
+    )
+  })
+
+/** Opens the log of a session's streams. When the scope closes, the log is closed, or suspended for another process. */
+const openLog = (
+  id: string,
+  { tracker }: SessionDeps
+): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
+  acquireReleaseLight(tracker.open(id), (log, exit) =>
+    Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
+  )
