@@ -151,7 +151,7 @@ export const make = (
       sessions,
       connections,
       originPolicy: new OriginPolicy(options),
-      terms: { budget, deadlines, telemetry, maxBody: options.maxBody, stallTimeout },
+      response: { budget, deadlines, telemetry, maxBody: options.maxBody, stallTimeout },
       run: yield* FiberSet.makeRuntime<never>(),
       path: options.path,
       health

@@ -1,25 +1,19 @@
-/** What becomes of an HTTP request: it is refused, answered here, or handed to a session. */
+/** Routes HTTP requests: rejects them, answers them, or hands them to a session. */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as FiberId from "effect/FiberId"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
-import { HttpResponse, type HttpResponseDeps } from "./HttpResponse.js"
+import { isReadable } from "../internal/headers.js"
 import { isAcceptable } from "../Protocol/Accept.js"
-import { readBody } from "./readBody.js"
-import type { Connections } from "./Connections.js"
-import type { OriginPolicy } from "./OriginPolicy.js"
-import { first, isReadable } from "../internal/headers.js"
 import {
-  type Body,
-  isInitialize,
-  isModern,
-  isWithoutSessions,
+  checkRevision,
+  classify,
   parseBody,
   PROTOCOL_VERSION,
-  requestId,
-  SESSION_ID
+  type RequestClass,
+  requestId
 } from "../Protocol.js"
 import {
   BadRequest,
@@ -32,13 +26,17 @@ import {
 import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
 import type { Request } from "../Upstream.js"
+import type { Connections } from "./Connections.js"
+import { HttpResponse, type HttpResponseDeps } from "./HttpResponse.js"
+import type { OriginPolicy } from "./OriginPolicy.js"
+import { readBody } from "./readBody.js"
 
 export interface RouterDeps {
   readonly sessions: Sessions["Type"]
   readonly connections: Connections
   readonly originPolicy: OriginPolicy
-  readonly terms: HttpResponseDeps
-  /** Runs an effect in a fiber of the front's own. */
+  readonly response: HttpResponseDeps
+  /** Runs an effect in a fiber of the HTTP front. */
   readonly run: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>
   /** The path of the MCP endpoint. */
   readonly path: string
@@ -46,220 +44,228 @@ export interface RouterDeps {
   readonly health: () => object
 }
 
-/** How large an `initialize` may be, in bytes: its parameters are kept as long as the session. */
+/** The maximum size of `initialize`, in bytes. Its parameters are kept as long as the session. */
 const MAX_INITIALIZE = 64 * 1024
 
-/** Where the health check is. */
+/** The path of the health check. */
 export const HEALTH_PATH = "/health"
 
 export class Router {
-  /** Set once, when the proxy shuts down: no new work is taken then. */
+  /** Set when the proxy shuts down. The router then rejects new requests. */
   isDraining = false
 
-  constructor(private readonly services: RouterDeps) {}
+  constructor(private readonly deps: RouterDeps) {}
 
-  handle(message: IncomingMessage, response: ServerResponse): void {
-    const { connections, originPolicy, path, terms } = this.services
+  handle(message: IncomingMessage, serverResponse: ServerResponse): void {
+    const { connections, originPolicy, path } = this.deps
     const { headers, socket } = message
-    const wrong = originPolicy.check(headers)
-    const answer = new HttpResponse(
-      response,
-      terms,
-      wrong === undefined ? originPolicy.grants(headers) : undefined
+    const rejection = originPolicy.check(headers)
+    const response = new HttpResponse(
+      serverResponse,
+      this.deps.response,
+      rejection === undefined ? originPolicy.grants(headers) : undefined
     )
-    if (this.isDraining || connections.isSurplus(socket)) response.shouldKeepAlive = false
-    if (wrong !== undefined) return answer.error(wrong)
+    if (this.isDraining || connections.isSurplus(socket)) serverResponse.shouldKeepAlive = false
+    if (rejection !== undefined) return response.error(rejection)
     if (connections.isSurplus(socket)) {
-      return answer.error(new LimitReached({ limit: "max-connections", bound: connections.bound }))
+      return response.error(new LimitReached({ limit: "max-connections", bound: connections.bound }))
     }
     const target = message.url ?? ""
     const pathname = target === path ? path : pathOf(target)
-    if (pathname === HEALTH_PATH) return this.health(answer)
-    if (pathname !== path) return answer.error(new BadRequest({ reason: "WrongPath" }))
+    if (pathname === HEALTH_PATH) return this.health(response)
+    if (pathname !== path) return response.error(new BadRequest({ reason: "WrongPath" }))
     switch (message.method) {
       case "POST":
-        return this.post(message, answer)
+        return this.post(message, response)
       case "GET":
-        return this.get(message, answer)
+        return this.get(message, response)
       case "DELETE":
-        return this.delete(message, answer)
+        return this.delete(message, response)
       case "OPTIONS":
-        return answer.empty(204, originPolicy.preflight(headers))
+        return response.empty(204, originPolicy.preflight(headers))
       default:
-        return answer.error(new BadRequest({ reason: "WrongMethod" }))
+        return response.error(new BadRequest({ reason: "WrongMethod" }))
     }
   }
 
-  private post(message: IncomingMessage, answer: HttpResponse): void {
+  private post(message: IncomingMessage, response: HttpResponse): void {
     const { headers } = message
     if (!isReadable(headers, "application/json")) {
-      return answer.error(new BadRequest({ reason: "WrongContentType" }))
+      return response.error(new BadRequest({ reason: "WrongContentType" }))
     }
-    if (!isAcceptable(headers.accept)) return answer.error(new BadRequest({ reason: "NotAcceptable" }))
-    answer.onDisconnect = readBody(message, this.services.terms, answer, (bytes) =>
-      this.read(message, answer, bytes)
+    if (!isAcceptable(headers.accept)) return response.error(new BadRequest({ reason: "NotAcceptable" }))
+    response.onDisconnect = readBody(message, this.deps.response, response, (bytes) =>
+      this.route(message, response, bytes)
     )
   }
 
-  private read(message: IncomingMessage, answer: HttpResponse, bytes: Buffer): void {
+  private route(message: IncomingMessage, response: HttpResponse, bytes: Buffer): void {
     const parsed = parseBody(bytes)
     const body = Either.getOrUndefined(parsed)
-    answer.requestId = requestId(body)
-    // Whatever session id comes with a request without sessions is ignored.
-    const revision = first(message.headers, PROTOCOL_VERSION) ?? ""
-    if (isModern(undefined, body) || isWithoutSessions(revision)) {
-      return this.route(message, answer, bytes, parsed, undefined)
+    const id = requestId(body)
+    response.requestId = id
+    const kind = classify(message.headers, parsed)
+    if (this.isDraining && (id !== undefined || kind._tag === "Modern")) {
+      return response.error(new ShuttingDown())
     }
-    this.withSession(message.headers, answer, (session) =>
-      this.route(message, answer, bytes, parsed, session)
-    )
-  }
-
-  private route(
-    message: IncomingMessage,
-    answer: HttpResponse,
-    bytes: Buffer,
-    parsed: ReturnType<typeof parseBody>,
-    session: Session | undefined
-  ): void {
-    const { headers } = message
-    const body = Either.getOrUndefined(parsed)
+    const headers = withOneRevision(message.headers, kind)
     const request: Request = { method: "POST", headers, bytes, body }
-    if (isModern(revisionBeside(headers, session), body)) {
-      if (this.isDraining) return answer.error(new ShuttingDown())
-      relay(this.services.sessions, request, answer)
-    } else if (Either.isLeft(parsed)) answer.error(parsed.left)
-    else if (this.isDraining && answer.requestId !== undefined) answer.error(new ShuttingDown())
-    else if (session !== undefined) relay(session, request, answer)
-    else if (headers[SESSION_ID] !== undefined) answer.error(new SessionNotFound())
-    else if (!namesInitialize(parsed.right)) answer.error(new BadRequest({ reason: "MissingSessionId" }))
-    else if (!isInitialize(parsed.right)) answer.error(new BadRequest({ reason: "InitializeInBatch" }))
-    else if (bytes.length > MAX_INITIALIZE) answer.error(new BadRequest({ reason: "InitializeTooLarge" }))
-    else this.open(request, clientOf(message), answer)
+    switch (kind._tag) {
+      case "Modern":
+        return relay(this.deps.sessions, request, response)
+      case "Initialize":
+        return bytes.length > MAX_INITIALIZE
+          ? response.error(new BadRequest({ reason: "InitializeTooLarge" }))
+          : this.open(request, clientOf(message), response)
+      default:
+        this.inSession(kind, headers, response, (session) => relay(session, request, response))
+    }
   }
 
-  private open(request: Request, client: string, answer: HttpResponse): void {
-    const { run, sessions } = this.services
-    answer.holdRequest()
+  private open(request: Request, client: string, response: HttpResponse): void {
+    const { run, sessions } = this.deps
+    response.holdRequest()
     const fiber = run(
-      told(
-        answer,
-        Effect.map(sessions.open(request, client, answer), ({ leave, session }) => {
-          answer.onDisconnect = () => {
+      reportErrors(
+        response,
+        Effect.map(sessions.open(request, client, response), ({ leave, session }) => {
+          response.onDisconnect = () => {
             leave()
-            // Nobody knows the session's id.
-            if (answer.isQueued) session.end("abandoned")
+            // The client never got the session's id.
+            if (response.isQueued) session.end("abandoned")
           }
         })
       )
     )
-    if (fiber.unsafePoll() === null) answer.onDisconnect = () => fiber.unsafeInterruptAsFork(FiberId.none)
+    interruptOnDisconnect(response, fiber)
   }
 
-  private get({ headers }: IncomingMessage, answer: HttpResponse): void {
-    this.inSession(headers, answer, (session) => {
-      if (!isAcceptable(headers.accept)) answer.error(new BadRequest({ reason: "NotAcceptable" }))
-      else if (this.isDraining) answer.error(new ShuttingDown())
-      else relay(session, { method: "GET", headers, bytes: undefined, body: undefined }, answer)
+  private get({ headers }: IncomingMessage, response: HttpResponse): void {
+    const kind = classify(headers, undefined)
+    this.inSession(kind, headers, response, (session) => {
+      if (!isAcceptable(headers.accept)) response.error(new BadRequest({ reason: "NotAcceptable" }))
+      else if (this.isDraining) response.error(new ShuttingDown())
+      else {
+        const request: Request = {
+          method: "GET",
+          headers: withOneRevision(headers, kind),
+          bytes: undefined,
+          body: undefined
+        }
+        relay(session, request, response)
+      }
     })
   }
 
-  private delete({ headers }: IncomingMessage, answer: HttpResponse): void {
-    const { run, sessions } = this.services
-    this.inSession(headers, answer, (session) => {
-      session.parting(headers)
-      // Whatever the upstream says to its end, the client's session is over.
+  private delete({ headers }: IncomingMessage, response: HttpResponse): void {
+    const { run, sessions } = this.deps
+    const kind = classify(headers, undefined)
+    this.inSession(kind, headers, response, (session) => {
+      session.parting(withOneRevision(headers, kind))
+      // The client's session ends whatever the upstream answers.
       run(
-        told(
-          answer,
+        reportErrors(
+          response,
           Effect.map(sessions.close(session.id, "deleted"), () =>
-            answer.empty(200, { "content-length": "0" })
+            response.empty(200, { "content-length": "0" })
           )
         )
       )
     })
   }
 
-  private health(answer: HttpResponse): void {
+  private health(response: HttpResponse): void {
     const status = this.isDraining ? "draining" : "ok"
-    answer.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.services.health() }))
+    response.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.deps.health() }))
   }
 
-  /** Hands the session of a GET or DELETE on; without one the answer says why. */
+  /** Calls `use` with the session of a request, or answers with the reason why there is none. */
   private inSession(
+    kind: RequestClass,
     headers: IncomingHttpHeaders,
-    answer: HttpResponse,
+    response: HttpResponse,
     use: (session: Session) => void
   ): void {
-    this.withSession(headers, answer, (session) => {
-      const revision = revisionBeside(headers, session)
-      if (revision !== undefined && isModern(revision, undefined)) {
-        // From 2026-07-28 on, an endpoint answers to POST alone.
-        const reason = isWithoutSessions(revision) ? "PostOnly" : "UnknownRevision"
-        answer.error(new BadRequest({ reason }))
-      } else if (session !== undefined) use(session)
-      else if (headers[SESSION_ID] === undefined) answer.error(new BadRequest({ reason: "MissingSessionId" }))
-      else answer.error(new SessionNotFound())
-    })
+    switch (kind._tag) {
+      case "Invalid":
+        return response.error(kind.error)
+      case "InSession":
+        return this.withSession(kind, headers, response, use)
+      default:
+        response.error(new BadRequest({ reason: "MissingSessionId" }))
+    }
   }
 
-  /** Hands on the session that the fields name, if there is one; it may have to be revived first. */
   private withSession(
+    { revision, sessionId }: Extract<RequestClass, { readonly _tag: "InSession" }>,
     headers: IncomingHttpHeaders,
-    answer: HttpResponse,
-    use: (session: Session | undefined) => void
+    response: HttpResponse,
+    use: (session: Session) => void
   ): void {
-    const { run, sessions } = this.services
-    const id = first(headers, SESSION_ID)
-    const session = id === undefined ? undefined : sessions.get(id)
-    if (id === undefined || session !== undefined || !sessions.restores) return use(session)
-    answer.holdRequest()
+    const { run, sessions } = this.deps
+    const live = sessions.get(sessionId)
+    if (live !== undefined) return useWith(revision, live, response, use)
+    if (!sessions.restores) return response.error(new SessionNotFound())
+    response.holdRequest()
     const fiber = run(
-      told(
-        answer,
-        sessions.restore(id, headers).pipe(
-          Effect.catchTag("SessionNotFound", () => Effect.succeed(undefined)),
-          // Whoever relays the request holds it again.
-          Effect.ensuring(Effect.sync(() => answer.settled())),
-          Effect.map(use)
+      reportErrors(
+        response,
+        sessions.restore(sessionId, headers).pipe(
+          // The session holds the request again when it relays it.
+          Effect.ensuring(Effect.sync(() => response.settled())),
+          Effect.map((session) => useWith(revision, session, response, use))
         )
       )
     )
-    if (fiber.unsafePoll() === null) answer.onDisconnect = () => fiber.unsafeInterruptAsFork(FiberId.none)
+    interruptOnDisconnect(response, fiber)
   }
 }
 
-/** Hands a request to whoever relays it: a session, or all of them for one that belongs to none. */
-const relay = (
-  to: { readonly exchange: (request: Request, answer: ClientResponse) => Disconnect },
-  request: Request,
-  answer: HttpResponse
+/** Calls `use` unless the session does not support the revision of the request. */
+const useWith = (
+  revision: string | undefined,
+  session: Session,
+  response: HttpResponse,
+  use: (session: Session) => void
 ): void => {
-  answer.holdRequest()
-  answer.onDisconnect = to.exchange(request, answer)
+  const rejection = checkRevision(revision, session.protocolVersion)
+  if (rejection === undefined) use(session)
+  else response.error(rejection)
 }
 
-/** Whatever goes wrong, defects too, is told to the client. */
-const told = (answer: HttpResponse, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
+/** Hands a request to its session, or to all of them if it has none. */
+const relay = (
+  to: { readonly exchange: (request: Request, response: ClientResponse) => Disconnect },
+  request: Request,
+  response: HttpResponse
+): void => {
+  response.holdRequest()
+  response.onDisconnect = to.exchange(request, response)
+}
+
+/** Reports every error to the client, including defects. */
+const reportErrors = (response: HttpResponse, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
   effect.pipe(
     Effect.catchAllDefect((cause) =>
-      Effect.zipRight(Effect.logError("defect", cause), new InternalError({ cause }))
+      Effect.zipRight(Effect.logError("http: request failed: defect", cause), new InternalError({ cause }))
     ),
-    Effect.catchAll((error) => Effect.sync(() => answer.error(error)))
+    Effect.catchAll((error) => Effect.sync(() => response.error(error)))
   )
 
-/** The revision that a request names, unless it is the one that its session negotiated, whatever that is. */
-const revisionBeside = (headers: IncomingHttpHeaders, session: Session | undefined): string | undefined => {
-  const revision = first(headers, PROTOCOL_VERSION)
-  return revision === session?.protocolVersion ? undefined : revision
+const interruptOnDisconnect = (response: HttpResponse, fiber: Fiber.RuntimeFiber<void>): void => {
+  if (fiber.unsafePoll() === null) response.onDisconnect = () => fiber.unsafeInterruptAsFork(FiberId.none)
 }
 
-/** The path of a request's target, which may be a whole URL (RFC 9112, 3.2.2). */
+/** Replaces equal duplicates of the version header by one. */
+const withOneRevision = (headers: IncomingHttpHeaders, kind: RequestClass): IncomingHttpHeaders =>
+  "revision" in kind && kind.revision !== headers[PROTOCOL_VERSION]
+    ? { ...headers, [PROTOCOL_VERSION]: kind.revision }
+    : headers
+
+/** The path of a request target, which may be an absolute URL (RFC 9112, section 3.2.2). */
 const pathOf = (target: string): string | undefined => {
   if (target.startsWith("/")) return target.split("?", 1)[0]
   return URL.canParse(target) ? new URL(target).pathname : undefined
 }
-
-const namesInitialize = (body: Body): boolean => body.messages.some(({ method }) => method === "initialize")
 
 const clientOf = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? "unknown"

@@ -1,6 +1,6 @@
 /** Server-sent events, as far as bytes are concerned: frames are told apart, not read. */
 import { createParser } from "eventsource-parser"
-import { type Message, parseMessages, type RequestId } from "../Protocol.js"
+import { type Message, parseMessages, type RequestId } from "./JsonRpc.js"
 import { asBuffer } from "../internal/bytes.js"
 import { asLine } from "../internal/lines.js"
 

@@ -1,4 +1,4 @@
-/** The client on standard input and output: which of its messages go where, and in which order. */
+/** The client on standard input and output: routes its messages and keeps their order. */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { Disconnect } from "../ClientResponse.js"
@@ -7,160 +7,179 @@ import { lineOf } from "../internal/lines.js"
 import {
   type Body,
   cancelledRequestId,
-  isInitialize,
-  isModern,
+  classify,
   modernHeaders,
   parseBody,
   PROTOCOL_VERSION,
   type RequestId,
-  requestIds
+  requestIds,
+  SESSION_ID
 } from "../Protocol.js"
 import { BadRequest, InternalError, type ProxyError, toJsonRpc } from "../ProxyError.js"
 import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
-import { type LineWriter, StdioResponse } from "./StdioResponse.js"
 import type { Flow, Request } from "../Upstream.js"
+import { type LineWriter, StdioResponse } from "./StdioResponse.js"
 
 export interface StdioClientDeps {
   readonly sessions: Sessions["Type"]
   readonly output: LineWriter
-  /** The upstream's name. */
+  /** The name of the upstream. */
   readonly upstream: string
-  /** Stops and restarts what the client sends. */
+  /** Pauses the client's messages. */
   readonly flow: Flow
-  /** Runs an effect in a fiber of the front's own. */
+  /** Runs an effect in a fiber of the stdio front. */
   readonly run: (effect: Effect.Effect<void>) => void
 }
 
-/** Under what the only client's sessions are counted. */
+/** The address under which the sessions of the only client are counted. */
 const CLIENT = "stdio"
 
 export class StdioClient {
   private session: Session | undefined
-  /** What waits, in order, for the session to be open; `undefined` while nothing has to wait. */
-  private held: Array<() => void> | undefined
-  /** The requests of 2026-07-28 in flight: to leave one is to cancel it. */
+  /** The steps that wait until the session is open, in order; `undefined` while nothing has to wait. */
+  private waiting: Array<() => void> | undefined
+  /** The modern requests in flight. To disconnect one is to cancel it. */
   private readonly modern = new Map<RequestId, Disconnect>()
 
-  constructor(private readonly services: StdioClientDeps) {}
+  constructor(private readonly deps: StdioClientDeps) {}
 
   receive(line: Buffer): void {
-    if (line.length > 0) this.inTurn(() => this.route(line))
+    if (line.length > 0) this.inOrder(() => this.route(line))
   }
 
-  /** The client sends nothing more; calls `done` when everything that it has sent is on its way. */
+  /** Ends the input. Calls `done` when all messages of the client are on their way. */
   finish(done: () => void): void {
-    this.inTurn(done)
+    this.inOrder(done)
   }
 
-  private inTurn(step: () => void): void {
-    if (this.held === undefined) step()
-    else this.held.push(step)
+  private inOrder(step: () => void): void {
+    if (this.waiting === undefined) step()
+    else this.waiting.push(step)
   }
 
   private route(bytes: Buffer): void {
     const parsed = parseBody(bytes)
-    if (Either.isLeft(parsed)) return this.tell(parsed.left, [undefined])
+    if (Either.isLeft(parsed)) return this.reject(parsed.left, [undefined])
     const body = parsed.right
-    if (this.isCancelled(body)) return
-    if (isModern(undefined, body)) this.relayModern(bytes, body)
-    else if (this.session !== undefined) this.relay(this.session, bytes, body)
-    else if (isInitialize(body)) this.open(bytes, body)
-    else this.tell(new BadRequest({ reason: "NotInitialized" }), requestIds(body))
+    if (this.cancelsModern(body)) return
+    const { session } = this
+    // On stdio the session is implicit: every message belongs to the open one.
+    const kind = classify(session === undefined ? {} : { [SESSION_ID]: session.id }, parsed)
+    switch (kind._tag) {
+      case "Modern":
+        return this.relayModern(bytes, body)
+      case "Initialize":
+        return session === undefined ? this.open(bytes, body) : this.relay(session, bytes, body)
+      case "InSession":
+        if (session !== undefined) this.relay(session, bytes, body)
+        return
+      case "NoSession":
+        return this.reject(new BadRequest({ reason: "NotInitialized" }), requestIds(body))
+      case "Invalid":
+        return this.reject(kind.error, requestIds(body))
+    }
   }
 
   private open(bytes: Buffer, body: Body): void {
-    const { run, sessions } = this.services
-    this.hold()
-    const answer = this.answer(body, () => {})
+    const { run, sessions } = this.deps
+    this.wait()
+    const response = this.response(body, () => {})
     const request: Request = { method: "POST", headers: json, bytes, body }
     run(
-      sessions.open(request, CLIENT, answer).pipe(
+      sessions.open(request, CLIENT, response).pipe(
         Effect.map(({ session }) => {
           this.session = session
         }),
         Effect.catchAllDefect((cause) =>
-          Effect.zipRight(Effect.logError("defect", cause), new InternalError({ cause }))
+          Effect.zipRight(
+            Effect.logError("stdio: initialize failed: defect", cause),
+            new InternalError({ cause })
+          )
         ),
-        Effect.catchAll((error) => Effect.sync(() => answer.error(error))),
+        Effect.catchAll((error) => Effect.sync(() => response.error(error))),
         Effect.andThen(() => this.proceed())
       )
     )
   }
 
   private relay(session: Session, bytes: Buffer, body: Body): void {
-    const request: Request = { method: "POST", headers: this.headersOf(session), bytes, body }
+    const request: Request = { method: "POST", headers: headersOf(session), bytes, body }
     if (body.messages[0].method !== "notifications/initialized") {
       session.exchange(
         request,
-        this.answer(body, () => {})
+        this.response(body, () => {})
       )
       return
     }
-    this.hold()
+    this.wait()
     session.exchange(
       request,
-      this.answer(body, () => {
-        this.listen(session)
+      this.response(body, () => {
+        this.openStream(session)
         this.proceed()
       })
     )
   }
 
-  /** Opens the stream for what belongs to no request; a server that has none says so, and nothing is lost. */
-  private listen(session: Session): void {
-    const headers = { ...this.headersOf(session), accept: "text/event-stream" }
+  /** Opens the standalone stream. A server without one answers 405, which has no effect. */
+  private openStream(session: Session): void {
+    const headers = { ...headersOf(session), accept: "text/event-stream" }
     session.exchange(
       { method: "GET", headers, bytes: undefined, body: undefined },
-      this.answer(undefined, () => {})
+      this.response(undefined, () => {})
     )
   }
 
   private relayModern(bytes: Buffer, body: Body): void {
     const ids = requestIds(body)
-    const answer = this.answer(body, () => {
+    const response = this.response(body, () => {
       for (const id of ids) this.modern.delete(id)
     })
     const headers = { ...json, ...modernHeaders(body) }
-    const leave = this.services.sessions.exchange({ method: "POST", headers, bytes, body }, answer)
-    for (const id of answer.awaited) this.modern.set(id, leave)
+    const disconnect = this.deps.sessions.exchange({ method: "POST", headers, bytes, body }, response)
+    for (const id of response.pendingIds) this.modern.set(id, disconnect)
   }
 
-  /** Over HTTP, to close the answer's stream is the cancel (2026-07-28, "Cancellation"). */
-  private isCancelled(body: Body): boolean {
+  /**
+   * Cancels a modern request. Over HTTP, closing the response stream is the cancel, so the upstream does not get
+   * the notification (2026-07-28, "Cancellation").
+   */
+  private cancelsModern(body: Body): boolean {
     const id = cancelledRequestId(body.messages[0])
-    const leave = id === undefined ? undefined : this.modern.get(id)
-    leave?.()
-    return leave !== undefined
+    const disconnect = id === undefined ? undefined : this.modern.get(id)
+    disconnect?.()
+    return disconnect !== undefined
   }
 
-  private answer(body: Body | undefined, done: () => void): StdioResponse {
-    const { output, upstream } = this.services
-    return new StdioResponse(upstream, output, body === undefined ? [] : requestIds(body), done)
+  private response(body: Body | undefined, onSettled: () => void): StdioResponse {
+    const { output, upstream } = this.deps
+    return new StdioResponse(upstream, output, body === undefined ? [] : requestIds(body), onSettled)
   }
 
-  private headersOf({ protocolVersion }: Session): Headers {
-    return { ...json, [PROTOCOL_VERSION]: protocolVersion }
-  }
-
-  private tell(error: ProxyError, ids: ReadonlyArray<RequestId | undefined>): void {
+  private reject(error: ProxyError, ids: ReadonlyArray<RequestId | undefined>): void {
     for (const id of ids) {
-      this.services.output.write(lineOf(toJsonRpc(error, id)))
+      this.deps.output.write(lineOf(toJsonRpc(error, id)))
     }
   }
 
-  /** What comes now has to wait. */
-  private hold(): void {
-    this.held = []
-    this.services.flow.pause()
+  /** Makes the next messages wait. */
+  private wait(): void {
+    this.waiting = []
+    this.deps.flow.pause()
   }
 
   private proceed(): void {
-    const steps = this.held ?? []
-    this.held = undefined
-    for (const step of steps) this.inTurn(step)
-    if (this.held === undefined) this.services.flow.unpause()
+    const steps = this.waiting ?? []
+    this.waiting = undefined
+    for (const step of steps) this.inOrder(step)
+    if (this.waiting === undefined) this.deps.flow.unpause()
   }
 }
+
+const headersOf = ({ protocolVersion }: Session): Headers => ({
+  ...json,
+  [PROTOCOL_VERSION]: protocolVersion
+})
 
 const json: Headers = { "content-type": "application/json", accept: "application/json, text/event-stream" }

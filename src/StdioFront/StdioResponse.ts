@@ -1,4 +1,4 @@
-/** Writes what an upstream answers to a client that reads lines: each message is one. */
+/** Writes the upstream's response to a client that reads lines, one message per line. */
 import { createParser, type EventSourceParser } from "eventsource-parser"
 import type { ClientResponse } from "../ClientResponse.js"
 import { hasType, type Headers } from "../internal/headers.js"
@@ -8,7 +8,7 @@ import { type Message, parseMessages, type RequestId } from "../Protocol.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "../ProxyError.js"
 import type { Flow } from "../Upstream.js"
 
-/** Where lines go. Flows are stopped while it takes no more. */
+/** Writes lines to the client. It pauses the flow of a line while the client does not read. */
 export interface LineWriter {
   readonly write: (line: Buffer, flow?: Flow) => void
 }
@@ -18,20 +18,20 @@ export class StdioResponse implements ClientResponse {
   private flow: Flow | undefined
   private readonly chunks: Array<Uint8Array> = []
   private readonly decoder = new TextDecoder()
+  /** The parser of an event stream; `undefined` for other bodies. */
   private events: EventSourceParser | undefined
 
   constructor(
-    /** The upstream's name. */
+    /** The name of the upstream. */
     private readonly upstream: string,
     private readonly output: LineWriter,
-    /** The requests that the client waits for. */
     private pending: ReadonlyArray<RequestId>,
-    /** Called last. */
-    private readonly done: () => void
+    /** Called once, after the last line. */
+    private readonly onSettled: () => void
   ) {}
 
-  /** The requests that have not been answered yet. */
-  get awaited(): ReadonlyArray<RequestId> {
+  /** The ids of the requests that have no response yet. */
+  get pendingIds(): ReadonlyArray<RequestId> {
     return this.pending
   }
 
@@ -51,19 +51,19 @@ export class StdioResponse implements ClientResponse {
   end(flushed?: () => void): void {
     const body = Buffer.concat(this.chunks)
     if (this.status < 400) this.pass(body)
-    const [refusal] = parseMessages(body)
-    for (const id of this.pending) this.refuse(id, refusal?.error)
+    const [message] = parseMessages(body)
+    for (const id of this.pending) this.fail(id, message?.error)
     this.pending = []
     flushed?.()
   }
 
   error(error: ProxyError): void {
-    for (const id of this.pending) this.line(toJsonRpc(error, id))
+    for (const id of this.pending) this.write(toJsonRpc(error, id))
     this.pending = []
   }
 
   settled(): void {
-    this.done()
+    this.onSettled()
   }
 
   private pass(json: Buffer): void {
@@ -71,24 +71,24 @@ export class StdioResponse implements ClientResponse {
     if (messages.length === 0) return
     const answered = messages.filter(({ method }) => method === undefined).map(({ id }) => id)
     this.pending = this.pending.filter((id) => !answered.includes(id))
-    this.line(json)
+    this.write(json)
   }
 
-  /** An error of HTTP says nothing of the requests in the body: each is told what it was. */
-  private refuse(id: RequestId, error: unknown): void {
+  /** Fails one request. The body of an HTTP error may have another id, so its error is repeated for each request. */
+  private fail(id: RequestId, error: unknown): void {
     if (error !== undefined) {
       const response: Message = { jsonrpc: "2.0", id, error }
-      return this.line(JSON.stringify(response))
+      return this.write(JSON.stringify(response))
     }
     const { upstream } = this
     const reason =
       this.status < 400
         ? new UpstreamError({ reason: "NoResponse", upstream })
         : new UpstreamError({ reason: "HttpError", upstream, detail: String(this.status) })
-    this.line(toJsonRpc(reason, id))
+    this.write(toJsonRpc(reason, id))
   }
 
-  private line(json: Buffer | string): void {
+  private write(json: Buffer | string): void {
     this.output.write(lineOf(json), this.flow)
   }
 }
