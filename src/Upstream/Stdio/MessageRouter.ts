@@ -1,7 +1,7 @@
 /**
  * Assigns the messages of a child to HTTP responses. A child writes all messages to one pipe, and only JSON-RPC
- * responses name the request that they belong to. Each message goes to exactly one HTTP response (2025-11-25, Transports,
- * "Multiple Connections").
+ * responses name the request that they belong to. Each message goes to exactly one HTTP response (2025-11-25,
+ * Transports, "Multiple Connections").
  */
 import {
   type Body,

@@ -11,7 +11,7 @@ export interface PendingResponseOptions {
   readonly ids: ReadonlyArray<RequestId>
   readonly isBatch: boolean
   readonly accepted: Accepted
-  /** Fails an unanswered `initialize` after so many milliseconds. With it, time does not turn the response into a stream. */
+  /** Fails an unanswered `initialize` after so many milliseconds. It also prevents `STREAM_DELAY`. */
   readonly timeout?: { readonly millis: number; readonly error: UpstreamError }
 }
 

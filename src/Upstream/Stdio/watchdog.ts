@@ -13,8 +13,8 @@ export const MARKER = "SHADOWCAT_OWNER"
  * `kill MARK...` kills the processes with these marks.
  *
  * The input ends when this process ends in any way. The script then kills all groups and all processes with the marker.
- * It repeats the search until it finds nothing, because a process can start another one before it is killed, and because
- * the environment of a process is unreadable for an instant during `exec`. Without `/proc` it kills only the groups.
+ * It repeats the search until it finds nothing, because a process can start another one before it is killed, and
+ * because its environment is unreadable for an instant during `exec`. Without `/proc` it kills only the groups.
  *
  * The exit status of `grep` is ignored: processes end during the search, and those of other users are unreadable.
  */
@@ -87,8 +87,8 @@ export class Watchdog {
   }
 
   /**
-   * Removes a process group that has ended, because the system can reuse its number. Descendants that left the group are
-   * killed within about a second.
+   * Removes a process group that has ended, because the system can reuse its number. Descendants that left the group
+   * are killed within about a second.
    */
   removeGroup(group: number): void {
     const mark = this.marks.get(group)
