@@ -214,11 +214,12 @@ describe("the official demo server, which repeats events of other streams", () =
           session,
           request(id, "tools/call", {
             name: "trigger-long-running-operation",
-            arguments: { duration: 1, steps: 4 },
+            // Long enough that both operations are running when the connections are cut, also on a busy machine.
+            arguments: { duration: 4, steps: 4 },
             _meta: { progressToken: id }
           })
         )
-      const answers = [yield* begin(1), yield* begin(2)]
+      const answers = yield* Effect.all([begin(1), begin(2)], { concurrency: "unbounded" })
       for (const answer of answers) yield* answer.until(() => answer.messages().length > 0)
       yield* faults.swallow
       yield* faults.until(() => [1, 2].every((id) => faults.swallowed().includes(`"id":${id}}`)))
@@ -244,52 +245,60 @@ describe("the official demo server, which repeats events of other streams", () =
 const events = 5_000
 const padding = "x".repeat(4_000)
 
+/** The stream has 20 MB, which takes long on a busy machine. */
+const TIMEOUT = 60_000
+
 describe("a client that does not read", () => {
-  it.scopedLive("gets all of a long stream later, and the proxy buffers little of it", () =>
-    Effect.gen(function* () {
-      const responses: Array<RecordedResponse> = []
-      const server = yield* makePlainServer({
-        "test/many": ({ response }) => {
-          openStream(response)
-          response.write(eventOf(note(0)))
-          responses.push(response)
+  it.scopedLive(
+    "gets all of a long stream later, and the proxy buffers little of it",
+    () =>
+      Effect.gen(function* () {
+        const responses: Array<RecordedResponse> = []
+        const server = yield* makePlainServer({
+          "test/many": ({ response }) => {
+            openStream(response)
+            response.write(eventOf(note(0)))
+            responses.push(response)
+          }
+        })
+        const proxy = yield* startProxy(server, ["--multi-session"], withUsage)
+        const faults = yield* makeFaults(proxy)
+        const { session } = yield* initialize(proxy.url)
+        const answer = yield* call(faults.url, session, request(1, "test/many"))
+        yield* answer.until(() => answer.messages().length === 1)
+        const before = yield* usage(proxy)
+        yield* faults.stall
+        const [response] = responses
+        if (response === undefined) throw new Error("no request")
+        let written = 1
+        const write = () => {
+          while (written < events) {
+            if (!response.write(eventOf({ ...note(written++), padding })))
+              return response.once("drain", write)
+          }
+          return response.end(eventOf(toolResult(1, "done")))
         }
-      })
-      const proxy = yield* startProxy(server, ["--multi-session"], withUsage)
-      const faults = yield* makeFaults(proxy)
-      const { session } = yield* initialize(proxy.url)
-      const answer = yield* call(faults.url, session, request(1, "test/many"))
-      yield* answer.until(() => answer.messages().length === 1)
-      const before = yield* usage(proxy)
-      yield* faults.stall
-      const [response] = responses
-      if (response === undefined) throw new Error("no request")
-      let written = 1
-      const write = () => {
-        while (written < events) {
-          if (!response.write(eventOf({ ...note(written++), padding }))) return response.once("drain", write)
-        }
-        return response.end(eventOf(toolResult(1, "done")))
-      }
-      write()
-      // Wait until the proxy reads no more from the server.
-      const during = yield* eventually(
-        Effect.gen(function* () {
-          const before = written
-          const used = yield* usage(proxy)
-          return { ...used, written, isStill: before === written }
-        }),
-        ({ isStill }) => isStill
-      )
-      expect(during.written).toBeLessThan(events)
-      expect(during.heap - before.heap).toBeLessThan(6_000_000)
-      yield* faults.flow
-      expect(yield* answer.endWithin(20_000)).toBe("ended")
-      expect(answer.messages()).toMatchObject([
-        ...Array.from({ length: events }, (_, n) => note(n)),
-        { id: 1 }
-      ])
-      expect(new Set(answer.events.map(({ id }) => id)).size).toBe(events + 2)
-    })
+        write()
+        // Wait until the proxy reads no more from the server.
+        const during = yield* eventually(
+          Effect.gen(function* () {
+            const before = written
+            const used = yield* usage(proxy)
+            return { ...used, written, isStill: before === written }
+          }),
+          ({ isStill }) => isStill,
+          TIMEOUT
+        )
+        expect(during.written).toBeLessThan(events)
+        expect(during.heap - before.heap).toBeLessThan(6_000_000)
+        yield* faults.flow
+        expect(yield* answer.endWithin(TIMEOUT)).toBe("ended")
+        expect(answer.messages()).toMatchObject([
+          ...Array.from({ length: events }, (_, n) => note(n)),
+          { id: 1 }
+        ])
+        expect(new Set(answer.events.map(({ id }) => id)).size).toBe(events + 2)
+      }),
+    2 * TIMEOUT
   )
 })

@@ -16,7 +16,7 @@ import {
 import { eventually } from "../fixtures/eventually.js"
 import type { Front, FrontOptions } from "../fixtures/Front.js"
 import { openDescriptors, descriptorsOpenedSince } from "../fixtures/leaks.js"
-import { processes, watchdogsOf } from "../fixtures/processes.js"
+import { processes, type ProcessTracker, watchdogsOf } from "../fixtures/processes.js"
 import {
   type Answer,
   callTool,
@@ -133,7 +133,8 @@ describe("a child that does not respond to `initialize`", () => {
         const { answer } = yield* openSession(front.url, "never answers")
         expectError(answer, { status: 504, code: ERROR, id: 0, message: /--start-timeout/ })
       }),
-    { startTimeout: 300 }
+    // Long enough for the other session to start on a busy machine.
+    { startTimeout: 3_000 }
   )
 })
 
@@ -412,13 +413,20 @@ const populate = (url: string) =>
 
 const population = 7
 
+/** Waits until all processes have executed their programs, and returns them. */
+const untilPopulated = (tracker: ProcessTracker) =>
+  tracker.until(
+    (alive) =>
+      alive.length === population && alive.filter(({ command }) => command === "sleep 300").length === 2
+  )
+
 describe("the proxy", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     it.scopedLive(`ends all children on ${signal} and exits with code 0`, () =>
       Effect.gen(function* () {
         const cli = yield* startChildrenCli()
         yield* populate(cli.url)
-        expect(cli.tracker.alive()).toHaveLength(population)
+        expect(yield* untilPopulated(cli.tracker)).toHaveLength(population)
         yield* cli.signal(signal)
         expect(yield* cli.exit).toEqual({ code: 0, signal: null })
         expect(cli.tracker.alive()).toEqual([])
@@ -431,7 +439,7 @@ describe("the proxy", () => {
     Effect.gen(function* () {
       const cli = yield* startChildrenCli()
       yield* populate(cli.url)
-      const all = cli.tracker.alive()
+      const all = yield* untilPopulated(cli.tracker)
       expect(all).toHaveLength(population)
       expect(cli.tracker.aliveWithMarker()).toEqual(all)
       const [watchdog] = watchdogsOf(cli.pid)

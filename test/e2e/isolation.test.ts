@@ -78,7 +78,9 @@ for (const { fewer, make, name } of kinds) {
       () =>
         Effect.gen(function* () {
           const server = yield* make
-          const proxy = yield* startProxy(server)
+          // The children start at the same time, and each one waits for the others.
+          const options = "url" in server ? [] : ["--start-timeout", `${TIMEOUT}ms`]
+          const proxy = yield* startProxy(server, ["--multi-session", ...options])
           const before = yield* descriptors(proxy.pid)
           const processes = yield* Effect.scoped(
             Effect.gen(function* () {
@@ -87,7 +89,7 @@ for (const { fewer, make, name } of kinds) {
               )
               const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
                 Effect.forEach(all, use, { concurrency: "unbounded" })
-              if ("url" in server) yield* server.until(() => server.counts.getStreams === clients)
+              if ("url" in server) yield* server.until(() => server.counts.getStreams === clients, TIMEOUT)
               expect(yield* proxy.health).toMatchObject({ sessions: clients })
 
               // All clients write before the first one reads, so that mixed-up sessions would show.
@@ -134,7 +136,7 @@ for (const { fewer, make, name } of kinds) {
             })
           )
           expect(server.sessions()).toEqual([])
-          yield* proxy.untilHealth((health) => health.sessions === 0 && health.connections === 1)
+          yield* proxy.untilHealth((health) => health.sessions === 0 && health.connections === 1, TIMEOUT)
           expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
           if ("url" in server) {
             expect(server.counts).toMatchObject({ initialize: clients, delete: clients })
@@ -156,25 +158,28 @@ for (const { fewer, make, name } of kinds) {
       TIMEOUT
     )
 
-    it.scopedLive("can continue their calls when half of the clients leave", () =>
-      Effect.gen(function* () {
-        const server = yield* make
-        const proxy = yield* startProxy(server)
-        const all = yield* forEachIndex((index) => connect(proxy.url, index), fewer)
-        const calls = yield* Effect.forEach(all, (client) =>
-          Effect.fork(client.call("wait", { until: "go" }))
-        )
-        yield* server.until(() => server.pending().length === fewer)
-        const leaving = all.filter((_, index) => index % 4 < 2)
-        yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
-        yield* server.until(() => server.sessions().length === fewer / 2)
-        expect(server.pending()).toHaveLength(fewer / 2)
-        yield* server.release("go")
-        const staying = calls.filter((_, index) => index % 4 >= 2)
-        expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
-        expect(yield* proxy.health).toMatchObject({ sessions: fewer / 2 })
-        yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
-      })
+    it.scopedLive(
+      "can continue their calls when half of the clients leave",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* make
+          const proxy = yield* startProxy(server)
+          const all = yield* forEachIndex((index) => connect(proxy.url, index), fewer)
+          const calls = yield* Effect.forEach(all, (client) =>
+            Effect.fork(client.call("wait", { until: "go" }))
+          )
+          yield* server.until(() => server.pending().length === fewer, TIMEOUT)
+          const leaving = all.filter((_, index) => index % 4 < 2)
+          yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
+          yield* server.until(() => server.sessions().length === fewer / 2, TIMEOUT)
+          expect(server.pending()).toHaveLength(fewer / 2)
+          yield* server.release("go")
+          const staying = calls.filter((_, index) => index % 4 >= 2)
+          expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
+          expect(yield* proxy.health).toMatchObject({ sessions: fewer / 2 })
+          yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
+        }),
+      TIMEOUT
     )
   })
 }
