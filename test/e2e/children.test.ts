@@ -139,7 +139,7 @@ describe("a child that does not respond to `initialize`", () => {
 })
 
 describe("a child that ends during a call", () => {
-  for (const [what, message] of [
+  for (const [behaviour, message] of [
     ["exit", /is gone \(exited with code 7: out of cheese\)/],
     ["kill", /is gone \(was ended by SIGKILL\)/],
     ["close stdout", /is gone \(closed its standard output\)/],
@@ -148,10 +148,15 @@ describe("a child that ends during a call", () => {
     ["fork and exit", /is gone \(exited with code 0\)/],
     ["fork one that ignores SIGTERM and exit", /is gone \(exited with code 0\)/]
   ] as const) {
-    itIsolates(`(${what}) ends its session and its descendants`, (front) =>
+    itIsolates(`(${behaviour}) ends its session and its descendants`, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url)
-        expectError(yield* callChild(front.url, session, what), { status: 502, code: ERROR, id: 1, message })
+        expectError(yield* callChild(front.url, session, behaviour), {
+          status: 502,
+          code: ERROR,
+          id: 1,
+          message
+        })
         yield* front.untilHealth(({ sessions }) => sessions === 1)
         yield* expectGone(front, session)
       })
@@ -212,12 +217,12 @@ describe("a child that ends during a call", () => {
 })
 
 describe("a child that writes invalid output", () => {
-  for (const what of ["answer twice", "answer an unknown id"]) {
-    itIsolates(`(${what}) has its unexpected responses dropped`, (front) =>
+  for (const behaviour of ["answer twice", "answer an unknown id"]) {
+    itIsolates(`(${behaviour}) has its unexpected responses dropped`, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url)
-        const answer = yield* callChild(front.url, session, what)
-        expect(messages(answer)).toEqual([toolResult(1, what)])
+        const answer = yield* callChild(front.url, session, behaviour)
+        expect(messages(answer)).toEqual([toolResult(1, behaviour)])
         const next = yield* callChild(front.url, session, "next", 2)
         expect(messages(next)).toEqual([toolResult(2, "next")])
         yield* del(front.url, session.session)
@@ -354,8 +359,8 @@ describe("DELETE ends", () => {
     itIsolates(name, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url, kind)
-        for (const [id, what] of calls.entries()) {
-          expectText(yield* callChild(front.url, session, what, id), id, what)
+        for (const [id, behaviour] of calls.entries()) {
+          expectText(yield* callChild(front.url, session, behaviour, id), id, behaviour)
         }
         expect((yield* del(front.url, session.session)).status).toBe(200)
       })
@@ -400,7 +405,7 @@ describe("DELETE ends", () => {
   )
 })
 
-/** Opens sessions with two children that ignore SIGTERM, one of them with descendants, a good one, and a wrapped one. */
+/** Opens sessions with two children that ignore SIGTERM, one of them with descendants, and with two others. */
 const populate = (url: string) =>
   Effect.gen(function* () {
     const session = yield* openSession(url, "ignores SIGTERM")

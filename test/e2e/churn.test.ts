@@ -7,7 +7,7 @@ import { descriptors } from "../fixtures/leaks.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { usage, withUsage } from "../fixtures/Usage.js"
 
-/** After these sessions the process has what it keeps: compiled code, and tables of the peak size. */
+/** The sessions of the first round, after which the process keeps compiled code and tables of the peak size. */
 const first = 2000
 const rest = 5000
 

@@ -66,7 +66,7 @@ it.scopedLive(
       const started = yield* descriptors(proxy.pid)
       // A few sessions with the slow official clients show the same as many.
       const mixed = (index: number) => (index % 50 === 0 ? official(index / 50) : raw)
-      // After the first round the process has what it keeps: compiled code, and tables of the peak size.
+      // After the first round the process keeps compiled code and tables of the peak size.
       const before = yield* round(mixed)
       const after = yield* round(mixed)
 

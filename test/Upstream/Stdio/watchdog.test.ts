@@ -80,7 +80,7 @@ describe("the watchdog", () => {
       const watchdog = yield* Watchdog.make
       const marks = Array.from({ length: 12 }, () => watchdog.createMark())
       const left = yield* Effect.forEach(marks, startSleeper)
-      // No process has such numbers.
+      // No process has these numbers.
       for (const [index, mark] of marks.entries()) watchdog.addGroup(2 ** 30 + index, mark)
       watchdog.removeGroup(2 ** 30)
       watchdog.removeGroup(2 ** 30 + 5)
