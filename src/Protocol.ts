@@ -28,6 +28,7 @@ export {
   hasBatches,
   hasPrimingEvents,
   isModernRevision,
+  LAST_EVENT_ID,
   legacyRevisions,
   modernHeaders,
   PROTOCOL_VERSION,

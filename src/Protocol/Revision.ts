@@ -9,6 +9,9 @@ export const SESSION_ID = "mcp-session-id"
 /** The header that names the negotiated revision (since 2025-06-18, Transports, "Protocol Version Header"). */
 export const PROTOCOL_VERSION = "mcp-protocol-version"
 
+/** The header that names the last event that a client has read (2025-11-25, Transports, "Resumability and Redelivery"). */
+export const LAST_EVENT_ID = "last-event-id"
+
 /** The key in `params._meta` with which a request of 2026-07-28 or later claims its revision. */
 export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
 

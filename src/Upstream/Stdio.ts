@@ -223,7 +223,7 @@ class StdioLease implements Lease {
     const how = { accepted: acceptedTypes(first(headers, "accept")) }
     const abort = this.router.addRequests(
       body,
-      isInitialize(body) ? { ...how, limit: this.startLimit } : how,
+      isInitialize(body) ? { ...how, timeout: this.startTimeout } : how,
       sink
     )
     this.write(body, bytes, () => {})
@@ -258,7 +258,7 @@ class StdioLease implements Lease {
     if (last !== undefined) this.child.write(last, done)
   }
 
-  private get startLimit() {
+  private get startTimeout() {
     return {
       millis: Duration.toMillis(this.upstream.options.startTimeout),
       error: this.upstream.error("StartTimeout")

@@ -1,11 +1,11 @@
-/** Resources that live as long as a session: there are many of them, so what each keeps counts. */
+/** Resources that live as long as a session. There are many, so that the memory of each matters. */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 
 /**
- * As `Effect.acquireRelease`, but the release runs with what the closing fiber has, and not with a copy of all that the
- * acquiring one had, which takes two kilobytes for as long as the scope is open.
+ * `Effect.acquireRelease` without its copy of the acquiring fiber's context and references, which takes 2 KB while the
+ * scope is open. The release runs with those of the fiber that closes the scope.
  */
 export const acquireReleaseLight = <A, E, R>(
   acquire: Effect.Effect<A, E, R>,

@@ -1,18 +1,21 @@
-/** When another attempt may end otherwise, and how long to wait before it. */
+/** Delays between retries, and the HTTP statuses that permit one. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 
-const FIRST_DELAY = 200
-const LONGEST_DELAY = 30_000
+const BASE_DELAY = 200
+const MAX_DELAY = 30_000
 
-/** Exponential from 200 ms to 30 s, with full jitter, after so many failures in a row; `least` is in milliseconds. */
-export const backoff = (failures: number, least = 0): Effect.Effect<Duration.Duration> =>
+/**
+ * The delay before the next retry, after so many consecutive failures. It is exponential from 200 ms to 30 s with full
+ * jitter. `minimum` is added to it, in milliseconds.
+ */
+export const backoff = (failures: number, minimum = 0): Effect.Effect<Duration.Duration> =>
   Effect.map(Random.next, (random) =>
-    Duration.millis(least + random * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures))
+    Duration.millis(minimum + random * Math.min(MAX_DELAY, BASE_DELAY * 2 ** failures))
   )
 
-/** Whether another attempt may not meet this refusal: the server was not well, it was too early, or one too many. */
-export const isTransient = (status: number): boolean => status >= 500 || passing.has(status)
+/** True if a retry can succeed after this HTTP status: a server error, a timeout, a conflict or a rate limit. */
+export const isTransient = (status: number): boolean => status >= 500 || transientStatuses.has(status)
 
-const passing: ReadonlySet<number> = new Set([408, 409, 425, 429])
+const transientStatuses: ReadonlySet<number> = new Set([408, 409, 425, 429])

@@ -1,3 +1,3 @@
-/** The same bytes as a `Buffer`, which can do more with them; nothing is copied. */
+/** Returns a `Buffer` that shares the memory of the bytes. */
 export const asBuffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

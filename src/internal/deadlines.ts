@@ -1,4 +1,4 @@
-/** Bounds in time for many things at once, at the cost of one fiber that looks once a second. */
+/** Deadlines with a resolution of one second. One fiber checks all of them, so that a deadline needs no timer. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -6,41 +6,43 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { SlotSet, type SlotSetItem, NO_SLOT } from "./slotSet.js"
 
-/** Something that must not take too long. */
+/** The owner of a deadline. */
 export interface Expirable {
-  /** The time is over. */
+  /** Called when the deadline passes. */
   readonly expire: () => void
 }
 
-/** How exact a deadline is. */
+/** The interval between two checks. */
 const RESOLUTION = Duration.seconds(1)
 
-/** The deadlines that are pending. */
+/** Holds all deadlines that are set. */
 export class Deadlines {
   private readonly pending = new SlotSet<Deadline>()
 
   constructor(readonly clock: Clock.Clock) {}
 
-  /** How many deadlines are pending. */
+  /** The number of deadlines that are set. */
   get size(): number {
     return this.pending.size
   }
 
-  /** A deadline that is not set yet. */
+  /** Creates a deadline that is not set. */
   create(expirable: Expirable): Deadline {
     return new Deadline(this.pending, this.clock, expirable)
   }
 
+  /** Expires all deadlines that have passed. */
   sweep(): void {
     const now = this.clock.unsafeCurrentTimeMillis()
     for (const deadline of this.pending) deadline.check(now)
   }
 }
 
-/** The time at which one thing expires. */
+/** The time at which its owner expires. */
 export class Deadline implements SlotSetItem {
   slot = NO_SLOT
-  private at = 0
+  /** In milliseconds since 1970. */
+  private expiresAt = 0
 
   constructor(
     private readonly pending: SlotSet<Deadline>,
@@ -48,9 +50,9 @@ export class Deadline implements SlotSetItem {
     private readonly expirable: Expirable
   ) {}
 
-  /** Expires when so many milliseconds have passed, unless it is set anew or cleared before. */
+  /** Sets the deadline to so many milliseconds from now. Replaces an earlier one. */
   set(millis: number): void {
-    this.at = this.clock.unsafeCurrentTimeMillis() + millis
+    this.expiresAt = this.clock.unsafeCurrentTimeMillis() + millis
     this.pending.add(this)
   }
 
@@ -59,18 +61,18 @@ export class Deadline implements SlotSetItem {
   }
 
   check(now: number): void {
-    if (this.slot === NO_SLOT || this.at > now) return
+    if (this.slot === NO_SLOT || this.expiresAt > now) return
     this.clear()
     this.expirable.expire()
   }
 }
 
-/** Deadlines that are watched until the scope closes. */
+/** Checks deadlines until the scope closes. */
 export const make: Effect.Effect<Deadlines, never, Scope.Scope> = Effect.gen(function* () {
   const deadlines = new Deadlines(yield* Effect.clock)
   yield* Effect.sync(() => deadlines.sweep()).pipe(
-    // One that fails to expire must not keep the others from it.
-    Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
+    // A defect in one `expire` must not stop the other deadlines.
+    Effect.catchAllDefect((cause) => Effect.logError("deadlines: defect", cause)),
     Effect.schedule(Schedule.spaced(RESOLUTION)),
     Effect.forkScoped
   )

@@ -1,4 +1,4 @@
-/** Counts what is under way, and tells when nothing is. */
+/** Counts operations in flight, and waits until there are none. */
 import * as Effect from "effect/Effect"
 
 export class InFlight {
@@ -13,6 +13,6 @@ export class InFlight {
     if (--this.count === 0) this.latch.unsafeOpen()
   }
 
-  /** Completes as soon as nothing is under way. */
+  /** Waits until no operation is in flight. */
   readonly idle: Effect.Effect<void> = this.latch.await
 }

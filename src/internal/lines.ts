@@ -1,71 +1,72 @@
-/** Text in lines, as far as bytes are concerned. */
+/** Lines of text as bytes: splitting a byte stream into lines, and encoding JSON as one line. */
 import { asBuffer } from "./bytes.js"
 
 const LF = 0x0a
 const CR = 0x0d
 const SPACE = 0x20
 
-/** Cuts bytes at the ends of their lines. A character may be split between two chunks, for bytes are not read. */
+/** Splits a byte stream into lines that end with LF or CRLF. Does not decode it, so a chunk can split a character. */
 export class LineSplitter {
-  private held: Array<Uint8Array> = []
-  private heldBytes = 0
+  private buffered: Array<Uint8Array> = []
+  private bufferedBytes = 0
 
-  /** `bound` is how many bytes a line may have. */
-  constructor(private readonly bound: number) {}
+  /** `maxBytes` is the maximum size of a line. */
+  constructor(private readonly maxBytes: number) {}
 
   /**
-   * Calls `each` with every line that this chunk completes, without its end. False when a line is too long: what is
-   * held of it is let go, and the rest of the chunk is not looked at.
+   * Calls `onLine` with every line that the chunk completes, without the line ending. False if a line is too long: the
+   * splitter then drops its buffered part and the rest of the chunk.
    */
-  push(chunk: Uint8Array, each: (line: Buffer) => void): boolean {
+  push(chunk: Uint8Array, onLine: (line: Buffer) => void): boolean {
     let start = 0
     for (let end = chunk.indexOf(LF); end >= 0; end = chunk.indexOf(LF, start)) {
       const line = this.complete(chunk.subarray(start, end))
       if (line === undefined) return false
-      each(line)
+      onLine(line)
       start = end + 1
     }
-    return this.hold(chunk.subarray(start))
+    return this.append(chunk.subarray(start))
   }
 
-  /** What follows the last end of a line. */
+  /** Removes and returns the bytes after the last line ending. Undefined if there are none. */
   flush(): Buffer | undefined {
-    return this.heldBytes === 0 ? undefined : this.complete(new Uint8Array())
+    return this.bufferedBytes === 0 ? undefined : this.complete(new Uint8Array())
   }
 
   private complete(end: Uint8Array): Buffer | undefined {
-    if (!this.hold(end)) return undefined
-    const [first] = this.held
-    const line = this.held.length === 1 && first !== undefined ? asBuffer(first) : Buffer.concat(this.held)
-    this.letGo()
+    if (!this.append(end)) return undefined
+    const [first] = this.buffered
+    const line =
+      this.buffered.length === 1 && first !== undefined ? asBuffer(first) : Buffer.concat(this.buffered)
+    this.reset()
     return line.at(-1) === CR ? line.subarray(0, -1) : line
   }
 
-  private hold(part: Uint8Array): boolean {
-    if (this.heldBytes + part.length > this.bound) {
-      this.letGo()
+  private append(part: Uint8Array): boolean {
+    if (this.bufferedBytes + part.length > this.maxBytes) {
+      this.reset()
       return false
     }
-    if (part.length > 0) this.held.push(part)
-    this.heldBytes += part.length
+    if (part.length > 0) this.buffered.push(part)
+    this.bufferedBytes += part.length
     return true
   }
 
-  private letGo(): void {
-    this.held = []
-    this.heldBytes = 0
+  private reset(): void {
+    this.buffered = []
+    this.bufferedBytes = 0
   }
 }
 
-/** JSON as one line: outside of its strings, which hold no raw line ends, these are as good as spaces. */
+/** Replaces line endings in JSON by spaces. Valid JSON has no raw line endings inside of strings. */
 export const asLine = (json: Uint8Array): Buffer => {
   const line = asBuffer(json)
   if (!line.includes(LF) && !line.includes(CR)) return line
   return Buffer.from(line.map((byte) => (byte === LF || byte === CR ? SPACE : byte)))
 }
 
-/** The same with the end of the line. */
+/** Encodes JSON as one line, with the line ending. */
 export const lineOf = (json: Uint8Array | string): Buffer =>
-  Buffer.concat([asLine(typeof json === "string" ? Buffer.from(json) : json), END])
+  Buffer.concat([asLine(typeof json === "string" ? Buffer.from(json) : json), LINE_ENDING])
 
-const END = Buffer.from("\n")
+const LINE_ENDING = Buffer.from("\n")

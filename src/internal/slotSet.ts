@@ -1,18 +1,18 @@
-/** A set for things that come and go all the time. */
+/** A set for items that are added and removed at a high rate. */
 
-/** Something that can be in one bag. */
+/** An item that can be in one `SlotSet`. */
 export interface SlotSetItem {
-  /** Where it is, or `OUTSIDE`; only the bag writes this. */
+  /** The index in the set, or `NO_SLOT`. Only the set writes it. */
   slot: number
 }
 
-/** The slot of what is in no bag. */
+/** The slot of an item that is in no set. */
 export const NO_SLOT = -1
 
 /**
- * A `Set` or `Map` that is added to and deleted from replaces its table again and again, and each table that has
- * grown old keeps its successors, with what was in them, from being collected young: under load that doubled the
- * cost of a request. Here nothing is ever replaced.
+ * A set that keeps its items in one array. A `Set` or `Map` with many additions and deletions replaces its hash table
+ * again and again. Each old table that survives a young collection keeps the tables after it, and their items, alive.
+ * Under load that doubled the cost of a request.
  */
 export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
   private readonly items: Array<A> = []
@@ -27,7 +27,7 @@ export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
     this.items.push(item)
   }
 
-  /** The last one moves into the place of the one that is taken out. */
+  /** Deletes an item. The last item moves into its slot. */
   delete(item: A): void {
     const { slot } = item
     if (slot === NO_SLOT) return
@@ -38,12 +38,12 @@ export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
     last.slot = slot
   }
 
-  /** How many in the bag are such. */
-  count(isSuch: (item: A) => boolean): number {
-    return this.items.reduce((count, item) => (isSuch(item) ? count + 1 : count), 0)
+  /** The number of items that match the predicate. */
+  count(predicate: (item: A) => boolean): number {
+    return this.items.reduce((count, item) => (predicate(item) ? count + 1 : count), 0)
   }
 
-  /** What is in the bag now; it may change meanwhile. */
+  /** Iterates over a copy, so that the set can change during the iteration. */
   [Symbol.iterator](): Iterator<A> {
     return this.items.slice()[Symbol.iterator]()
   }

@@ -22,7 +22,7 @@ const value = FastCheck.oneof(
   FastCheck.string(),
   FastCheck.array(FastCheck.string(), { minLength: 1, maxLength: 3 })
 )
-/** Names of fields that no rule names, some of them close to one that is. */
+/** Names of fields that must cross, some of them similar to those that must not. */
 const plainName = FastCheck.oneof(
   FastCheck.constantFrom(
     "authorization",
@@ -51,11 +51,11 @@ describe.each([
   ["upstream", forUpstream],
   ["client", forClient]
 ])("to the %s", (_, cross) => {
-  it.each(hopByHop)("%s does not cross", (name) => {
+  it.each(hopByHop)("drops %s", (name) => {
     expect(cross({ [name]: "x", "x-other": "y" })).not.toHaveProperty([name])
   })
 
-  it("what Connection names does not cross, in whatever case", () => {
+  it("drops the fields that Connection names, in upper or lower case", () => {
     const out = cross({
       connection: "close, X-One ,x-TWO",
       "x-one": "1",
@@ -67,13 +67,13 @@ describe.each([
     for (const name of ["x-one", "x-two", "close"]) expect(out).not.toHaveProperty([name])
   })
 
-  it("several Connection fields count together", () => {
+  it("drops the fields that repeated Connection fields name", () => {
     const out = cross({ connection: ["x-one", "x-two"], "x-one": "1", "x-two": "2" })
     expect(Object.keys(out).filter((name) => name.startsWith("x-"))).toEqual([])
   })
 
   it.prop(
-    "hop-by-hop never crosses, nor what Connection names, and nothing else is lost",
+    "drops hop-by-hop fields and those that Connection names, and keeps all others",
     [
       plain,
       FastCheck.dictionary(
@@ -93,41 +93,38 @@ describe.each([
     }
   )
 
-  it("nothing is added to the object that came", () => {
+  it("does not change the given object", () => {
     const headers = Object.freeze({ "x-one": "1", "mcp-session-id": "a" })
     expect(() => cross(headers)).not.toThrow()
   })
 
-  it("what is undefined does not cross", () => {
+  it("drops undefined fields", () => {
     expect(Object.keys(cross({ "x-one": undefined }))).not.toContain("x-one")
   })
 })
 
 describe("to the upstream only", () => {
-  it.each(["host", "origin", "content-length", "expect", "mcp-session-id"])(
-    "%s stays behind, for it is the proxy's own affair",
-    (name) => {
-      expect(forUpstream({ [name]: "x" })).not.toHaveProperty([name])
-    }
-  )
+  it.each(["host", "origin", "content-length", "expect", "mcp-session-id"])("drops %s", (name) => {
+    expect(forUpstream({ [name]: "x" })).not.toHaveProperty([name])
+  })
 
-  it("the session id is the upstream's", () => {
+  it("replaces the session id by that of the upstream", () => {
     expect(toUpstream({ "mcp-session-id": "the proxy's" }, "the upstream's", {})).toMatchObject({
       "mcp-session-id": "the upstream's"
     })
   })
 
-  it("no answer is compressed, for its frames could not be told", () => {
+  it("forbids compression, because the proxy could not split a compressed stream", () => {
     expect(forUpstream({ "accept-encoding": "gzip, br" })["accept-encoding"]).toBe("identity")
     expect(forUpstream({})["accept-encoding"]).toBe("identity")
   })
 
-  it("Authorization and the version cross", () => {
+  it("keeps Authorization and the protocol version", () => {
     const headers = { authorization: "Bearer x", "mcp-protocol-version": "2025-11-25" }
     expect(forUpstream(headers)).toMatchObject(headers)
   })
 
-  it.prop("what is configured wins, and nothing else is made up", [plain, plain], ([headers, added]) => {
+  it.prop("prefers configured fields, and adds no others", [plain, plain], ([headers, added]) => {
     const out = toUpstream(headers, undefined, added)
     expect(out).toMatchObject(added)
     expect(new Set(Object.keys(out))).toEqual(
@@ -137,7 +134,7 @@ describe("to the upstream only", () => {
 })
 
 describe("to the client only", () => {
-  it("the session id is the proxy's, or none", () => {
+  it("replaces the session id by that of the proxy, or drops it", () => {
     expect(toClient({ "mcp-session-id": "the upstream's" }, "the proxy's")).toEqual({
       "mcp-session-id": "the proxy's"
     })
@@ -145,22 +142,22 @@ describe("to the client only", () => {
   })
 
   it.each(["access-control-allow-origin", "access-control-expose-headers", "access-control-max-age"])(
-    "the upstream's %s stays behind",
+    "drops %s",
     (name) => {
       expect(forClient({ [name]: "*" })).toEqual({})
     }
   )
 
-  it("what OAuth needs crosses", () => {
+  it("keeps the fields of OAuth", () => {
     const headers = { "www-authenticate": 'Bearer resource_metadata="x"', "retry-after": "5" }
     expect(forClient(headers)).toEqual(headers)
   })
 
-  it("several fields of one name stay several", () => {
+  it("keeps repeated fields apart", () => {
     expect(forClient({ "set-cookie": ["a=1", "b=2"] })).toEqual({ "set-cookie": ["a=1", "b=2"] })
   })
 
-  it.prop("nothing is made up", [plain], ([headers]) => {
+  it.prop("adds no fields", [plain], ([headers]) => {
     expect(forClient(headers)).toEqual(headers)
   })
 })

@@ -16,7 +16,7 @@ import {
 import { eventually } from "../fixtures/eventually.js"
 import type { Front, FrontOptions } from "../fixtures/Front.js"
 import { openDescriptors, descriptorsOpenedSince } from "../fixtures/leaks.js"
-import { processes, watchdogsOf } from "../fixtures/processes.js"
+import { processes, type ProcessTracker, watchdogsOf } from "../fixtures/processes.js"
 import {
   type Answer,
   callTool,
@@ -31,12 +31,12 @@ import {
 import { ERROR, expectError, NO_SESSION } from "../fixtures/RpcError.js"
 import { toolResult } from "../fixtures/events.js"
 
-// What becomes of children that do not behave, and of what they leave behind.
+// Children that misbehave, and the processes that they leave behind.
 
 type Children = Front & TrackedChildren
 
-/** Runs a test with a proxy, after whose end nothing may be left of it: no process, and nothing open here. */
-const leavesNothing = <E>(
+/** Runs a test with a proxy, and checks afterwards that no process and no descriptor is left. */
+const withoutLeaks = <E>(
   start: Effect.Effect<Children, E, Scope.Scope>,
   test: (front: Children) => Effect.Effect<void, unknown, Scope.Scope>
 ) =>
@@ -54,25 +54,24 @@ const expectText = (answer: Answer, id: string | number, text: string) => {
   expect(messages(answer).at(-1)).toEqual(toolResult(id, text))
 }
 
-/** A session with a good child before the test, which has to work after it as if nothing had happened. */
-const undisturbed = (front: Children, test: Effect.Effect<void, unknown, Scope.Scope>) =>
+/** Runs a test beside another session with a good child, and checks afterwards that the other session works. */
+const besideOther = (front: Children, test: Effect.Effect<void, unknown, Scope.Scope>) =>
   Effect.gen(function* () {
     const other = yield* openSession(front.url)
     const [own] = front.tracker.alive()
     yield* test
     expectText(yield* callChild(front.url, other, "hello", "other"), "other", "hello")
-    // It is the only one that is left.
     yield* front.tracker.until((alive) => alive.length === 1 && alive[0]?.pid === own?.pid)
     expect(yield* front.health).toMatchObject({ sessions: 1 })
   })
 
-const nasty = (
+const itIsolates = (
   name: string,
   test: (front: Children) => Effect.Effect<void, unknown, Scope.Scope>,
   options: FrontOptions = {}
 ) =>
   it.scopedLive(name, () =>
-    leavesNothing(startChildrenFront(options), (front) => undisturbed(front, test(front)))
+    withoutLeaks(startChildrenFront(options), (front) => besideOther(front, test(front)))
   )
 
 const expectGone = (front: Children, { session }: Initialized) =>
@@ -90,14 +89,18 @@ const expectGone = (front: Children, { session }: Initialized) =>
     })
   })
 
-describe("a command that", () => {
-  for (const [what, command, message] of [
-    ["does not exist", "/no/such/command", /cannot be started.*no such command/],
-    ["is not executable", script, /cannot be started.*not executable/],
-    ["is no program", fileURLToPath(new URL("../fixtures/children", import.meta.url)), /cannot be started/]
+describe("a command", () => {
+  for (const [title, command, message] of [
+    ["that does not exist", "/no/such/command", /cannot be started.*no such command/],
+    ["that is not executable", script, /cannot be started.*not executable/],
+    [
+      "that is not a program",
+      fileURLToPath(new URL("../fixtures/children", import.meta.url)),
+      /cannot be started/
+    ]
   ] as const) {
-    it.scopedLive(`${what} is told as such, each time anew`, () =>
-      leavesNothing(startCommandFront(command), (front) =>
+    it.scopedLive(`${title} fails each session with an error that says so`, () =>
+      withoutLeaks(startCommandFront(command), (front) =>
         Effect.gen(function* () {
           for (const _ of [1, 2]) {
             expectError((yield* openSession(front.url)).answer, { status: 502, code: ERROR, id: 0, message })
@@ -109,12 +112,12 @@ describe("a command that", () => {
   }
 })
 
-describe("a child that does not come to answer `initialize`", () => {
+describe("a child that does not respond to `initialize`", () => {
   for (const [kind, message] of [
     ["exits at once", /is gone \(exited with code 3: the database is locked\)/],
     ["is killed at once", /is gone \(was ended by SIGKILL\)/]
   ] as const) {
-    nasty(`because it ${kind} is told at once`, (front) =>
+    itIsolates(`because it ${kind} fails the request immediately`, (front) =>
       Effect.gen(function* () {
         const { answer, sessionId } = yield* openSession(front.url, kind)
         expectError(answer, { status: 502, code: ERROR, id: 0, message })
@@ -123,38 +126,44 @@ describe("a child that does not come to answer `initialize`", () => {
     )
   }
 
-  nasty(
-    "within --start-timeout is given up",
+  itIsolates(
+    "within --start-timeout fails the request",
     (front) =>
       Effect.gen(function* () {
         const { answer } = yield* openSession(front.url, "never answers")
         expectError(answer, { status: 504, code: ERROR, id: 0, message: /--start-timeout/ })
       }),
-    { startTimeout: 300 }
+    // Long enough for the other session to start on a busy machine.
+    { startTimeout: 3_000 }
   )
 })
 
-describe("a child that ends in the middle of a call", () => {
-  for (const [what, message] of [
+describe("a child that ends during a call", () => {
+  for (const [behaviour, message] of [
     ["exit", /is gone \(exited with code 7: out of cheese\)/],
     ["kill", /is gone \(was ended by SIGKILL\)/],
     ["close stdout", /is gone \(closed its standard output\)/],
     ["half a line and exit", /is gone \(exited with code 0\)/],
-    // These hold the pipes of the child that has gone.
+    // Their descendants hold the pipes open after the child has exited.
     ["fork and exit", /is gone \(exited with code 0\)/],
     ["fork one that ignores SIGTERM and exit", /is gone \(exited with code 0\)/]
   ] as const) {
-    nasty(`(${what}) ends its session, and all that it has started`, (front) =>
+    itIsolates(`(${behaviour}) ends its session and its descendants`, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url)
-        expectError(yield* callChild(front.url, session, what), { status: 502, code: ERROR, id: 1, message })
+        expectError(yield* callChild(front.url, session, behaviour), {
+          status: 502,
+          code: ERROR,
+          id: 1,
+          message
+        })
         yield* front.untilHealth(({ sessions }) => sessions === 1)
         yield* expectGone(front, session)
       })
     )
   }
 
-  nasty("(its input is closed) ends its session when it is told something", (front) =>
+  itIsolates("(close stdin) ends its session when it gets a message", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       expectText(yield* callChild(front.url, session, "close stdin"), 1, "close stdin")
@@ -170,7 +179,7 @@ describe("a child that ends in the middle of a call", () => {
     })
   )
 
-  nasty("has its last words heard, whatever they end with", (front) =>
+  itIsolates("can write its last message without a newline", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       expectText(yield* callChild(front.url, session, "end without a newline"), 1, "end without a newline")
@@ -178,7 +187,7 @@ describe("a child that ends in the middle of a call", () => {
     })
   )
 
-  nasty("tells all its calls, one of them on a stream", (front) =>
+  itIsolates("fails all calls, including one with a stream", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       const streaming = yield* stream(front.url, {
@@ -196,7 +205,7 @@ describe("a child that ends in the middle of a call", () => {
     })
   )
 
-  nasty("or between two of them, after the third message, ends its session", (front) =>
+  itIsolates("(after three messages) ends its session", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url, "exits after three")
       expectText(yield* callChild(front.url, session, "one"), 1, "one")
@@ -207,13 +216,13 @@ describe("a child that ends in the middle of a call", () => {
   )
 })
 
-describe("a child that says what it should not", () => {
-  for (const what of ["answer twice", "answer an unknown id"]) {
-    nasty(`(${what}) is believed once, and what nobody asked is dropped`, (front) =>
+describe("a child that writes invalid output", () => {
+  for (const behaviour of ["answer twice", "answer an unknown id"]) {
+    itIsolates(`(${behaviour}) has its unexpected responses dropped`, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url)
-        const answer = yield* callChild(front.url, session, what)
-        expect(messages(answer)).toEqual([toolResult(1, what)])
+        const answer = yield* callChild(front.url, session, behaviour)
+        expect(messages(answer)).toEqual([toolResult(1, behaviour)])
         const next = yield* callChild(front.url, session, "next", 2)
         expect(messages(next)).toEqual([toolResult(2, "next")])
         yield* del(front.url, session.session)
@@ -221,7 +230,7 @@ describe("a child that says what it should not", () => {
     )
   }
 
-  nasty("prints a banner first is understood all the same", (front) =>
+  itIsolates("(a banner before the first message) keeps its session", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url, "prints a banner")
       expectText(yield* callChild(front.url, session, "hello"), 1, "hello")
@@ -229,7 +238,7 @@ describe("a child that says what it should not", () => {
     })
   )
 
-  nasty("splits a character between two writes is understood", (front) =>
+  itIsolates("(a character split between two writes) is decoded correctly", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       const answer = yield* stream(front.url, {
@@ -245,7 +254,7 @@ describe("a child that says what it should not", () => {
     })
   )
 
-  nasty("writes half a line and stops is waited for as long as the client likes", (front) =>
+  itIsolates("(half a line) keeps its call open until the client ends the session", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       const call = yield* stream(front.url, {
@@ -260,8 +269,8 @@ describe("a child that says what it should not", () => {
     })
   )
 
-  nasty(
-    "sends a line over --max-message loses its session, and no other",
+  itIsolates(
+    "(a line longer than --max-message) loses its session, but no other",
     (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url)
@@ -279,7 +288,7 @@ describe("a child that says what it should not", () => {
 })
 
 describe("a child that floods", () => {
-  nasty("its output is read no faster than its client reads, and ends with its session", (front) =>
+  itIsolates("its standard output does not delay other sessions, and ends with its session", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       const call = yield* stream(front.url, {
@@ -296,7 +305,7 @@ describe("a child that floods", () => {
     })
   )
 
-  nasty("its standard error goes on working", (front) =>
+  itIsolates("its standard error keeps its session", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url)
       expectText(yield* callChild(front.url, session, "flood stderr"), 1, "flood stderr")
@@ -307,8 +316,8 @@ describe("a child that floods", () => {
 })
 
 describe("a child that never reads", () => {
-  nasty(
-    "is sent no more than may wait for it, whatever its client cancels",
+  itIsolates(
+    "fails its calls when --max-message bytes are waiting, and can be ended",
     (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url, "never reads")
@@ -328,13 +337,13 @@ describe("a child that never reads", () => {
     { maxMessage: 100_000 }
   )
 
-  nasty("holds back its own client only", (front) =>
+  itIsolates("blocks only its own client", (front) =>
     Effect.gen(function* () {
       const session = yield* openSession(front.url, "never reads")
       const data = "x".repeat(1024 * 1024)
       const notification = { jsonrpc: "2.0", method: "notifications/large", params: { data } }
       const waiting = yield* Effect.fork(post(front.url, notification, session.session))
-      // It has arrived, and is held until the pipe takes it.
+      // The proxy has received the notification and waits for the pipe.
       yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes > data.length)
       const other = yield* openSession(front.url)
       expectText(yield* callChild(front.url, other, "hello"), 1, "hello")
@@ -345,30 +354,34 @@ describe("a child that never reads", () => {
   )
 })
 
-describe("with its session ends", () => {
-  const ends = (name: string, kind: string, ...told: ReadonlyArray<string>) =>
-    nasty(name, (front) =>
+describe("DELETE ends", () => {
+  const itEnds = (name: string, kind: string, ...calls: ReadonlyArray<string>) =>
+    itIsolates(name, (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url, kind)
-        for (const [id, what] of told.entries()) {
-          expectText(yield* callChild(front.url, session, what, id), id, what)
+        for (const [id, behaviour] of calls.entries()) {
+          expectText(yield* callChild(front.url, session, behaviour, id), id, behaviour)
         }
         expect((yield* del(front.url, session.session)).status).toBe(200)
       })
     )
 
-  ends("a child that ignores the end of its input and SIGTERM", "ignores SIGTERM")
-  ends("one that comes to ignore them", "good", "ignore SIGTERM")
-  ends("what it has started", "good", "fork", "fork", "fork")
-  ends("what a deaf one has started", "ignores SIGTERM", "fork")
-  ends("what has left its process group", "good", "fork out of the group")
-  ends("what has left the group of a deaf one", "ignores SIGTERM", "fork out of the group")
-  ends("a server that has taken the place of a shell", "is Node", "hello")
-  ends("a server within a shell", "is wrapped Node", "hello")
+  itEnds("a child that ignores the end of its input and SIGTERM", "ignores SIGTERM")
+  itEnds("a child that begins to ignore them", "good", "ignore SIGTERM")
+  itEnds("the descendants of a child", "good", "fork", "fork", "fork")
+  itEnds("the descendants of a child that ignores SIGTERM", "ignores SIGTERM", "fork")
+  itEnds("a descendant that left the process group", "good", "fork out of the group")
+  itEnds(
+    "a descendant that left the process group of a child that ignores SIGTERM",
+    "ignores SIGTERM",
+    "fork out of the group"
+  )
+  itEnds("a Node.js server that replaced a shell", "is Node", "hello")
+  itEnds("a Node.js server that a shell runs", "is wrapped Node", "hello")
 
   for (const kind of ["good", "ignores SIGTERM"]) {
-    it.scopedLive(`a server in a session of its own (${kind}), behind one that waits for it`, () =>
-      leavesNothing(startCommandFront("setsid", { args: ["--wait", "sh", script] }), (front) =>
+    it.scopedLive(`a server (${kind}) in a process session of its own, whose parent waits for it`, () =>
+      withoutLeaks(startCommandFront("setsid", { args: ["--wait", "sh", script] }), (front) =>
         Effect.gen(function* () {
           const session = yield* openSession(front.url, kind)
           expectText(yield* callChild(front.url, session, "hello"), 1, "hello")
@@ -381,7 +394,7 @@ describe("with its session ends", () => {
   }
 
   it.scopedLive("a server that `sh -c` runs", () =>
-    leavesNothing(startCommandFront("sh", { args: ["-c", `sh '${script}'; exit`] }), (front) =>
+    withoutLeaks(startCommandFront("sh", { args: ["-c", `sh '${script}'; exit`] }), (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url, "ignores SIGTERM")
         expect(front.tracker.alive()).toHaveLength(2)
@@ -392,12 +405,12 @@ describe("with its session ends", () => {
   )
 })
 
-/** Two deaf children, one of which has started others of every kind, one that behaves, and one of Node's. */
+/** Opens sessions with two children that ignore SIGTERM, one of them with descendants, and with two others. */
 const populate = (url: string) =>
   Effect.gen(function* () {
-    const deaf = yield* openSession(url, "ignores SIGTERM")
-    yield* callChild(url, deaf, "fork")
-    yield* callChild(url, deaf, "fork out of the group")
+    const session = yield* openSession(url, "ignores SIGTERM")
+    yield* callChild(url, session, "fork")
+    yield* callChild(url, session, "fork out of the group")
     return yield* Effect.forEach(["ignores SIGTERM", "good", "is wrapped Node"], (kind) =>
       openSession(url, kind)
     )
@@ -405,13 +418,20 @@ const populate = (url: string) =>
 
 const population = 7
 
-describe("the end of the proxy", () => {
+/** Waits until all processes have executed their programs, and returns them. */
+const untilPopulated = (tracker: ProcessTracker) =>
+  tracker.until(
+    (alive) =>
+      alive.length === population && alive.filter(({ command }) => command === "sleep 300").length === 2
+  )
+
+describe("the proxy", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    it.scopedLive(`by ${signal} is the end of all children, and exit 0`, () =>
+    it.scopedLive(`ends all children on ${signal} and exits with code 0`, () =>
       Effect.gen(function* () {
         const cli = yield* startChildrenCli()
         yield* populate(cli.url)
-        expect(cli.tracker.alive()).toHaveLength(population)
+        expect(yield* untilPopulated(cli.tracker)).toHaveLength(population)
         yield* cli.signal(signal)
         expect(yield* cli.exit).toEqual({ code: 0, signal: null })
         expect(cli.tracker.alive()).toEqual([])
@@ -420,11 +440,11 @@ describe("the end of the proxy", () => {
     )
   }
 
-  it.scopedLive("by SIGKILL is the end of all children", () =>
+  it.scopedLive("leaves no children when it is killed", () =>
     Effect.gen(function* () {
       const cli = yield* startChildrenCli()
       yield* populate(cli.url)
-      const all = cli.tracker.alive()
+      const all = yield* untilPopulated(cli.tracker)
       expect(all).toHaveLength(population)
       expect(cli.tracker.aliveWithMarker()).toEqual(all)
       const [watchdog] = watchdogsOf(cli.pid)
@@ -437,7 +457,7 @@ describe("the end of the proxy", () => {
     })
   )
 
-  it.scopedLive("is that of all children even when the watchdog has been killed before", () =>
+  it.scopedLive("leaves no children when it is killed after its watchdog was killed", () =>
     Effect.gen(function* () {
       const cli = yield* startChildrenCli()
       const opened = yield* populate(cli.url)

@@ -7,23 +7,23 @@ import { descriptors } from "../fixtures/leaks.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { usage, withUsage } from "../fixtures/Usage.js"
 
-/** What the process keeps for good, compiled code and tables of the size of the peak, is there after these. */
+/** The sessions of the first round, after which the process keeps compiled code and tables of the peak size. */
 const first = 2000
 const rest = 5000
 
-/** As many as keep both processes busy. */
+/** Enough to keep both processes busy. */
 const clients = 48
 
-/** Of a session that is left behind, this is but a small part. */
+/** In bytes. A leaked session takes far more than 150 bytes. */
 const tolerance = rest * 150
 
-/** Longer than what is left over may take: calls that nobody answers, and then the idling of their sessions. */
-const patience = 60_000
+/** Longer than the last calls and the idle timeout of their sessions take on a busy machine. */
+const TIMEOUT = 60_000
 
 const { seed } = FastCheck.readConfigureGlobal()
 
 it.scopedLive(
-  `seven thousand sessions, half of them without DELETE, and connections cut anywhere, leave nothing behind (seed ${seed})`,
+  `7000 sessions, half of them without DELETE and many with cut connections, leak nothing (seed ${seed})`,
   () =>
     Effect.gen(function* () {
       const server = yield* makeChurnServer
@@ -43,13 +43,13 @@ it.scopedLive(
       const round = (planned: ReadonlyArray<PlannedSession>) =>
         Effect.gen(function* () {
           yield* Effect.acquireUseRelease(
-            // Each connection is used again before the proxy closes it for being idle.
+            // In this order, each connection is used again before the proxy closes it because it is idle.
             Effect.sync(() => new Agent({ keepAlive: true, scheduling: "fifo" })),
             (agent) =>
               Effect.forEach(
                 planned,
-                (visit) =>
-                  Effect.catchTag(runSession(proxy, server, agent, visit), "Swept", () =>
+                (session) =>
+                  Effect.catchTag(runSession(proxy, server, agent, session), "Swept", () =>
                     Effect.sync(() => swept++)
                   ),
                 { concurrency: clients, discard: true }
@@ -58,9 +58,9 @@ it.scopedLive(
           )
           yield* proxy.untilHealth(
             ({ connections, sessions }) => connections === 1 && sessions === 0,
-            patience
+            TIMEOUT
           )
-          // Connections to the upstream are kept alive for seconds, which this does not wait for.
+          // The proxy keeps connections to the upstream alive for several seconds. Closing them saves this wait.
           yield* server.drop
           expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
           expect(server.live.size).toBe(0)

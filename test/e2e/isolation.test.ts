@@ -20,24 +20,24 @@ import type { ToolServer } from "../fixtures/ToolServer.js"
 
 const clients = 100
 
-/** A server of each kind, and what only that kind lets one see. */
+/** A kind of upstream. */
 interface Kind {
   readonly name: string
   readonly make: Effect.Effect<ToolServer, never, Scope.Scope>
-  /** How many clients there are where not all hundred are needed: each child takes a good part of a second to start. */
+  /** The number of clients in tests that do not need all 100, because a child takes up to a second to start. */
   readonly fewer: number
 }
 
 const kinds: ReadonlyArray<Kind> = [
-  { name: "before a server", make: makeLegacyServer(), fewer: clients },
-  { name: "before a command", make: makeStdioServer, fewer: 20 }
+  { name: "of a server", make: makeLegacyServer(), fewer: clients },
+  { name: "of a command", make: makeStdioServer, fewer: 20 }
 ]
 
-/** A hundred children of Node's start in half a minute where the machine is busy. */
-const patience = 60_000
+/** Starting 100 Node.js children takes more than half a minute on a busy machine. */
+const TIMEOUT = 180_000
 
-/** What the tool `whoami` tells. */
-const decodeWho = Schema.decode(
+/** Decodes the result of the tool `whoami`. */
+const decodeIdentity = Schema.decode(
   Schema.parseJson(
     Schema.Struct({
       sessionId: Schema.String,
@@ -48,7 +48,7 @@ const decodeWho = Schema.decode(
 
 type Client = AnyConnection & { readonly name: string }
 
-/** Half of the clients are of the SDK's line 1.x, half of 2.x, and each has a name. */
+/** Connects a client with a name. Half of the clients use SDK 1.x, the others 2.x. */
 const connect = (
   url: string,
   index: number,
@@ -61,7 +61,7 @@ const connect = (
   return Effect.map(connecting, (client) => ({ ...client, name }))
 }
 
-const everyone = <A, E, R>(
+const forEachIndex = <A, E, R>(
   each: (index: number) => Effect.Effect<A, E, R>,
   count = clients
 ): Effect.Effect<Array<A>, E, R> =>
@@ -74,23 +74,25 @@ const everyone = <A, E, R>(
 for (const { fewer, make, name } of kinds) {
   describe(`many clients of one proxy ${name}`, () => {
     it.scopedLive(
-      "each work with the server as if they were alone with it",
+      "have separate sessions, ids, requests and notifications",
       () =>
         Effect.gen(function* () {
           const server = yield* make
-          const proxy = yield* startProxy(server)
+          // The children start at the same time, and each one waits for the others.
+          const options = "url" in server ? [] : ["--start-timeout", `${TIMEOUT}ms`]
+          const proxy = yield* startProxy(server, ["--multi-session", ...options])
           const before = yield* descriptors(proxy.pid)
           const processes = yield* Effect.scoped(
             Effect.gen(function* () {
-              const all = yield* everyone((index) =>
-                connect(proxy.url, index, { sample: (prompt) => `client-${index} heard ${prompt}` })
+              const all = yield* forEachIndex((index) =>
+                connect(proxy.url, index, { sample: (prompt) => `client-${index} received ${prompt}` })
               )
               const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
                 Effect.forEach(all, use, { concurrency: "unbounded" })
-              if ("url" in server) yield* server.until(() => server.counts.getStreams === clients)
+              if ("url" in server) yield* server.until(() => server.counts.getStreams === clients, TIMEOUT)
               expect(yield* proxy.health).toMatchObject({ sessions: clients })
 
-              // All have written before the first reads: whatever could be mixed up has been.
+              // All clients write before the first one reads, so that mixed-up sessions would show.
               yield* each((client) => client.call("remember", { key: "mine", value: client.name }))
               yield* each((client) => client.call("remember", { key: client.name, value: "secret" }))
               const memories = yield* each((client) => client.call("recall-all"))
@@ -98,8 +100,8 @@ for (const { fewer, make, name } of kinds) {
                 all.map(({ name }) => ({ mine: name, [name]: "secret" }))
               )
 
-              // What is sent along with a request is the client's own too, and so are the ids.
-              const seen = yield* each((client) => Effect.flatMap(client.call("whoami"), decodeWho))
+              // Headers and session ids are separate too.
+              const seen = yield* each((client) => Effect.flatMap(client.call("whoami"), decodeIdentity))
               const upstreamIds = server.sessions()
               const clientIds = all.map((client) => client.sessionId())
               expect(new Set([...upstreamIds, ...clientIds]).size).toBe(2 * clients)
@@ -108,14 +110,14 @@ for (const { fewer, make, name } of kinds) {
               )
               expect(seen.map(({ sessionId }) => sessionId).toSorted()).toEqual(upstreamIds.toSorted())
 
-              // The server numbers its requests from 0 in each session: all of these carry the same id.
+              // The server numbers its requests from 0 in each session, so that all of these have the same id.
               const sampled = yield* each((client) => client.call("sample", { prompt: `for ${client.name}` }))
-              expect(sampled).toEqual(all.map(({ name }) => `${name} heard for ${name}`))
+              expect(sampled).toEqual(all.map(({ name }) => `${name} received for ${name}`))
 
               const [first, ...others] = all
               yield* first?.call("bump") ?? Effect.dieMessage("no client")
               yield* first?.until(() => first.notifications.length === 1) ?? Effect.void
-              // Whoever else had been told would know by the time that a stream opened later has brought its own.
+              // A notification to a wrong client would arrive before this later one.
               yield* each((client) => client.call("log", { text: client.name }))
               yield* each((client) =>
                 client.until(() =>
@@ -134,7 +136,7 @@ for (const { fewer, make, name } of kinds) {
             })
           )
           expect(server.sessions()).toEqual([])
-          yield* proxy.untilHealth((health) => health.sessions === 0 && health.connections === 1)
+          yield* proxy.untilHealth((health) => health.sessions === 0 && health.connections === 1, TIMEOUT)
           expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
           if ("url" in server) {
             expect(server.counts).toMatchObject({ initialize: clients, delete: clients })
@@ -153,34 +155,37 @@ for (const { fewer, make, name } of kinds) {
           expect([...processes.children, ...processes.watchdogs].filter(isAlive)).toEqual([])
           expect((yield* Effect.flip(proxy.health)).message).toContain("ECONNREFUSED")
         }),
-      patience
+      TIMEOUT
     )
 
-    it.scopedLive("go on undisturbed when half of them leave in the middle of everybody's calls", () =>
-      Effect.gen(function* () {
-        const server = yield* make
-        const proxy = yield* startProxy(server)
-        const all = yield* everyone((index) => connect(proxy.url, index), fewer)
-        const calls = yield* Effect.forEach(all, (client) =>
-          Effect.fork(client.call("wait", { until: "go" }))
-        )
-        yield* server.until(() => server.pending().length === fewer)
-        const leaving = all.filter((_, index) => index % 4 < 2)
-        yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
-        yield* server.until(() => server.sessions().length === fewer / 2)
-        expect(server.pending()).toHaveLength(fewer / 2)
-        yield* server.release("go")
-        const staying = calls.filter((_, index) => index % 4 >= 2)
-        expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
-        expect(yield* proxy.health).toMatchObject({ sessions: fewer / 2 })
-        yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
-      })
+    it.scopedLive(
+      "can continue their calls when half of the clients leave",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* make
+          const proxy = yield* startProxy(server)
+          const all = yield* forEachIndex((index) => connect(proxy.url, index), fewer)
+          const calls = yield* Effect.forEach(all, (client) =>
+            Effect.fork(client.call("wait", { until: "go" }))
+          )
+          yield* server.until(() => server.pending().length === fewer, TIMEOUT)
+          const leaving = all.filter((_, index) => index % 4 < 2)
+          yield* Effect.forEach(leaving, (client) => client.terminate, { concurrency: "unbounded" })
+          yield* server.until(() => server.sessions().length === fewer / 2, TIMEOUT)
+          expect(server.pending()).toHaveLength(fewer / 2)
+          yield* server.release("go")
+          const staying = calls.filter((_, index) => index % 4 >= 2)
+          expect(new Set(yield* Effect.forEach(staying, Fiber.join))).toEqual(new Set(["released go"]))
+          expect(yield* proxy.health).toMatchObject({ sessions: fewer / 2 })
+          yield* Effect.forEach(calls, Fiber.interrupt, { concurrency: "unbounded" })
+        }),
+      TIMEOUT
     )
   })
 }
 
 describe("a client", () => {
-  it.scopedLive("cannot use an id that the upstream issued", () =>
+  it.scopedLive("cannot use the session id of the upstream", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server)

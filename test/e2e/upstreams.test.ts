@@ -17,10 +17,10 @@ import { type Proxy, startProxy } from "../fixtures/Proxy.js"
 import { type Answer, del, get, type Headers, initialize, post, request } from "../fixtures/RawClient.js"
 import { ERROR, expectError } from "../fixtures/RpcError.js"
 
-// What the proxy makes of upstreams that are other than one would wish.
+// Upstreams that do not implement all of the protocol, or reject requests.
 
 describe("an upstream without session ids", () => {
-  it.scopedLive("is served all the same: each client has a session of the proxy's", () =>
+  it.scopedLive("works: each client gets a session of the proxy", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ sessions: false })
       const proxy = yield* startProxy(server)
@@ -40,7 +40,7 @@ describe("an upstream without session ids", () => {
           yield* server.until(() => gets().length === 2 && gets().every(({ status }) => status === 405))
         })
       )
-      // The clients sent their DELETE; there was nothing to end behind the proxy.
+      // The proxy answers DELETE itself, because the upstream has no session.
       expect(yield* proxy.health).toMatchObject({ sessions: 0 })
       expect(server.counts.delete).toBe(0)
       expect(server.requests.some(({ headers }) => headers["mcp-session-id"] !== undefined)).toBe(false)
@@ -49,7 +49,7 @@ describe("an upstream without session ids", () => {
 })
 
 describe("the official demo server", () => {
-  it.scopedLive("works with both official clients and is left without a session", () =>
+  it.scopedLive("works with both official clients and keeps no session", () =>
     Effect.gen(function* () {
       const server = yield* startEverything()
       const proxy = yield* startProxy(server)
@@ -88,7 +88,7 @@ class Rig extends Context.Tag("test/Rig")<
   { readonly server: PlainServer; readonly proxy: Proxy; readonly session: Headers }
 >() {}
 
-/** What the client asks for in a header, so that one server can be wrong in every way. */
+/** The behaviour that the client selects in a header. */
 const caseOf = ({ request }: Call) => request.headers["x-case"]
 
 const unauthorized = `{"error": "invalid_token",\n"detail":"é"}`
@@ -143,28 +143,28 @@ const script: Script = {
   "test/500": ({ answer }) => answer(500, { "content-type": "text/plain", "x-own": "yes" }, "out of order")
 }
 
-const told = (answer: Answer) => ({ status: answer.status, text: answer.text })
+const statusAndText = (answer: Answer) => ({ status: answer.status, text: answer.text })
 
 layer(
   Layer.scoped(
     Rig,
     Effect.gen(function* () {
       const server = yield* makePlainServer(script)
-      // A stream of its own that is kept would be asked for again as soon as it ends.
+      // Without events to keep, the proxy does not reopen a standalone stream that has ended.
       const proxy = yield* startProxy(server, ["--multi-session", "--max-events", "0"])
       const { session } = yield* initialize(proxy.url)
       return { server, proxy, session }
     })
   ),
   { excludeTestServices: true }
-)("an upstream that", (it) => {
-  it.scoped("demands authorization is heard by the client, word for word", () =>
+)("an upstream", (it) => {
+  it.scoped("has its 401 and 500 responses passed to the client unchanged", () =>
     Effect.gen(function* () {
       const { proxy, session } = yield* Rig
       const opening = yield* initialize(proxy.url, { headers: { "x-case": "401" } })
       const calling = yield* post(proxy.url, request(1, "test/401"), session)
       for (const answer of [opening.answer, calling]) {
-        expect(told(answer)).toEqual({ status: 401, text: unauthorized })
+        expect(statusAndText(answer)).toEqual({ status: 401, text: unauthorized })
         expect(answer.headers).toMatchObject({
           "content-type": "application/json; charset=utf-8",
           "www-authenticate": `Bearer resource_metadata="https://auth.example/.well-known/x", scope="a b"`
@@ -173,13 +173,13 @@ layer(
       expect(opening.sessionId).toBeUndefined()
       expect(yield* proxy.health).toMatchObject({ sessions: 1 })
       const failing = yield* post(proxy.url, request(1, "test/500"), session)
-      expect(told(failing)).toEqual({ status: 500, text: "out of order" })
+      expect(statusAndText(failing)).toEqual({ status: 500, text: "out of order" })
       expect(failing.headers).toMatchObject({ "content-type": "text/plain", "x-own": "yes" })
       expect((yield* post(proxy.url, request(2, "ping"), session)).status).toBe(200)
     })
   )
 
-  it.scoped("does not answer `initialize` with a result opens no session", () =>
+  it.scoped("opens no session if it does not answer `initialize` with a result", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Rig
       const refused = yield* initialize(proxy.url, { headers: { "x-case": "error" } })
@@ -193,7 +193,7 @@ layer(
     })
   )
 
-  it.scoped("redirects within its origin is followed, with the body", () =>
+  it.scoped("can redirect requests and their bodies within its origin", () =>
     Effect.gen(function* () {
       const { proxy, server, session } = yield* Rig
       for (const location of ["307", "308", `307 ${new URL("/moved?x=1", server.url).href}`]) {
@@ -201,7 +201,7 @@ layer(
         const headers = { ...session, "x-case": `redirect ${location}` }
         const body = `{"id":1, "jsonrpc":"2.0","method":"test/redirect"}`
         const moved = yield* post(proxy.url, body, headers)
-        expect(told(moved)).toEqual({
+        expect(statusAndText(moved)).toEqual({
           status: 200,
           text: `{"jsonrpc":"2.0","id":1,"result":{"path":"/moved?x=1"}}`
         })
@@ -212,25 +212,25 @@ layer(
           { ...sent, path: "/moved?x=1", status: 200 }
         ])
         const listening = yield* get(proxy.url, headers)
-        expect(told(listening)).toEqual({ status: 200, text: ": moved\n\n" })
+        expect(statusAndText(listening)).toEqual({ status: 200, text: ": moved\n\n" })
         const opened = yield* initialize(proxy.url, { headers: { "x-case": `redirect ${location}` } })
         expect(opened.answer.status).toBe(200)
-        // The end of a session is redirected too, and what the upstream says to it does not concern the client.
+        // DELETE is redirected too. The client does not get the upstream's response to it.
         expect((yield* del(proxy.url, opened.session)).status).toBe(200)
       }
       expect(yield* proxy.health).toMatchObject({ sessions: 1 })
     })
   )
 
-  it.scoped("redirects otherwise is not followed", () =>
+  it.scoped("cannot redirect to another origin or change the method", () =>
     Effect.gen(function* () {
       const { proxy, server, session } = yield* Rig
-      const elsewhere = yield* makePlainServer()
+      const otherOrigin = yield* makePlainServer()
       for (const to of [
         "301",
         "302",
         "303",
-        `307 ${new URL("/moved?x=1", elsewhere.url).href}`,
+        `307 ${new URL("/moved?x=1", otherOrigin.url).href}`,
         "307 //127.0.0.2/mcp",
         "308 /mcp",
         "307 http://"
@@ -247,7 +247,7 @@ layer(
         })
         expect((yield* get(proxy.url, { ...session, ...headers })).status).toBe(502)
       }
-      expect(elsewhere.requests).toEqual([])
+      expect(otherOrigin.requests).toEqual([])
       expect(server.requests.some(({ body }) => body.includes("notifications/cancelled"))).toBe(false)
       expect(yield* proxy.health).toMatchObject({ sessions: 1 })
     })
@@ -255,7 +255,7 @@ layer(
 })
 
 describe("an upstream that has ended a session", () => {
-  it.scopedLive("is believed: the client gets its 404, and from then on the proxy's", () =>
+  it.scopedLive("has its 404 passed to the client, and later requests get a 404 of the proxy", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server, ["--multi-session", "--recover", "false"])
@@ -263,27 +263,27 @@ describe("an upstream that has ended a session", () => {
       const { session } = yield* initialize(proxy.url)
       yield* server.expire(server.sessions()[1] ?? "")
       const before = server.requests.length
-      const ask = post(proxy.url, request(1, "ping"), session)
-      expect(yield* ask).toMatchObject({
+      const ping = post(proxy.url, request(1, "ping"), session)
+      expect(yield* ping).toMatchObject({
         status: 404,
         text: expect.stringContaining(`"message":"Session not found"`)
       })
       expect(yield* proxy.untilHealth(({ sessions }) => sessions === 1)).toMatchObject({ status: "ok" })
-      expect(yield* ask).toMatchObject({ status: 404, text: expect.stringContaining("initialize") })
-      // Not asked a second time, and not told to end what it has ended.
+      expect(yield* ping).toMatchObject({ status: 404, text: expect.stringContaining("initialize") })
+      // The upstream gets neither the second request nor a DELETE.
       expect(server.requests.slice(before)).toHaveLength(1)
       expect((yield* post(proxy.url, request(1, "ping"), other.session)).status).toBe(200)
     })
   )
 })
 
-describe("an upstream that knows no GET", () => {
-  it.scopedLive("may say so with a 404, as many frameworks do, and keeps its session", () =>
+describe("an upstream without GET", () => {
+  it.scopedLive("can respond with 404, as many frameworks do, and keeps its session", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({ GET: ({ answer }) => answer(404, {}, "Cannot GET /mcp") })
       const proxy = yield* startProxy(server)
       const { session } = yield* initialize(proxy.url)
-      expect(told(yield* get(proxy.url, session))).toEqual({ status: 404, text: "Cannot GET /mcp" })
+      expect(statusAndText(yield* get(proxy.url, session))).toEqual({ status: 404, text: "Cannot GET /mcp" })
       expect((yield* post(proxy.url, request(1, "ping"), session)).status).toBe(200)
       expect(yield* proxy.health).toMatchObject({ sessions: 1 })
     })

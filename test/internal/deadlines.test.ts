@@ -7,8 +7,8 @@ import * as TestClock from "effect/TestClock"
 import * as Deadlines from "../../src/internal/deadlines.js"
 import { ManualClock } from "../fixtures/ManualClock.js"
 
-/** Something that counts how often it expires. */
-class Expiring implements Deadlines.Expirable {
+/** Counts how often it expires. */
+class Counter implements Deadlines.Expirable {
   times = 0
   constructor(private readonly next: () => void = () => {}) {}
   expire(): void {
@@ -18,69 +18,69 @@ class Expiring implements Deadlines.Expirable {
 }
 
 describe("a deadline", () => {
-  it.scoped("expires once, within a second after its time, and not before", () =>
+  it.scoped("expires once, at most one second late and never early", () =>
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
-      const expiring = new Expiring()
-      deadlines.create(expiring).set(2_500)
+      const counter = new Counter()
+      deadlines.create(counter).set(2_500)
       yield* TestClock.adjust("2 seconds")
-      expect(expiring.times).toBe(0)
+      expect(counter.times).toBe(0)
       yield* TestClock.adjust("1 second")
-      expect(expiring.times).toBe(1)
+      expect(counter.times).toBe(1)
       expect(deadlines.size).toBe(0)
       yield* TestClock.adjust("5 seconds")
-      expect(expiring.times).toBe(1)
+      expect(counter.times).toBe(1)
     })
   )
 
-  it.scoped("that is cleared does not expire", () =>
+  it.scoped("does not expire after it was cleared", () =>
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
-      const expiring = new Expiring()
-      const deadline = deadlines.create(expiring)
+      const counter = new Counter()
+      const deadline = deadlines.create(counter)
       deadline.set(1_000)
       deadline.clear()
       deadline.clear()
       expect(deadlines.size).toBe(0)
       yield* TestClock.adjust("3 seconds")
-      expect(expiring.times).toBe(0)
+      expect(counter.times).toBe(0)
     })
   )
 
-  it.scoped("that is set anew counts from then", () =>
+  it.scoped("starts again when it is set again", () =>
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
-      const expiring = new Expiring()
-      const deadline = deadlines.create(expiring)
+      const counter = new Counter()
+      const deadline = deadlines.create(counter)
       deadline.set(2_000)
       yield* TestClock.adjust("1 second")
       deadline.set(2_000)
       expect(deadlines.size).toBe(1)
       yield* TestClock.adjust("1 second")
-      expect(expiring.times).toBe(0)
+      expect(counter.times).toBe(0)
       yield* TestClock.adjust("1 second")
-      expect(expiring.times).toBe(1)
+      expect(counter.times).toBe(1)
     })
   )
 
-  it.scoped("may be set again when it has expired", () =>
+  it.scoped("can be set again after it has expired", () =>
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
-      const expiring: Expiring = new Expiring(() => deadline.set(1_000))
-      const deadline = deadlines.create(expiring)
+      const counter: Counter = new Counter(() => deadline.set(1_000))
+      const deadline = deadlines.create(counter)
       deadline.set(1_000)
       yield* TestClock.adjust("3 seconds")
-      expect(expiring.times).toBe(3)
+      expect(counter.times).toBe(3)
       expect(deadlines.size).toBe(1)
     })
   )
 
-  it.scoped("that another clears as it expires does not expire in the same moment", () =>
+  it.scoped("does not expire if another one clears it in the same sweep", () =>
     Effect.gen(function* () {
       const deadlines = yield* Deadlines.make
-      const [first, second]: [Expiring, Expiring] = [
-        new Expiring(() => ofSecond.clear()),
-        new Expiring(() => ofFirst.clear())
+      const [first, second]: [Counter, Counter] = [
+        new Counter(() => ofSecond.clear()),
+        new Counter(() => ofFirst.clear())
       ]
       const [ofFirst, ofSecond] = [deadlines.create(first), deadlines.create(second)]
       ofFirst.set(1_000)
@@ -91,15 +91,15 @@ describe("a deadline", () => {
     })
   )
 
-  it.effect("is watched until the scope closes", () =>
+  it.effect("does not expire after the scope has closed", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const deadlines = yield* Scope.extend(Deadlines.make, scope)
-      const expiring = new Expiring()
-      deadlines.create(expiring).set(1_000)
+      const counter = new Counter()
+      deadlines.create(counter).set(1_000)
       yield* Scope.close(scope, Exit.void)
       yield* TestClock.adjust("3 seconds")
-      expect(expiring.times).toBe(0)
+      expect(counter.times).toBe(0)
     })
   )
 })
@@ -107,21 +107,21 @@ describe("a deadline", () => {
 describe("many deadlines", () => {
   const operation = FastCheck.record({
     index: FastCheck.nat({ max: 4 }),
-    /** To set it to so many seconds, or to clear it. */
+    /** The seconds to set it to, or null to clear it. */
     seconds: FastCheck.option(FastCheck.integer({ min: 1, max: 5 })),
     pass: FastCheck.nat({ max: 3 })
   })
 
   it.effect.prop(
-    "each expires exactly when the last thing said of it says so",
+    "each expire at the time that was set last",
     [FastCheck.array(operation, { maxLength: 20 })],
     ([operations]) =>
       Effect.gen(function* () {
         const clock = new ManualClock()
         const deadlines = new Deadlines.Deadlines(clock)
         const all = Array.from({ length: 5 }, () => {
-          const expiring = new Expiring()
-          return { expiring, deadline: deadlines.create(expiring), at: Number.POSITIVE_INFINITY, times: 0 }
+          const counter = new Counter()
+          return { counter, deadline: deadlines.create(counter), at: Number.POSITIVE_INFINITY, times: 0 }
         })
         for (const { index, pass, seconds } of operations) {
           const one = all[index]
@@ -140,7 +140,7 @@ describe("many deadlines", () => {
               one.times++
               one.at = Number.POSITIVE_INFINITY
             }
-            expect(one.expiring.times).toBe(one.times)
+            expect(one.counter.times).toBe(one.times)
           }
           expect(deadlines.size).toBe(all.filter(({ at }) => at < Number.POSITIVE_INFINITY).length)
         }

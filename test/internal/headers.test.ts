@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@effect/vitest"
 import { first, hasType, mediaType } from "../../src/internal/headers.js"
 
-describe("reading a field", () => {
-  it("the first of several values counts", () => {
+describe("a header field", () => {
+  it("has the first of several values", () => {
     expect(first({ a: ["1", "2"] }, "a")).toBe("1")
     expect(first({ a: "1" }, "a")).toBe("1")
     expect(first({}, "a")).toBeUndefined()
@@ -13,12 +13,12 @@ describe("reading a field", () => {
     ["Application/JSON; charset=utf-8", "application/json"],
     [" text/event-stream ;charset=utf-8", "text/event-stream"],
     ["", ""]
-  ])("the media type of %j is %j", (contentType, expected) => {
+  ])("Content-Type %j has the media type %j", (contentType, expected) => {
     expect(mediaType({ "content-type": contentType })).toBe(expected)
     expect(hasType({ "content-type": contentType }, expected)).toBe(true)
   })
 
-  it("without a Content-Type there is no media type", () => {
+  it("has no media type without Content-Type", () => {
     expect(mediaType({})).toBeUndefined()
     expect(hasType({}, "application/json")).toBe(false)
     expect(hasType({ "content-type": "application/jsonp" }, "application/json")).toBe(false)

@@ -8,45 +8,45 @@ import { settle } from "../fixtures/ManualClock.js"
 const isDone = (fiber: Fiber.Fiber<void>) =>
   Effect.andThen(settle, Effect.map(Fiber.poll(fiber), Option.isSome))
 
-describe("quiet", () => {
-  it.effect("is there at once when nothing is under way", () => new InFlight().idle)
+describe("idle", () => {
+  it.effect("completes immediately if nothing is in flight", () => new InFlight().idle)
 
-  it.effect("comes when the last one is over, to all who wait", () =>
+  it.effect("completes for all waiting fibers when the last operation ends", () =>
     Effect.gen(function* () {
-      const flight = new InFlight()
-      flight.begin()
-      flight.begin()
-      const waiting = yield* Effect.all([Effect.fork(flight.idle), Effect.fork(flight.idle)])
+      const inFlight = new InFlight()
+      inFlight.begin()
+      inFlight.begin()
+      const waiting = yield* Effect.all([Effect.fork(inFlight.idle), Effect.fork(inFlight.idle)])
       yield* settle
-      flight.end()
+      inFlight.end()
       expect(yield* Effect.forEach(waiting, isDone)).toEqual([false, false])
-      flight.end()
+      inFlight.end()
       expect(yield* Effect.forEach(waiting, isDone)).toEqual([true, true])
     })
   )
 
-  it.effect("is waited for anew after something has begun again", () =>
+  it.effect("waits again after another operation has begun", () =>
     Effect.gen(function* () {
-      const flight = new InFlight()
-      flight.begin()
-      flight.end()
-      flight.begin()
-      const waiting = yield* Effect.fork(flight.idle)
+      const inFlight = new InFlight()
+      inFlight.begin()
+      inFlight.end()
+      inFlight.begin()
+      const waiting = yield* Effect.fork(inFlight.idle)
       expect(yield* isDone(waiting)).toBe(false)
-      flight.end()
+      inFlight.end()
       expect(yield* isDone(waiting)).toBe(true)
     })
   )
 
-  it.effect("can be given up, and then wakes nobody", () =>
+  it.effect("can be interrupted", () =>
     Effect.gen(function* () {
-      const flight = new InFlight()
-      flight.begin()
-      const waiting = yield* Effect.fork(flight.idle)
+      const inFlight = new InFlight()
+      inFlight.begin()
+      const waiting = yield* Effect.fork(inFlight.idle)
       yield* settle
       yield* Fiber.interrupt(waiting)
-      flight.end()
-      yield* flight.idle
+      inFlight.end()
+      yield* inFlight.idle
     })
   )
 })

@@ -3,7 +3,7 @@ import * as FastCheck from "effect/FastCheck"
 import { asLine, LineSplitter } from "../../src/internal/lines.js"
 import { pieces } from "../fixtures/pieces.js"
 
-/** Bytes and not text: a line may hold anything but its end. */
+/** Bytes that need not be UTF-8. A line can hold any byte except those of its ending. */
 const line = FastCheck.oneof(
   FastCheck.string({ unit: "binary", maxLength: 12 }).map((text) => Buffer.from(text)),
   FastCheck.uint8Array({ maxLength: 12 }).map((bytes) => Buffer.from(bytes))
@@ -17,9 +17,9 @@ const read = (splitter: LineSplitter, chunks: ReadonlyArray<Buffer>): ReadonlyAr
   return lines
 }
 
-describe("lines", () => {
+describe("LineSplitter", () => {
   it.prop(
-    "are the same wherever the bytes are cut, in the middle of a character too",
+    "finds the same lines for all chunk boundaries, also inside of a character",
     [FastCheck.array(FastCheck.tuple(line, FastCheck.constantFrom("\n", "\r\n"))), line, lengths],
     ([lines, rest, lengths]) => {
       const bytes = Buffer.concat([...lines.flatMap(([line, end]) => [line, Buffer.from(end)]), rest])
@@ -30,7 +30,7 @@ describe("lines", () => {
   )
 
   it.prop(
-    "may have as many bytes as the bound says, and no more",
+    "rejects a line that exceeds the limit",
     [FastCheck.integer({ min: 1, max: 40 }), FastCheck.integer({ min: 0, max: 80 }), lengths],
     ([bound, size, lengths]) => {
       const splitter = new LineSplitter(bound)
@@ -39,16 +39,16 @@ describe("lines", () => {
     }
   )
 
-  it("one that is too long is let go of, and the next one is read", () => {
+  it("drops a line that is too long, and reads the next one", () => {
     const splitter = new LineSplitter(4)
     expect(splitter.push(Buffer.from("abcde"), () => {})).toBe(false)
     expect(read(splitter, [Buffer.from("ab\n")])).toEqual([Buffer.from("ab")])
   })
 })
 
-describe("JSON as a line", () => {
+describe("asLine", () => {
   it.prop(
-    "means the same, and has no end of a line",
+    "removes the line endings and keeps the value",
     [FastCheck.jsonValue(), FastCheck.nat({ max: 4 })],
     ([value, indent]) => {
       const json = JSON.stringify(value, undefined, indent).replaceAll("\n", "\r\n")
@@ -58,7 +58,7 @@ describe("JSON as a line", () => {
     }
   )
 
-  it("that is one already is not copied", () => {
+  it("does not copy JSON without line endings", () => {
     const json = Buffer.from('{"a":1}')
     expect(asLine(json)).toBe(json)
   })

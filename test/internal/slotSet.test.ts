@@ -9,43 +9,43 @@ class Item implements SlotSetItem {
 
 const operation = FastCheck.record({ index: FastCheck.nat({ max: 5 }), isAdded: FastCheck.boolean() })
 
-describe("a bag", () => {
+describe("SlotSet", () => {
   it.prop(
-    "holds what a set would hold, whatever is added and deleted, twice too",
+    "holds the same items as a Set after any additions and deletions",
     [FastCheck.array(operation)],
     ([operations]) => {
-      const bag = new SlotSet<Item>()
+      const slots = new SlotSet<Item>()
       const set = new Set<Item>()
       const items = Array.from({ length: 6 }, (_, index) => new Item(index))
       for (const { index, isAdded } of operations) {
         const item = items[index]
         if (item === undefined) continue
         if (isAdded) {
-          bag.add(item)
+          slots.add(item)
           set.add(item)
         } else {
-          bag.delete(item)
+          slots.delete(item)
           set.delete(item)
         }
-        expect(bag.size).toBe(set.size)
-        expect(bag.count(({ index }) => index > 2)).toBe([...set].filter(({ index }) => index > 2).length)
-        expect(new Set(bag)).toEqual(set)
+        expect(slots.size).toBe(set.size)
+        expect(slots.count(({ index }) => index > 2)).toBe([...set].filter(({ index }) => index > 2).length)
+        expect(new Set(slots)).toEqual(set)
         for (const item of items) expect(item.slot !== NO_SLOT).toBe(set.has(item))
       }
     }
   )
 
-  it("may change while somebody goes through it", () => {
-    const bag = new SlotSet<Item>()
+  it("can change during an iteration", () => {
+    const slots = new SlotSet<Item>()
     const items = Array.from({ length: 4 }, (_, index) => new Item(index))
-    for (const item of items) bag.add(item)
+    for (const item of items) slots.add(item)
     const seen: Array<number> = []
-    for (const item of bag) {
+    for (const item of slots) {
       seen.push(item.index)
-      bag.delete(item)
-      bag.add(new Item(9))
+      slots.delete(item)
+      slots.add(new Item(9))
     }
     expect(seen).toEqual([0, 1, 2, 3])
-    expect(bag.size).toBe(4)
+    expect(slots.size).toBe(4)
   })
 })

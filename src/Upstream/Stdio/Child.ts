@@ -1,62 +1,68 @@
-/** A server that is a command: what it says on standard output and error, and how it ended. */
+/** A child process as a source of messages: reads its standard output and error, and reports how it ended. */
 import type { ChildProcess } from "node:child_process"
 import { lineOf, LineSplitter } from "../../internal/lines.js"
 import type { Flow } from "../../Upstream.js"
 
-/** Hears what a child says. */
+/** Receives the output of a child process. */
 export interface ChildListener {
-  /** A line of its standard output. */
+  /** Called with each line of standard output that is not empty. */
   readonly onLine: (line: Buffer) => void
-  /** A line of its standard error. */
+  /** Called with each line of standard error that is not empty. */
   readonly onStderr: (line: string) => void
-  /** It says nothing more, for this reason; the last call. */
-  readonly onClose: (why: string) => void
+  /** Called once, after the last line of standard output. */
+  readonly onClose: (reason: string) => void
 }
 
-/** How long what a child has written before its end may take to be read, in milliseconds: others may hold its pipe. */
-const LAST_WORDS = 500
+/**
+ * How long output that the child wrote before its end is still read, in milliseconds. The pipes may stay open longer,
+ * because other processes can hold them.
+ */
+const DRAIN_TIMEOUT = 500
 
-/** How much of one line of standard error is looked at, in bytes, and how much of it told, in characters. */
-const MAX_COMPLAINT = 16 * 1024
+/** The size of the longest line of standard error that is read completely, in bytes. */
+const MAX_STDERR_LINE = 16 * 1024
+
+/** How much of a line of standard error an error message quotes, in characters. */
 const MAX_QUOTED = 300
 
 export class Child implements Flow {
-  private isGone = false
-  private lastComplaint = ""
+  private isClosed = false
+  private lastStderrLine = ""
 
   constructor(
     private readonly process: ChildProcess,
-    /** How many bytes a message may have. */
+    /** The maximum size of a message, in bytes. */
     private readonly maxMessage: number,
     private readonly listener: ChildListener
   ) {
     const { stderr, stdin, stdout } = process
-    stdin?.on("error", () => this.closes("closed its standard input"))
-    const lines = new LineSplitter(maxMessage)
-    stdout?.on("data", (chunk: Buffer) => this.read(lines, chunk))
+    stdin?.on("error", () => this.closeUnlessExited("closed its standard input"))
+    const stdoutLines = new LineSplitter(maxMessage)
+    stdout?.on("data", (chunk: Buffer) => this.read(stdoutLines, chunk))
     stdout?.on("end", () => {
-      const rest = lines.flush()
-      if (rest !== undefined) this.say(rest)
-      this.closes("closed its standard output")
+      const rest = stdoutLines.flush()
+      if (rest !== undefined) this.emitLine(rest)
+      this.closeUnlessExited("closed its standard output")
     })
-    const complaints = new LineSplitter(MAX_COMPLAINT)
+    const stderrLines = new LineSplitter(MAX_STDERR_LINE)
     stderr?.on("data", (chunk: Buffer) => {
-      if (!complaints.push(chunk, (line) => this.complain(line))) this.complain(chunk.subarray(0, MAX_QUOTED))
+      const isComplete = stderrLines.push(chunk, (line) => this.emitStderr(line))
+      if (!isComplete) this.emitStderr(chunk.subarray(0, MAX_QUOTED))
     })
     stderr?.on("end", () => {
-      const rest = complaints.flush()
-      if (rest !== undefined) this.complain(rest)
+      const rest = stderrLines.flush()
+      if (rest !== undefined) this.emitStderr(rest)
     })
-    process.on("close", () => this.exited())
-    process.on("exit", () => setTimeout(() => this.exited(), LAST_WORDS).unref())
+    process.on("close", () => this.closeWithExit())
+    process.on("exit", () => setTimeout(() => this.closeWithExit(), DRAIN_TIMEOUT).unref())
   }
 
-  /** How many bytes wait for the child to read them. */
+  /** The number of bytes that were written to the child and that its pipe has not taken. */
   get unreadBytes(): number {
     return this.process.stdin?.writableLength ?? 0
   }
 
-  /** Writes a message; `done` is told whether the child's pipe has taken it. */
+  /** Writes a message. Calls `done` with true when the child's pipe has taken it, and with false if that fails. */
   write(message: Uint8Array, done: (isTaken: boolean) => void): void {
     const { stdin } = this.process
     if (stdin === null || !stdin.writable) return done(false)
@@ -71,42 +77,47 @@ export class Child implements Flow {
     this.process.stdout?.resume()
   }
 
-  /** Hears no more of it. */
+  /** Stops passing messages and the end of the child to the listener. */
   detach(): void {
-    this.isGone = true
+    this.isClosed = true
   }
 
   private read(lines: LineSplitter, chunk: Buffer): void {
-    if (this.isGone) return
-    const isRead = lines.push(chunk, (line) => this.say(line))
-    if (!isRead) this.go(`sent a message of more than --max-message ${this.maxMessage} bytes`)
+    if (this.isClosed) return
+    const isWithinLimit = lines.push(chunk, (line) => this.emitLine(line))
+    if (!isWithinLimit) this.close(`sent a message of more than --max-message ${this.maxMessage} bytes`)
   }
 
-  private say(line: Buffer): void {
-    if (!this.isGone && line.length > 0) this.listener.onLine(line)
+  private emitLine(line: Buffer): void {
+    if (!this.isClosed && line.length > 0) this.listener.onLine(line)
   }
 
-  private complain(line: Buffer): void {
+  private emitStderr(line: Buffer): void {
     const text = line.toString().trim()
     if (text === "") return
-    this.lastComplaint = text.slice(0, MAX_QUOTED)
+    this.lastStderrLine = text.slice(0, MAX_QUOTED)
     this.listener.onStderr(text)
   }
 
-  /** A child that can be told nothing, or say nothing, is as good as ended. Most often it is the first sign of its end. */
-  private closes(what: string): void {
+  /**
+   * Closes the child after a delay, because it is useless without its standard input or output. A closed pipe is often
+   * the first sign of an exit, and the exit gives a better reason.
+   */
+  private closeUnlessExited(reason: string): void {
     const { exitCode, signalCode } = this.process
-    if (exitCode === null && signalCode === null) setTimeout(() => this.go(what), LAST_WORDS).unref()
+    if (exitCode === null && signalCode === null) {
+      setTimeout(() => this.close(reason), DRAIN_TIMEOUT).unref()
+    }
   }
 
-  private exited(): void {
+  private closeWithExit(): void {
     const { exitCode, signalCode } = this.process
-    this.go(signalCode === null ? `exited with code ${exitCode}` : `was ended by ${signalCode}`)
+    this.close(signalCode === null ? `exited with code ${exitCode}` : `was ended by ${signalCode}`)
   }
 
-  private go(why: string): void {
-    if (this.isGone) return
-    this.isGone = true
-    this.listener.onClose(this.lastComplaint === "" ? why : `${why}: ${this.lastComplaint}`)
+  private close(reason: string): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    this.listener.onClose(this.lastStderrLine === "" ? reason : `${reason}: ${this.lastStderrLine}`)
   }
 }

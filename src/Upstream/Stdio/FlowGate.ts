@@ -1,4 +1,4 @@
-/** Several readers of one source, which flows while none of them has closed it. */
+/** Back-pressure of several readers on one source: the source is paused while any reader pauses it. */
 import type { Flow } from "../../Upstream.js"
 
 export class FlowGate {
@@ -11,7 +11,7 @@ export class FlowGate {
     this.source.pause()
   }
 
-  /** Harmless for one that has not closed it. */
+  /** Has no effect if this reader has not paused the source. */
   unpause(reader: object): void {
     if (this.pausedBy.delete(reader) && this.pausedBy.size === 0) this.source.unpause()
   }

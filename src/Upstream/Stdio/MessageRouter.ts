@@ -1,6 +1,7 @@
 /**
- * Who is told what a child says. Its messages come in one line after the other, and only responses say what they
- * belong to; each goes to exactly one answer (Transports, "Multiple Connections").
+ * Assigns the messages of a child to HTTP responses. A child writes all messages to one pipe, and only JSON-RPC
+ * responses name the request that they belong to. Each message goes to exactly one HTTP response (2025-11-25,
+ * Transports, "Multiple Connections").
  */
 import {
   type Body,
@@ -12,99 +13,109 @@ import {
 } from "../../Protocol.js"
 import type { UpstreamError } from "../../ProxyError.js"
 import type { Abort, Sink } from "../../Upstream.js"
-import { type PendingResponseOptions, PendingResponse } from "./PendingResponse.js"
 import type { FlowGate } from "./FlowGate.js"
 import { PendingMessages } from "./PendingMessages.js"
+import { PendingResponse, type PendingResponseOptions } from "./PendingResponse.js"
 
 export class MessageRouter {
-  /** The answers to POSTs, oldest first. */
-  private readonly replies = new Set<PendingResponse>()
-  /** The streams that the client has opened, oldest first. */
+  /** The responses to POST requests, oldest first. */
+  private readonly responses = new Set<PendingResponse>()
+  /** The responses to GET requests, oldest first. */
   private readonly streams = new Set<PendingResponse>()
-  private readonly calls = new Map<RequestId, PendingResponse>()
-  private readonly tokens = new Map<RequestId, PendingResponse>()
-  private readonly waiting: PendingMessages
+  private readonly byRequestId = new Map<RequestId, PendingResponse>()
+  private readonly byProgressToken = new Map<RequestId, PendingResponse>()
+  private readonly pendingMessages: PendingMessages
 
   constructor(
     private readonly gate: FlowGate,
-    /** Tells the child that nobody can be asked what its request asks. */
-    refuse: (id: RequestId) => void
+    /** Sends the child an error response to a request that no client can receive. */
+    rejectRequest: (id: RequestId) => void
   ) {
-    this.waiting = new PendingMessages(refuse)
+    this.pendingMessages = new PendingMessages(rejectRequest)
   }
 
-  /** Whether a request with one of these ids is in flight already: its response could not be told apart. */
+  /** True if one of the request ids occurs twice or is in flight, because responses would be ambiguous. */
   hasIdConflict(body: Body): boolean {
     const ids = requestIds(body)
-    return new Set(ids).size < ids.length || ids.some((id) => this.calls.has(id))
+    return new Set(ids).size < ids.length || ids.some((id) => this.byRequestId.has(id))
   }
 
-  /** Waits for the responses to these requests. */
-  addRequests(body: Body, how: Pick<PendingResponseOptions, "accepted" | "limit">, sink: Sink): Abort {
+  /** Waits for the child's responses to the requests of a POST. */
+  addRequests(body: Body, options: Pick<PendingResponseOptions, "accepted" | "timeout">, sink: Sink): Abort {
     const ids = requestIds(body)
-    const asked: PendingResponseOptions = { ...how, ids, isBatch: body.isBatch }
-    const reply = new PendingResponse(asked, sink, this.gate, (over) => this.forget(over))
-    this.replies.add(reply)
-    for (const id of ids) this.calls.set(id, reply)
-    for (const token of progressTokens(body)) this.tokens.set(token, reply)
-    reply.begin()
-    if (reply.isOpen) for (const line of this.waiting.takeRequests()) reply.tell(line)
-    return () => reply.abort()
+    const response: PendingResponse = new PendingResponse(
+      { ...options, ids, isBatch: body.isBatch },
+      sink,
+      this.gate,
+      () => this.remove(response)
+    )
+    this.responses.add(response)
+    for (const id of ids) this.byRequestId.set(id, response)
+    for (const token of progressTokens(body)) this.byProgressToken.set(token, response)
+    response.start()
+    if (response.isStreamable) {
+      for (const line of this.pendingMessages.takeRequests()) response.addMessage(line)
+    }
+    return () => response.abort()
   }
 
-  /** Opens a stream for what belongs to no request. */
+  /** Opens a standalone stream, which receives messages that belong to no request. */
   openStream(sink: Sink): Abort {
-    const accepted = { json: false, stream: true }
-    const stream = new PendingResponse({ ids: [], isBatch: false, accepted }, sink, this.gate, (over) =>
-      this.streams.delete(over)
+    const options = { ids: [], isBatch: false, accepted: { json: false, stream: true } }
+    const stream: PendingResponse = new PendingResponse(options, sink, this.gate, () =>
+      this.streams.delete(stream)
     )
     this.streams.add(stream)
-    stream.begin()
-    for (const line of this.waiting.takeAll()) stream.tell(line)
+    stream.start()
+    for (const line of this.pendingMessages.takeAll()) stream.addMessage(line)
     return () => stream.abort()
   }
 
-  /** The child says something. False when it answers what nobody has asked. */
+  /** Routes a message of the child. False if it is a response whose request is not in flight. */
   route(message: Message, line: Buffer): boolean {
-    if (message.method === undefined) return this.respond(message, line)
-    const reply = this.addressee(message)
-    if (reply === undefined) this.waiting.add(message, line)
-    else reply.tell(line)
+    if (message.method === undefined) return this.routeResponse(message, line)
+    const target = this.targetOf(message)
+    if (target === undefined) this.pendingMessages.add(message, line)
+    else target.addMessage(line)
     return true
   }
 
-  /** The child says nothing more. */
+  /** Ends all HTTP responses, because the child has ended. */
   fail(error: UpstreamError): void {
-    for (const reply of [...this.replies, ...this.streams]) reply.fail(error)
+    for (const response of [...this.responses, ...this.streams]) response.fail(error)
   }
 
-  private respond({ id }: Message, line: Buffer): boolean {
-    const reply = id === undefined || id === null ? undefined : this.calls.get(id)
-    if (reply === undefined || id === undefined || id === null) return false
-    this.calls.delete(id)
-    reply.respond(id, line)
+  private routeResponse({ id }: Message, line: Buffer): boolean {
+    if (id === undefined || id === null) return false
+    const response = this.byRequestId.get(id)
+    if (response === undefined) return false
+    this.byRequestId.delete(id)
+    response.addResponse(id, line)
     return true
   }
 
   /**
-   * The answer that a message belongs to, as far as that can be told; else the newest stream. Without a stream, a
-   * request goes to the oldest answer: two calls that wait for what they ask would otherwise wait for ever.
+   * The HTTP response for a request or notification of the child: the one with the progress token, or else the only one
+   * in flight, or else the newest stream. Without a stream, a request goes to the oldest response. Otherwise two calls
+   * that both wait for a request of the child would never end.
    */
-  private addressee(message: Message): PendingResponse | undefined {
+  private targetOf(message: Message): PendingResponse | undefined {
     const token = progressToken(message)
     const stream = Array.from(this.streams).at(-1)
     if (token !== undefined) {
-      const reply = this.tokens.get(token)
-      return reply?.isOpen === true ? reply : stream
+      const response = this.byProgressToken.get(token)
+      return response?.isStreamable === true ? response : stream
     }
-    const open = Array.from(this.replies).filter(({ isOpen }) => isOpen)
-    if (open.length === 1 && this.replies.size === 1) return open[0]
-    return stream ?? (message.id === undefined ? undefined : open[0])
+    const streamable = Array.from(this.responses).filter(({ isStreamable }) => isStreamable)
+    if (streamable.length === 1 && this.responses.size === 1) return streamable[0]
+    return stream ?? (message.id === undefined ? undefined : streamable[0])
   }
 
-  private forget(reply: PendingResponse): void {
-    this.replies.delete(reply)
-    for (const id of reply.pending) this.calls.delete(id)
-    for (const [token, owner] of this.tokens) if (owner === reply) this.tokens.delete(token)
+  private remove(response: PendingResponse): void {
+    this.responses.delete(response)
+    for (const id of response.unansweredIds) this.byRequestId.delete(id)
+    for (const [token, owner] of this.byProgressToken) {
+      if (owner === response) this.byProgressToken.delete(token)
+    }
   }
 }

@@ -1,58 +1,61 @@
-/** What a child has said while there was nobody to be told, within bounds. */
+/** A bounded queue of the child's requests and notifications that no HTTP response can carry yet. */
 import type { Message, RequestId } from "../../Protocol.js"
 
-/** How many messages wait, and how many bytes they may have. */
 const MAX_MESSAGES = 1_000
 const MAX_BYTES = 1024 * 1024
 
-interface Item {
+interface PendingMessage {
   readonly line: Buffer
-  /** The id of a request; notifications have none. */
+  /** The id of a request. Notifications have none. */
   readonly id: RequestId | undefined
 }
 
 export class PendingMessages {
-  private items: Array<Item> = []
+  private messages: Array<PendingMessage> = []
   private bytes = 0
 
-  constructor(private readonly refuse: (id: RequestId) => void) {}
+  constructor(private readonly rejectRequest: (id: RequestId) => void) {}
 
-  /** Keeps a message. At a bound the oldest notifications go; a request is refused, for the child waits for an answer. */
+  /**
+   * Appends a message, and evicts the oldest notifications if a limit is reached. If that is not enough, a notification
+   * is dropped and a request is rejected, because the child waits for its response.
+   */
   add({ id }: Message, line: Buffer): void {
-    const item: Item = { line, id: id ?? undefined }
-    while (line.length <= MAX_BYTES && !this.fits(item) && this.dropOldest());
-    if (this.fits(item)) {
-      this.items.push(item)
+    const message: PendingMessage = { line, id: id ?? undefined }
+    while (line.length <= MAX_BYTES && !this.fits(message) && this.evictOldestNotification());
+    if (this.fits(message)) {
+      this.messages.push(message)
       this.bytes += line.length
-    } else if (item.id !== undefined) this.refuse(item.id)
+    } else if (message.id !== undefined) this.rejectRequest(message.id)
   }
 
-  /** Takes everything out. */
+  /** Removes and returns all messages. */
   takeAll(): ReadonlyArray<Buffer> {
     return this.take(() => true)
   }
 
-  /** Takes the requests out. */
+  /** Removes and returns all requests. */
   takeRequests(): ReadonlyArray<Buffer> {
     return this.take(({ id }) => id !== undefined)
   }
 
-  private fits({ line }: Item): boolean {
-    return this.items.length < MAX_MESSAGES && this.bytes + line.length <= MAX_BYTES
+  private fits({ line }: PendingMessage): boolean {
+    return this.messages.length < MAX_MESSAGES && this.bytes + line.length <= MAX_BYTES
   }
 
-  private dropOldest(): boolean {
-    const index = this.items.findIndex(({ id }) => id === undefined)
-    const [dropped] = index < 0 ? [] : this.items.splice(index, 1)
-    this.bytes -= dropped?.line.length ?? 0
-    return dropped !== undefined
+  /** False if there is no notification. */
+  private evictOldestNotification(): boolean {
+    const index = this.messages.findIndex(({ id }) => id === undefined)
+    const [evicted] = index < 0 ? [] : this.messages.splice(index, 1)
+    this.bytes -= evicted?.line.length ?? 0
+    return evicted !== undefined
   }
 
-  private take(isTaken: (item: Item) => boolean): ReadonlyArray<Buffer> {
-    if (this.items.length === 0) return []
-    const taken = this.items.filter(isTaken)
-    this.items = this.items.filter((item) => !isTaken(item))
-    this.bytes = this.items.reduce((sum, { line }) => sum + line.length, 0)
+  private take(isTaken: (message: PendingMessage) => boolean): ReadonlyArray<Buffer> {
+    if (this.messages.length === 0) return []
+    const taken = this.messages.filter(isTaken)
+    this.messages = this.messages.filter((message) => !isTaken(message))
+    this.bytes = this.messages.reduce((sum, { line }) => sum + line.length, 0)
     return taken.map(({ line }) => line)
   }
 }

@@ -1,4 +1,4 @@
-/** The answer to one POST or GET, made of what the child says: JSON, or a stream of server-sent events. */
+/** The HTTP response to one POST or GET, built from the child's messages: a JSON body or an SSE stream. */
 import type { AcceptedTypes } from "../../Protocol/Accept.js"
 import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
@@ -6,119 +6,134 @@ import type { UpstreamError } from "../../ProxyError.js"
 import { type Flow, type Sink } from "../../Upstream.js"
 import type { FlowGate } from "./FlowGate.js"
 
-/** What a client waits for in one POST. */
 export interface PendingResponseOptions {
-  /** The requests; none for a stream that the client opens. */
+  /** The ids of the requests in the POST. Empty for a standalone stream. */
   readonly ids: ReadonlyArray<RequestId>
   readonly isBatch: boolean
   readonly accepted: AcceptedTypes
-  /** What an `initialize` fails with when it is not answered in time; it does not become a stream in time either. */
+  /** Fails an unanswered `initialize` after so many milliseconds. It also prevents `STREAM_DELAY`. */
   readonly timeout?: { readonly millis: number; readonly error: UpstreamError }
 }
 
-/** After so many milliseconds an answer becomes a stream: a client could not resume a long one otherwise. */
-const JSON_PATIENCE = 1_000
+/** After so many milliseconds a response becomes a stream, because a client cannot resume a JSON response. */
+const STREAM_DELAY = 1_000
+
+type State =
+  /** The head is not sent. JSON-RPC responses are collected, in the order of the child. */
+  | { readonly type: "buffering"; readonly responses: Array<Buffer> }
+  /** The head of an SSE stream is sent. */
+  | { readonly type: "streaming" }
+  /** The response has ended, failed or was aborted. */
+  | { readonly type: "done" }
 
 export class PendingResponse implements Flow {
-  /** A child says everything on one stream. */
+  /** True, because all responses read the same pipe. */
   readonly isShared = true
   private readonly unanswered: Set<RequestId>
-  private readonly responses: Array<Buffer> = []
-  private isStream = false
-  private isOver = false
-  private timer: NodeJS.Timeout | undefined
+  private state: State = { type: "buffering", responses: [] }
+  private timeoutTimer: NodeJS.Timeout | undefined
+  private streamTimer: NodeJS.Timeout | undefined
 
   constructor(
-    private readonly asked: PendingResponseOptions,
+    private readonly options: PendingResponseOptions,
     private readonly sink: Sink,
-    private readonly valve: FlowGate,
-    /** Called once, when nothing more is to come. */
-    private readonly over: (reply: PendingResponse) => void
+    private readonly gate: FlowGate,
+    /** Called once, when the response is done. */
+    private readonly onDone: () => void
   ) {
-    this.unanswered = new Set(asked.ids)
+    this.unanswered = new Set(options.ids)
   }
 
   /** The requests that the child has not answered. */
-  get pending(): ReadonlySet<RequestId> {
+  get unansweredIds(): ReadonlySet<RequestId> {
     return this.unanswered
   }
 
-  /** Whether it can carry more than responses. */
-  get isOpen(): boolean {
-    return !this.isOver && (this.isStream || this.asked.accepted.stream)
+  /** True if the response is a stream or can become one, so that it can carry requests and notifications. */
+  get isStreamable(): boolean {
+    const { type } = this.state
+    return type === "streaming" || (type === "buffering" && this.options.accepted.stream)
   }
 
-  /** Begins to wait, or to stream where the client would not take anything else. */
-  begin(): void {
-    const { accepted, ids, timeout } = this.asked
-    if (timeout !== undefined) this.timer = setTimeout(() => this.fail(timeout.error), timeout.millis)
-    if (ids.length === 0 || !accepted.json) this.stream()
-    else if (accepted.stream) this.timer ??= setTimeout(() => this.stream(), JSON_PATIENCE)
+  /** Starts the timers, or a stream if the client accepts no JSON. */
+  start(): void {
+    const { accepted, ids, timeout } = this.options
+    if (timeout !== undefined) {
+      this.timeoutTimer = setTimeout(() => this.fail(timeout.error), timeout.millis)
+    }
+    if (ids.length === 0 || !accepted.json) this.startStream()
+    else if (accepted.stream && timeout === undefined) {
+      this.streamTimer = setTimeout(() => this.startStream(), STREAM_DELAY)
+    }
   }
 
-  /** The response to one of its requests. */
-  respond(id: RequestId, line: Buffer): void {
+  /** Adds the JSON-RPC response to one of the requests. The last one ends the HTTP response. */
+  addResponse(id: RequestId, line: Buffer): void {
+    const { state } = this
     this.unanswered.delete(id)
-    if (this.isStream) this.sink.data(frame(line))
-    else this.responses.push(line)
+    if (state.type === "buffering") {
+      state.responses.push(line)
+      if (this.unanswered.size === 0) this.sendJson(state.responses)
+    } else this.sink.data(frame(line))
     if (this.unanswered.size > 0) return
-    if (!this.isStream) this.answer()
-    this.settle()
+    this.finish()
     this.sink.end()
   }
 
-  /** Something else that the child says meanwhile. */
-  tell(line: Buffer): void {
-    this.stream()
-    // Whoever was told the head may have given up at once.
-    if (!this.isOver) this.sink.data(frame(line))
+  /** Adds a request or notification of the child. The response becomes a stream. */
+  addMessage(line: Buffer): void {
+    this.startStream()
+    // The sink can abort the response when it receives the head.
+    if (this.state.type === "streaming") this.sink.data(frame(line))
   }
 
-  /** There will be no more answers. */
+  /** Ends the response without the missing JSON-RPC responses. */
   fail(error: UpstreamError): void {
-    if (this.isOver) return
-    this.settle()
-    // A stream without requests has nobody who waits for an answer.
-    if (this.asked.ids.length === 0) this.sink.end()
+    if (this.state.type === "done") return
+    this.finish()
+    // A standalone stream has no request that the error could answer.
+    if (this.options.ids.length === 0) this.sink.end()
     else this.sink.error(error)
   }
 
-  /** Nobody listens any more. */
+  /** Stops the response. The sink is not called again. */
   abort(): void {
-    if (!this.isOver) this.settle()
+    if (this.state.type !== "done") this.finish()
   }
 
   pause(): void {
-    if (!this.isOver) this.valve.pause(this)
+    if (this.state.type !== "done") this.gate.pause(this)
   }
 
   unpause(): void {
-    this.valve.unpause(this)
+    this.gate.unpause(this)
   }
 
-  private stream(): void {
-    if (this.isStream || this.isOver) return
-    this.isStream = true
-    if (this.asked.timeout === undefined) clearTimeout(this.timer)
+  private startStream(): void {
+    const { state } = this
+    if (state.type !== "buffering") return
+    this.state = { type: "streaming" }
+    clearTimeout(this.streamTimer)
     this.sink.head(200, { "content-type": EVENT_STREAM }, this)
-    for (const response of this.responses) this.sink.data(frame(response))
+    for (const response of state.responses) this.sink.data(frame(response))
   }
 
-  private answer(): void {
-    const json = this.asked.isBatch ? batch(this.responses) : Buffer.concat(this.responses)
+  private sendJson(responses: ReadonlyArray<Buffer>): void {
+    const json = this.options.isBatch ? toBatch(responses) : Buffer.concat(responses)
     this.sink.head(200, { "content-type": "application/json", "content-length": String(json.length) }, this)
     this.sink.data(json)
   }
 
-  private settle(): void {
-    this.isOver = true
-    clearTimeout(this.timer)
-    this.valve.unpause(this)
-    this.over(this)
+  private finish(): void {
+    this.state = { type: "done" }
+    clearTimeout(this.timeoutTimer)
+    clearTimeout(this.streamTimer)
+    this.gate.unpause(this)
+    this.onDone()
   }
 }
 
-const batch = (responses: ReadonlyArray<Buffer>): Buffer =>
+const toBatch = (responses: ReadonlyArray<Buffer>): Buffer =>
   Buffer.concat([
     Buffer.from("["),
     ...responses.flatMap((response, index) => (index === 0 ? [response] : [Buffer.from(","), response])),

@@ -1,7 +1,7 @@
-/** The environment of a child: secrets of this process must not reach it by accident. */
+/** The environment variables of child processes. Secrets of this process must not reach a child by accident. */
 
-/** What programs need to run as their user expects. */
-const passed: ReadonlySet<string> = new Set([
+/** The variables that a child inherits by default, apart from `LC_*`. */
+const inheritedNames: ReadonlySet<string> = new Set([
   "HOME",
   "LANG",
   "LANGUAGE",
@@ -14,9 +14,9 @@ const passed: ReadonlySet<string> = new Set([
   "USER"
 ])
 
-const isPassed = (name: string): boolean => passed.has(name) || name.startsWith("LC_")
+const isInherited = (name: string): boolean => inheritedNames.has(name) || name.startsWith("LC_")
 
-/** The variables that a child gets: those above, or all of them, and what is added to them. */
+/** Merges the inherited variables, either the default ones or all, with the added ones, which take precedence. */
 export const environmentOf = (
   inherited: Readonly<Record<string, string | undefined>>,
   inheritsAll: boolean,
@@ -24,7 +24,7 @@ export const environmentOf = (
 ): Record<string, string> => {
   const env: Record<string, string> = {}
   for (const [name, value] of Object.entries(inherited)) {
-    if (value !== undefined && (inheritsAll || isPassed(name))) env[name] = value
+    if (value !== undefined && (inheritsAll || isInherited(name))) env[name] = value
   }
   return { ...env, ...added }
 }

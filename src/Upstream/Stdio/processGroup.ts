@@ -1,4 +1,4 @@
-/** A command that runs in a process group of its own, all of which ends with the scope. */
+/** Runs a command in a process group of its own, and ends the whole group when the scope closes. */
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -12,25 +12,25 @@ export interface ProcessGroupOptions {
   readonly command: string
   readonly args: ReadonlyArray<string>
   readonly cwd: string | undefined
-  /** All that the command finds in its environment. */
+  /** The complete environment of the command, except the watchdog's marker. */
   readonly env: Readonly<Record<string, string>>
-  /** Where its standard error goes. */
+  /** The destination of its standard error. */
   readonly stderr: "pipe" | "inherit"
-  /** How long to wait for its end after its input has ended, and again after SIGTERM, in milliseconds. */
+  /** How long to wait for its end after closing its standard input, and again after SIGTERM, in milliseconds. */
   readonly killTimeout: number
 }
 
-/** How long the system may take to end what it was told to kill. */
-const KILL_PATIENCE = Duration.seconds(1)
+/** How long to wait for the end of the group after SIGKILL. */
+const SIGKILL_TIMEOUT = Duration.seconds(1)
 
-/** How often to look whether a group has ended whose leader has: the system does not tell. */
-const INTERVAL = Duration.millis(10)
+/** How often to check whether a group is empty after its leader has exited. The system sends no event for this. */
+const POLL_INTERVAL = Duration.millis(10)
 
-/** How often to look whether those who are left are zombies, which costs more. */
-const LOOK_INTERVAL = Duration.millis(250)
+/** How often to check whether a group has only zombies. This check reads all processes. */
+const ZOMBIE_POLL_INTERVAL = Duration.millis(250)
 
-/** The command cannot be started, for what the system says. */
-export class SpawnError extends Data.TaggedError("NotStarted")<{ readonly cause: unknown }> {}
+/** The system cannot start the command. */
+export class SpawnError extends Data.TaggedError("SpawnError")<{ readonly cause: unknown }> {}
 
 /** Starts a command. */
 export const start = (
@@ -46,7 +46,7 @@ export const start = (
 
 const launch = (options: ProcessGroupOptions, watchdog: Watchdog): Effect.Effect<ChildProcess, SpawnError> =>
   Effect.flatMap(
-    Effect.try({ try: () => spawned(options, watchdog), catch: (cause) => new SpawnError({ cause }) }),
+    Effect.try({ try: () => spawnGroup(options, watchdog), catch: (cause) => new SpawnError({ cause }) }),
     (child) =>
       Effect.async((resume) => {
         child.once("spawn", () => resume(Effect.succeed(child)))
@@ -54,10 +54,10 @@ const launch = (options: ProcessGroupOptions, watchdog: Watchdog): Effect.Effect
       })
   )
 
-const spawned = (options: ProcessGroupOptions, watchdog: Watchdog): ChildProcess => {
+const spawnGroup = (options: ProcessGroupOptions, watchdog: Watchdog): ChildProcess => {
   const mark = watchdog.createMark()
   const child = spawn(options.command, options.args, {
-    // It makes the child the leader of a new session and group.
+    // The child becomes the leader of a new session and process group.
     detached: true,
     stdio: ["pipe", "pipe", options.stderr],
     env: { ...options.env, [MARKER]: mark },
@@ -67,51 +67,56 @@ const spawned = (options: ProcessGroupOptions, watchdog: Watchdog): ChildProcess
   return child
 }
 
-/** The end of input, then SIGTERM, then SIGKILL (Lifecycle, "Shutdown"); the last two go to the whole group. */
+/**
+ * Closes standard input, then sends SIGTERM, then SIGKILL (2025-11-25, Lifecycle, "Shutdown"). The signals go to the
+ * whole group.
+ */
 const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const patience = Duration.millis(killTimeout)
+    const timeout = Duration.millis(killTimeout)
     child.stdin?.end()
-    if (yield* ends(child, patience)) return
-    signal(child, "SIGTERM")
-    if (yield* ends(child, patience)) return
-    signal(child, "SIGKILL")
-    yield* ends(child, KILL_PATIENCE)
+    if (yield* waitForEnd(child, timeout)) return
+    signalGroup(child, "SIGTERM")
+    if (yield* waitForEnd(child, timeout)) return
+    signalGroup(child, "SIGKILL")
+    yield* waitForEnd(child, SIGKILL_TIMEOUT)
   })
 
-/** Whether the whole group ends in time. Whoever outlives its leader gets no more input that could end. */
-const ends = (child: ChildProcess, patience: Duration.Duration): Effect.Effect<boolean> =>
-  Effect.suspend(() => (hasExited(child) ? Effect.void : exit(child))).pipe(
-    Effect.andThen(Effect.suspend(() => (signal(child, 0) ? emptiness(child) : Effect.void))),
+/** Waits for the end of the whole group. False after a timeout. */
+const waitForEnd = (child: ChildProcess, timeout: Duration.Duration): Effect.Effect<boolean> =>
+  Effect.suspend(() => (hasExited(child) ? Effect.void : waitForExit(child))).pipe(
+    Effect.andThen(Effect.suspend(() => (isGroupEmpty(child) ? Effect.void : waitUntilEmpty(child)))),
     Effect.interruptible,
-    Effect.timeoutTo({ duration: patience, onSuccess: () => true, onTimeout: () => false })
+    Effect.timeoutTo({ duration: timeout, onSuccess: () => true, onTimeout: () => false })
   )
 
-/** Waits until there is nobody in the group. */
-const emptiness = (child: ChildProcess): Effect.Effect<void> =>
+/** Waits until the group has no process, or only zombies. */
+const waitUntilEmpty = (child: ChildProcess): Effect.Effect<void> =>
   Effect.raceFirst(
-    until(
-      Effect.sync(() => !signal(child, 0)),
-      INTERVAL
+    poll(
+      Effect.sync(() => isGroupEmpty(child)),
+      POLL_INTERVAL
     ),
-    until(child.pid === undefined ? Effect.succeed(true) : hasOnlyZombies(child.pid), LOOK_INTERVAL)
+    poll(child.pid === undefined ? Effect.succeed(true) : hasOnlyZombies(child.pid), ZOMBIE_POLL_INTERVAL)
   )
 
-const until = (holds: Effect.Effect<boolean>, interval: Duration.Duration): Effect.Effect<void> =>
-  Effect.repeat(Effect.delay(holds, interval), { until: (isSo) => isSo })
+const poll = (condition: Effect.Effect<boolean>, interval: Duration.Duration): Effect.Effect<void> =>
+  Effect.repeat(Effect.delay(condition, interval), { until: (isTrue) => isTrue })
 
 const hasExited = ({ exitCode, signalCode }: ChildProcess): boolean =>
   exitCode !== null || signalCode !== null
 
-const exit = (child: ChildProcess): Effect.Effect<void> =>
+const waitForExit = (child: ChildProcess): Effect.Effect<void> =>
   Effect.async((resume) => {
-    const exited = () => resume(Effect.void)
-    child.once("exit", exited)
-    return Effect.sync(() => child.off("exit", exited))
+    const onExit = () => resume(Effect.void)
+    child.once("exit", onExit)
+    return Effect.sync(() => child.off("exit", onExit))
   })
 
-/** Signals the whole group; 0 only asks. False when there is nobody in it. */
-const signal = ({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean => {
+const isGroupEmpty = (child: ChildProcess): boolean => !signalGroup(child, 0)
+
+/** Signals the whole group. Signal 0 only checks for processes. False if the group has none. */
+const signalGroup = ({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean => {
   try {
     return pid !== undefined && process.kill(-pid, signal)
   } catch {

@@ -1,38 +1,39 @@
 /**
- * Processes that have ended and whom nobody has asked how. Where the first process of a container does not ask, as
- * it should, they stay for good, and their process group looks as if somebody were in it.
+ * Finds process groups that consist of zombies. A zombie has exited, but its parent has not read its exit status. It
+ * stays until the init process reaps it. In a container whose init process does not, it stays forever, and its group
+ * never looks empty.
  */
 import { readdir, readFile } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 
-/** How old, in milliseconds, an answer may be: one look at all processes serves all who ask at about that time. */
-const LIFETIME = 250
+/** How long one scan of all processes is reused, in milliseconds. */
+const CACHE_TIME = 250
 
-let last: { readonly at: number; readonly groups: Promise<ReadonlySet<number>> } | undefined
+let lastScan: { readonly at: number; readonly groups: Promise<ReadonlySet<number>> } | undefined
 
-/** Whether a process group has members, and all of them have ended. False where there is no `/proc`. */
+/** True if a process group has members, and all of them are zombies. Always false without `/proc`. */
 export const hasOnlyZombies = (group: number): Effect.Effect<boolean> =>
   Effect.promise(async () => {
     const now = performance.now()
-    if (last === undefined || now - last.at > LIFETIME) last = { at: now, groups: ended() }
-    return (await last.groups).has(group)
+    if (lastScan === undefined || now - lastScan.at > CACHE_TIME) lastScan = { at: now, groups: scan() }
+    return (await lastScan.groups).has(group)
   })
 
-/** The groups of which no member is alive. A group that comes later is not among them, and does no harm. */
-const ended = async (): Promise<ReadonlySet<number>> => {
+/** Returns the groups that have zombies and no living process. */
+const scan = async (): Promise<ReadonlySet<number>> => {
   const dead = new Set<number>()
   const alive = new Set<number>()
   for (const name of await readdir("/proc").catch((): ReadonlyArray<string> => [])) {
-    const [, state, group] = STAT.exec(await statOf(name)) ?? []
-    if (state !== undefined) (ENDED.has(state) ? dead : alive).add(Number(group))
+    const [, state, group] = STAT.exec(await readStat(name)) ?? []
+    if (state !== undefined) (ENDED_STATES.has(state) ? dead : alive).add(Number(group))
   }
   return new Set([...dead].filter((group) => !alive.has(group)))
 }
 
-/** State and group follow the parenthesis behind the name, which may hold others. */
+/** The state and group follow the command name, which can contain parentheses (proc_pid_stat(5)). */
 const STAT = /^\d+ \(.*\) (\S) \d+ (\d+) /s
 
-const ENDED: ReadonlySet<string> = new Set(["Z", "X"])
+const ENDED_STATES: ReadonlySet<string> = new Set(["Z", "X"])
 
-const statOf = (name: string): Promise<string> =>
+const readStat = (name: string): Promise<string> =>
   /^\d+$/.test(name) ? readFile(`/proc/${name}/stat`, "latin1").catch(() => "") : Promise.resolve("")

@@ -14,7 +14,7 @@ const harmless = {
 
 describe("the environment of a child", () => {
   it.prop(
-    "holds nothing but harmless variables and those that are added",
+    "holds only harmless variables and the added ones",
     [FastCheck.dictionary(FastCheck.stringMatching(/^[A-Z_]{1,12}$/), FastCheck.string())],
     ([secrets]) => {
       const env = environmentOf({ API_KEY: "secret", ...secrets, ...harmless }, false, { ADDED: "1" })
@@ -24,7 +24,7 @@ describe("the environment of a child", () => {
     }
   )
 
-  it("holds everything where that is asked for, and what is added wins", () => {
+  it("holds all variables if configured, and added ones take precedence", () => {
     expect(
       environmentOf({ API_KEY: "secret", PATH: "/bin", NONE: undefined }, true, { PATH: "/opt" })
     ).toEqual({
