@@ -422,7 +422,7 @@ describe("raw server", () => {
       yield* open.drop
       expect(yield* server.closed(1)).toMatchObject({ end: "dropped" })
       expect(server.connections()).toBe(0)
-      yield* server.forget
+      yield* server.clearRequests
       expect(server.requests).toEqual([])
       yield* post(server.url, "again")
       expect(yield* server.request(0)).toMatchObject({ body: "again" })

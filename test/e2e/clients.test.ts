@@ -294,7 +294,7 @@ describe("a client that drops a call", () => {
       })
       const proxy = yield* startProxy(server)
       const { session } = yield* initialize(proxy.url)
-      yield* server.forget
+      yield* server.clearRequests
       yield* Effect.scoped(
         Effect.gen(function* () {
           const socket = yield* connectSocket(proxy.port)

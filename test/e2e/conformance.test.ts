@@ -2,9 +2,9 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { fileURLToPath } from "node:url"
 import { bundle } from "../fixtures/bundle.js"
-import { differences, having } from "../fixtures/conformance/differences.js"
-import { overStdio } from "../fixtures/conformance/overStdio.js"
-import { makeProxies } from "../fixtures/conformance/proxies.js"
+import { differences, checksWithStatus } from "../fixtures/conformance/differences.js"
+import { stdioDifferences } from "../fixtures/conformance/stdioDifferences.js"
+import { makeProxyFactory } from "../fixtures/conformance/proxyFactory.js"
 import {
   makeClient,
   type Revision,
@@ -12,7 +12,7 @@ import {
   testClient,
   testServer
 } from "../fixtures/conformance/suite.js"
-import { whereKept } from "../fixtures/conformance/whereKept.js"
+import { trackedStreamDifferences } from "../fixtures/conformance/trackedStreamDifferences.js"
 import { makeFolder } from "../fixtures/folder.js"
 import { makeConformanceServer } from "../fixtures/ConformanceServer.js"
 import { startProxy } from "../fixtures/Proxy.js"
@@ -47,8 +47,10 @@ const askDirectly = (revision: Revision) =>
 const directly = { "2025-11-25": askDirectly("2025-11-25"), "2026-07-28": askDirectly("2026-07-28") }
 
 /** What no reason is known for. */
-const unforeseen = (lines: ReadonlyArray<string>, foreseen: typeof whereKept): ReadonlyArray<string> =>
-  lines.filter((line) => !foreseen.some(([known]) => line.startsWith(known)))
+const unforeseen = (
+  lines: ReadonlyArray<string>,
+  foreseen: typeof trackedStreamDifferences
+): ReadonlyArray<string> => lines.filter((line) => !foreseen.some(([known]) => line.startsWith(known)))
 
 describe("the official conformance suite", () => {
   for (const [revision, expected] of servers) {
@@ -61,11 +63,11 @@ describe("the official conformance suite", () => {
             concurrency: "unbounded"
           })
           // The official server has no tasks, an extension that no revision requires.
-          const failed = having(direct, "FAILURE").filter((line) => !line.startsWith("tasks-"))
-          expect([...failed, ...having(direct, "WARNING")].join("\n")).toBe("")
+          const failed = checksWithStatus(direct, "FAILURE").filter((line) => !line.startsWith("tasks-"))
+          expect([...failed, ...checksWithStatus(direct, "WARNING")].join("\n")).toBe("")
           expect(direct.size).toBeGreaterThanOrEqual(expected.scenarios)
-          expect(having(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
-          expect(unforeseen(differences(direct, proxied), whereKept)).toEqual([])
+          expect(checksWithStatus(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
+          expect(unforeseen(differences(direct, proxied), trackedStreamDifferences)).toEqual([])
         }),
       patience
     )
@@ -82,10 +84,10 @@ describe("the official conformance suite", () => {
           [directly["2025-11-25"], testServer(proxy.url, "2025-11-25")],
           { concurrency: "unbounded" }
         )
-        const failed = having(proxied, "FAILURE").filter((line) => !line.startsWith("tasks-"))
-        expect([...failed, ...having(proxied, "WARNING")].join("\n")).toBe("")
-        expect(having(proxied, "SUCCESS").length).toBeGreaterThanOrEqual(80)
-        expect(unforeseen(differences(direct, proxied), overStdio)).toEqual([])
+        const failed = checksWithStatus(proxied, "FAILURE").filter((line) => !line.startsWith("tasks-"))
+        expect([...failed, ...checksWithStatus(proxied, "WARNING")].join("\n")).toBe("")
+        expect(checksWithStatus(proxied, "SUCCESS").length).toBeGreaterThanOrEqual(80)
+        expect(unforeseen(differences(direct, proxied), stdioDifferences)).toEqual([])
       }),
     patience
   )
@@ -96,18 +98,18 @@ describe("the official conformance suite", () => {
       () =>
         Effect.gen(function* () {
           const client = yield* makeClient
-          const proxies = yield* makeProxies
+          const proxies = yield* makeProxyFactory
           const [direct, proxied] = yield* Effect.all(
             [testClient(client, revision), testClient(client, revision, proxies)],
             { concurrency: "unbounded" }
           )
           const outputs = [...direct].map(([scenario, { output }]) => [scenario, output])
           expect(outputs).toEqual(outputs.map(([scenario]) => [scenario, "done"]))
-          const bad = [...having(direct, "FAILURE"), ...having(direct, "WARNING")]
+          const bad = [...checksWithStatus(direct, "FAILURE"), ...checksWithStatus(direct, "WARNING")]
           expect(bad.join("\n")).toBe("")
           expect(direct.size).toBeGreaterThanOrEqual(expected.scenarios)
-          expect(having(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
-          expect(unforeseen(differences(direct, proxied), whereKept)).toEqual([])
+          expect(checksWithStatus(direct, "SUCCESS").length).toBeGreaterThanOrEqual(expected.passed)
+          expect(unforeseen(differences(direct, proxied), trackedStreamDifferences)).toEqual([])
         }),
       patience
     )

@@ -40,7 +40,7 @@ layer(
     it.scoped(`a client ${asked} calls tools without a session`, () =>
       Effect.gen(function* () {
         const { proxy, server } = yield* Modern
-        yield* server.forget
+        yield* server.clearRequests
         const client = yield* connect2(proxy.url, { era })
         expect(client.protocolVersion()).toBe("2026-07-28")
         const { tools } = yield* Effect.promise(() => client.client.listTools())
@@ -187,7 +187,7 @@ layer(
   it.scoped("is cancelled upstream when its client goes, before and after the head of the answer", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const waiting = yield* Effect.fork(post(proxy.url, request(1, "hang"), version))
       yield* server.request(0)
       yield* Fiber.interrupt(waiting)
@@ -210,7 +210,7 @@ layer(
   it.scoped("neither gets a session id nor sends one on", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const { session } = yield* initialize(proxy.url)
       for (const stray of [undefined, "stray", session["mcp-session-id"]]) {
         const headers = { ...version, "mcp-session-id": stray }
@@ -233,7 +233,7 @@ layer(
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
       const { session } = yield* initialize(proxy.url)
-      yield* server.forget
+      yield* server.clearRequests
       for (const headers of [version, { ...session, ...version }]) {
         for (const ask of [get, del]) {
           const refused = yield* ask(proxy.url, headers)
@@ -249,7 +249,7 @@ layer(
   it.scoped("crosses with its own headers and its bytes as they are", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const own = {
         ...version,
         "mcp-method": "tools/call",
