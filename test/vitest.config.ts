@@ -4,7 +4,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 /** The approximate run time of a file: tests with real clients and servers take longer, and a few take longest. */
 const weight = ({ moduleId }: TestSpecification): number =>
-  /(churn|conformance|leaks|package|soak)\.test/.test(moduleId)
+  /e2e\/(churn|conformance|leaks|soak)|package\.test/.test(moduleId)
     ? 2
     : /\/(commands|e2e)\/|(demo|scripts|HttpFront)\.test/.test(moduleId)
       ? 1
