@@ -52,8 +52,8 @@ describe("opening", () => {
     () =>
       Effect.gen(function* () {
         const proxied = yield* makeProxied()
-        const { exchange, leaves } = yield* proxied.connect()
-        yield* leaves
+        const { exchange, disconnect } = yield* proxied.connect()
+        yield* disconnect
         yield* settle
         expect(exchange.isOver).toBe(false)
         expect(proxied.sessions.size().sessions).toBe(1)
@@ -69,9 +69,9 @@ describe("opening", () => {
     (act) =>
       Effect.gen(function* () {
         const proxied = yield* makeProxied()
-        const { exchange, leaves } = yield* proxied.connect()
+        const { exchange, disconnect } = yield* proxied.connect()
         exchange.act(act)
-        yield* leaves
+        yield* disconnect
         yield* settle
         expect(proxied.isEmpty).toBe(true)
         expect(proxied.pool.open).toEqual([])
@@ -144,11 +144,11 @@ describe("opening", () => {
     (act) =>
       Effect.gen(function* () {
         const proxied = yield* makeProxied()
-        const { exchange, leaves } = yield* proxied.connect()
+        const { exchange, disconnect } = yield* proxied.connect()
         exchange.act(act)
         yield* proxied.clock.advance("1 hour")
         expect(exchange.isAborted).toBe(false)
-        yield* leaves
+        yield* disconnect
         yield* proxied.clock.advance("1 minute")
         expect(exchange.isAborted).toBe(true)
         expect(proxied.isEmpty).toBe(true)
@@ -222,15 +222,15 @@ describe("bounds", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ maxExchanges: 2 })
       const { session } = yield* proxied.open()
-      const first = proxied.ask(session, call(1))
-      proxied.ask(session, call(2))
-      const third = proxied.ask(session, call(3))
+      const first = proxied.request(session, call(1))
+      proxied.request(session, call(2))
+      const third = proxied.request(session, call(3))
       expect(third.answer.ending).toEqual(new LimitReached({ limit: "max-exchanges", bound: 2 }))
-      const fromClient = proxied.ask(session, response(0))
+      const fromClient = proxied.request(session, response(0))
       expect(fromClient.answer.isOver).toBe(false)
       fromClient.exchange.act("accepted")
       first.exchange.act("json")
-      expect(proxied.ask(session, call(4)).answer.isOver).toBe(false)
+      expect(proxied.request(session, call(4)).answer.isOver).toBe(false)
     })
   )
 
@@ -241,7 +241,7 @@ describe("bounds", () => {
       proxied.stateless(modernCall(2))
       const { answer } = proxied.stateless(modernCall(3))
       expect(answer).toMatchObject({ ending: { limit: "max-stateless", status: 503 }, isSettled: true })
-      first.leave()
+      first.disconnect()
       expect(first.exchange.isAborted).toBe(true)
       expect(proxied.stateless(modernCall(4)).answer.isOver).toBe(false)
     })
@@ -255,9 +255,9 @@ describe("one session at a time", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied(single)
       const { lease, session } = yield* proxied.open()
-      proxied.ask(session, notification("notifications/initialized")).exchange.act("accepted")
-      proxied.ask(session, call(1, "ping")).exchange.act("json")
-      const stream = proxied.ask(session)
+      proxied.request(session, notification("notifications/initialized")).exchange.act("accepted")
+      proxied.request(session, call(1, "ping")).exchange.act("json")
+      const stream = proxied.request(session)
       yield* proxied.open()
       expect(proxied.sessions.get(session.id)).toBeUndefined()
       expect(lease.releases).toBe(1)
@@ -272,7 +272,7 @@ describe("one session at a time", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied(single)
       const { session } = yield* proxied.open()
-      proxied.ask(session, call(1)).exchange.act("json")
+      proxied.request(session, call(1)).exchange.act("json")
       const { outcome } = yield* proxied.connect()
       expect(yield* outcome).toMatchObject({ cause: { error: { limit: "multi-session", status: 503 } } })
       expect(proxied.sessions.get(session.id)).toBe(session)
@@ -305,8 +305,8 @@ describe("an initialize whose client has gone", () => {
   it.scoped("makes room for another at once where there is one session at a time", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ multiSession: false })
-      const { exchange, leaves } = yield* proxied.connect()
-      yield* leaves
+      const { exchange, disconnect } = yield* proxied.connect()
+      yield* disconnect
       yield* settle
       expect(proxied.sessions.size().sessions).toBe(1)
       const { session } = yield* proxied.open()
@@ -318,8 +318,8 @@ describe("an initialize whose client has gone", () => {
   it.scoped("does not end a proxy of one session when it is answered after all", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ multiSession: false })
-      const { exchange, leaves } = yield* proxied.connect()
-      yield* leaves
+      const { exchange, disconnect } = yield* proxied.connect()
+      yield* disconnect
       yield* settle
       exchange.act("json")
       yield* settle
@@ -334,8 +334,8 @@ describe("an initialize whose client has gone", () => {
   it.scoped("keeps its place for a minute and no longer", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
-      const { exchange, leaves } = yield* proxied.connect()
-      yield* leaves
+      const { exchange, disconnect } = yield* proxied.connect()
+      yield* disconnect
       yield* proxied.clock.advance("59 seconds")
       expect(exchange.isAborted).toBe(false)
       yield* proxied.clock.advance("1 second")
@@ -347,11 +347,11 @@ describe("an initialize whose client has gone", () => {
   it.scoped("is not waited for by a shutdown", () =>
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
-      const { leaves } = yield* proxied.connect()
+      const { disconnect } = yield* proxied.connect()
       const quiet = yield* Effect.fork(proxied.sessions.quiet)
       yield* settle
       expect(Option.isNone(yield* Fiber.poll(quiet))).toBe(true)
-      yield* leaves
+      yield* disconnect
       yield* settle
       expect(Option.isSome(yield* Fiber.poll(quiet))).toBe(true)
     })
@@ -387,10 +387,10 @@ describe("closing", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const silent = proxied.ask(session, call(1))
-      const streamed = proxied.ask(session, call(2))
+      const silent = proxied.request(session, call(1))
+      const streamed = proxied.request(session, call(2))
       streamed.exchange.act("event")
-      const stream = proxied.ask(session)
+      const stream = proxied.request(session)
       stream.exchange.act("open stream")
       yield* proxied.sessions.close(session.id, "deleted")
       expect(silent.answer.ending).toEqual(new SessionNotFound())
@@ -406,7 +406,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { lease, session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.act("not found")
       expect(answer.status).toBe(404)
       yield* settle
@@ -420,7 +420,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session)
+      const { answer, exchange } = proxied.request(session)
       exchange.act("not found")
       yield* settle
       expect(answer).toMatchObject({ status: 404, ending: "end" })
@@ -432,7 +432,7 @@ describe("closing", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ multiSession: false })
       const { session } = yield* proxied.open()
-      const { answer } = proxied.ask(session, call(1))
+      const { answer } = proxied.request(session, call(1))
       session.end("deleted")
       session.end("drained")
       expect(yield* proxied.sessions.over).toBe("deleted")
@@ -445,7 +445,7 @@ describe("closing", () => {
       const proxied = yield* makeProxied()
       proxied.pool.givesIds = false
       const { session } = yield* proxied.open()
-      proxied.ask(session, call(1)).exchange.act("not found")
+      proxied.request(session, call(1)).exchange.act("not found")
       yield* settle
       expect(proxied.sessions.get(session.id)).toBe(session)
     })
@@ -474,7 +474,7 @@ describe("idle sessions", () => {
       const { session } = yield* proxied.open()
       for (let round = 0; round < 3; round++) {
         yield* proxied.clock.advance("9 minutes")
-        proxied.ask(session, call(round)).exchange.act("json")
+        proxied.request(session, call(round)).exchange.act("json")
       }
       yield* proxied.clock.advance("9 minutes")
       expect(proxied.sessions.get(session.id)).toBe(session)
@@ -488,11 +488,11 @@ describe("idle sessions", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied(short)
       const { session } = yield* proxied.open()
-      const { leave } = proxied.ask(session, json)
+      const { disconnect } = proxied.request(session, json)
       yield* proxied.clock.advance("1 hour")
       expect(proxied.sessions.get(session.id)).toBe(session)
       expect(yield* proxied.records.count).toBe(1)
-      leave()
+      disconnect()
       // For as long again as a session may be idle, the answer may still come.
       yield* proxied.clock.advance("21 minutes")
       expect(proxied.isEmpty).toBe(true)
@@ -506,7 +506,7 @@ describe("idle sessions", () => {
       const { session } = yield* proxied.open()
       yield* proxied.clock.advance("5 minutes")
       const live = proxied.sessions.get(session.id)
-      if (live !== undefined) proxied.ask(live, call(1)).exchange.act("json")
+      if (live !== undefined) proxied.request(live, call(1)).exchange.act("json")
       yield* settle
       const isLive = proxied.sessions.get(session.id) !== undefined
       expect(yield* proxied.records.count).toBe(isLive ? 1 : 0)
@@ -535,15 +535,15 @@ describe("calls that get no answer", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ maxExchanges: 1 })
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call("x"))
-      proxied.ask(session, cancellation("x")).exchange.act("accepted")
+      const { answer, exchange } = proxied.request(session, call("x"))
+      proxied.request(session, cancellation("x")).exchange.act("accepted")
       yield* proxied.clock.advance("4 seconds")
       expect(answer.isOver).toBe(false)
       yield* proxied.clock.advance("2 seconds")
       expect(answer).toMatchObject({ status: 200, ending: "end", text: "", violations: [] })
       expect(answer.isEventStream).toBe(true)
       expect(exchange.isAborted).toBe(true)
-      expect(proxied.ask(session, call("x")).answer.isOver).toBe(false)
+      expect(proxied.request(session, call("x")).answer.isOver).toBe(false)
     })
   )
 
@@ -551,8 +551,8 @@ describe("calls that get no answer", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const { answer } = proxied.ask(session, call(7))
-      proxied.ask(session, cancellation("7")).exchange.act("accepted")
+      const { answer } = proxied.request(session, call(7))
+      proxied.request(session, cancellation("7")).exchange.act("accepted")
       yield* proxied.clock.advance("10 seconds")
       expect(answer.isOver).toBe(false)
     })
@@ -562,8 +562,8 @@ describe("calls that get no answer", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
-      proxied.ask(session, cancellation(1)).exchange.act("accepted")
+      const { answer, exchange } = proxied.request(session, call(1))
+      proxied.request(session, cancellation(1)).exchange.act("accepted")
       yield* proxied.clock.advance("1 second")
       exchange.act("json")
       yield* proxied.clock.advance("10 seconds")
@@ -576,7 +576,7 @@ describe("calls that get no answer", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call("slow"))
+      const { answer, exchange } = proxied.request(session, call("slow"))
       exchange.act("time out")
       expect(answer.ending).toMatchObject({ status: 504 })
       expect(proxied.pool.open.map(({ request }) => request.body?.messages[0])).toMatchObject([
@@ -594,10 +594,10 @@ describe("calls that get no answer", () => {
 const unfed = Effect.gen(function* () {
   const proxied = yield* makeProxied({}, {})
   const { session } = yield* proxied.open()
-  const { answer, exchange, leave } = proxied.ask(session)
+  const { answer, exchange, disconnect } = proxied.request(session)
   exchange.act("event with id")
   answer.goes()
-  leave()
+  disconnect()
   proxied.pool.onExchange = (resumed) => resumed.act("not found")
   exchange.act("end")
   yield* proxied.clock.advance("1 second")
@@ -611,7 +611,7 @@ describe("streams that are kept", () => {
       Effect.gen(function* () {
         const proxied = yield* makeProxied({}, {})
         const { session } = yield* proxied.open()
-        const { answer, exchange } = proxied.ask(session, call(1))
+        const { answer, exchange } = proxied.request(session, call(1))
         exchange.act("break")
         proxied.pool.onExchange = (resumed) => resumed.act("response with id")
         yield* proxied.clock.advance("1 second")
@@ -627,7 +627,7 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.act("break")
       const asked: Array<unknown> = []
       const acts = ["conflict", "server error", "break", "response with id"] as const
@@ -646,7 +646,7 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.act("break")
       proxied.pool.onExchange = (resumed) => resumed.act("not found")
       yield* proxied.clock.advance("1 second")
@@ -660,9 +660,9 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session)
+      const { answer, exchange } = proxied.request(session)
       exchange.act("open stream")
-      const second = proxied.ask(session)
+      const second = proxied.request(session)
       exchange.act("event")
       exchange.act("end")
       proxied.pool.onExchange = (resumed) => resumed.act("not found")
@@ -670,9 +670,9 @@ describe("streams that are kept", () => {
       for (const { ending, violations } of [answer, second.answer])
         expect({ ending, violations }).toEqual({ ending: "end", violations: [] })
       expect(second.answer.messages().length).toBe(1)
-      const back = proxied.comeBack(session, second.answer.eventIds().at(-1))
+      const back = proxied.resume(session, second.answer.eventIds().at(-1))
       expect(back.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
-      const { exchange: anew } = proxied.ask(session)
+      const { exchange: anew } = proxied.request(session)
       expect(anew.request.method).toBe("GET")
     })
   )
@@ -681,12 +681,12 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ maxExchanges: 1 }, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange, leave } = proxied.ask(session, call(1))
+      const { answer, exchange, disconnect } = proxied.request(session, call(1))
       exchange.act("event")
       answer.goes()
-      leave()
+      disconnect()
       exchange.act("response")
-      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      const back = proxied.resume(session, answer.eventIds().at(-1))
       expect(back.answer).toMatchObject({ status: 200 })
       expect(back.answer.messages()).toMatchObject([{ id: 1 }])
     })
@@ -700,7 +700,7 @@ describe("streams that are kept", () => {
         const acts = [act, act, "event with id"] as const
         let asked = 0
         proxied.pool.onExchange = (resumed) => resumed.act(acts[asked++] ?? "open stream")
-        const back = proxied.comeBack(session, answer.eventIds().at(-1))
+        const back = proxied.resume(session, answer.eventIds().at(-1))
         expect(back.answer).toMatchObject({ status: 200, ending: undefined })
         yield* proxied.clock.advance("5 seconds")
         expect(asked).toBe(3)
@@ -718,7 +718,7 @@ describe("streams that are kept", () => {
         resumed.act("open stream")
         if (asked.length === 1) resumed.act("end")
       }
-      proxied.comeBack(session, answer.eventIds().at(-1))
+      proxied.resume(session, answer.eventIds().at(-1))
       yield* proxied.clock.advance("1 second")
       expect(asked).toEqual(["1.1", "1.1"])
     })
@@ -728,7 +728,7 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, notification("notifications/roots/list_changed"))
+      const { answer, exchange } = proxied.request(session, notification("notifications/roots/list_changed"))
       exchange.act("event with id")
       exchange.act("end")
       expect(answer.eventIds()).toEqual(["1.1"])
@@ -740,15 +740,15 @@ describe("streams that are kept", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange, leave } = proxied.ask(session)
+      const { answer, exchange, disconnect } = proxied.request(session)
       exchange.act("event")
       answer.goes()
-      leave()
+      disconnect()
       exchange.act("event")
       exchange.act("end")
       proxied.pool.onExchange = (resumed) => resumed.act("not found")
       yield* proxied.clock.advance("1 second")
-      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      const back = proxied.resume(session, answer.eventIds().at(-1))
       expect(back.answer.messages().length).toBe(1)
       expect(back.answer).toMatchObject({ status: 200, ending: "end", violations: [] })
     })
@@ -760,12 +760,12 @@ describe("shutting down", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      proxied.ask(session)
+      proxied.request(session)
       proxied.stateless(modernCall(9, "subscriptions/listen"))
-      const left = proxied.ask(session, call(1))
-      const waiting = proxied.ask(session, call(2))
+      const left = proxied.request(session, call(1))
+      const waiting = proxied.request(session, call(2))
       const quiet = yield* Effect.fork(proxied.sessions.quiet)
-      left.leave()
+      left.disconnect()
       yield* settle
       expect(yield* Fiber.poll(quiet)).toEqual(Option.none())
       waiting.exchange.act("json")
@@ -777,12 +777,12 @@ describe("shutting down", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({}, {})
       const { session } = yield* proxied.open()
-      const { answer, exchange, leave } = proxied.ask(session, call(1))
+      const { answer, exchange, disconnect } = proxied.request(session, call(1))
       exchange.act("event")
       answer.goes()
-      leave()
+      disconnect()
       yield* proxied.sessions.quiet
-      const back = proxied.comeBack(session, answer.eventIds().at(-1))
+      const back = proxied.resume(session, answer.eventIds().at(-1))
       const waiting = yield* Effect.fork(proxied.sessions.quiet)
       yield* settle
       expect(yield* Fiber.poll(waiting)).toEqual(Option.none())
@@ -797,7 +797,7 @@ describe("shutting down", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { session } = yield* proxied.open()
-      const { answer } = proxied.ask(session, call(1))
+      const { answer } = proxied.request(session, call(1))
       const stateless = proxied.stateless(modernCall(2))
       const { outcome } = yield* proxied.connect()
       yield* proxied.sessions.drain

@@ -26,7 +26,7 @@ describe("an upstream that cannot be reached", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.act("unreachable")
       yield* settle
       expect(sent(proxied)).toEqual(["0 initialize", "0 tools/call", "0 ping", "0 tools/call"])
@@ -45,7 +45,7 @@ describe("an upstream that cannot be reached", () => {
         times.push(proxied.clock.unsafeCurrentTimeMillis())
         queueMicrotask(() => ping.act("unreachable"))
       }
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.act("unreachable")
       yield* proxied.clock.advance("200 seconds")
       expect(times.length).toBe(10)
@@ -63,10 +63,10 @@ describe("an upstream that cannot be reached", () => {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
       proxied.pool.onOwn = (ping) => queueMicrotask(() => ping.act("unreachable"))
-      for (const id of [1, 2]) proxied.ask(session, call(id)).exchange.act("unreachable")
+      for (const id of [1, 2]) proxied.request(session, call(id)).exchange.act("unreachable")
       yield* settle
       const before = proxied.pool.exchanges.length
-      proxied.ask(session, cancellation(1)).exchange.act("unreachable")
+      proxied.request(session, cancellation(1)).exchange.act("unreachable")
       proxied.pool.onOwn = (ping) => queueMicrotask(() => ping.act("json"))
       yield* proxied.clock.advance("1 second")
       const again = proxied.pool.exchanges.slice(before).filter(({ isOver }) => !isOver)
@@ -79,8 +79,8 @@ describe("an upstream that cannot be reached", () => {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
       proxied.pool.onOwn = () => {}
-      for (const id of [1, 2, 3]) proxied.ask(session, call(id)).exchange.act("unreachable")
-      expect(proxied.ask(session, call(4)).answer.failure).toMatchObject({ limit: "max-exchanges" })
+      for (const id of [1, 2, 3]) proxied.request(session, call(id)).exchange.act("unreachable")
+      expect(proxied.request(session, call(4)).answer.failure).toMatchObject({ limit: "max-exchanges" })
     })
   )
 
@@ -89,7 +89,7 @@ describe("an upstream that cannot be reached", () => {
       const proxied = yield* make()
       const sessions = [yield* proxied.open(), yield* proxied.open()]
       proxied.pool.onOwn = () => {}
-      const calls = sessions.map(({ session }) => proxied.ask(session, call(1)))
+      const calls = sessions.map(({ session }) => proxied.request(session, call(1)))
       for (const { exchange } of calls) exchange.act("unreachable")
       yield* settle
       yield* proxied.sessions.close(sessions[0]?.session.id ?? "", "deleted")
@@ -109,7 +109,7 @@ describe("a session that the upstream seems to deny", () => {
       const { session } = yield* proxied.open()
       proxied.pool.onOwn = (ping) => queueMicrotask(() => ping.act("json"))
       for (let count = 0; count < 20; count++) {
-        const calls = [proxied.ask(session, call(1, "unknown")), proxied.ask(session)]
+        const calls = [proxied.request(session, call(1, "unknown")), proxied.request(session)]
         for (const { exchange } of calls) exchange.act("not found")
         yield* settle
         for (const { answer } of calls) expect(answer).toMatchObject({ status: 404, ending: "end" })
@@ -123,7 +123,7 @@ describe("a session that the upstream seems to deny", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session, call(1))
+      const { answer, exchange } = proxied.request(session, call(1))
       exchange.head(400, "application/json")
       yield* proxied.clock.advance("61 seconds")
       expect(answer.failure).toMatchObject({ reason: "Stalled" })
@@ -139,7 +139,7 @@ describe("another session in the place of one that is lost", () => {
       const { lease, session } = yield* proxied.open()
       proxied.pool.onOwn = (own) => queueMicrotask(() => own.act("open stream"))
       proxied.pool.dies(lease)
-      const { answer } = proxied.ask(session, call(1))
+      const { answer } = proxied.request(session, call(1))
       yield* proxied.clock.advance("59 seconds")
       expect(proxied.pool.leases.length).toBe(2)
       proxied.pool.onOwn = (own) => queueMicrotask(() => own.act("json"))
@@ -154,9 +154,9 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
-      const streamed = proxied.ask(session, call(1))
+      const streamed = proxied.request(session, call(1))
       streamed.exchange.act("event with id")
-      const other = proxied.ask(session, call(2))
+      const other = proxied.request(session, call(2))
       other.exchange.act("not found")
       yield* settle
       streamed.exchange.act("break")
@@ -171,7 +171,7 @@ describe("another session in the place of one that is lost", () => {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
       const batch = [call(1), response(0), notification("notifications/progress"), call(2)]
-      const { answer, exchange } = proxied.ask(session, batch)
+      const { answer, exchange } = proxied.request(session, batch)
       exchange.act("not found")
       yield* settle
       const again = proxied.pool.open[0]
@@ -186,7 +186,7 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
-      const [first, late] = [proxied.ask(session, call(1)), proxied.ask(session, call(2))]
+      const [first, late] = [proxied.request(session, call(1)), proxied.request(session, call(2))]
       first.exchange.act("not found")
       yield* settle
       late.exchange.act("not found")
@@ -201,9 +201,9 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { session } = yield* proxied.open()
-      const streamed = proxied.ask(session, call(1))
+      const streamed = proxied.request(session, call(1))
       streamed.exchange.act("break")
-      const other = proxied.ask(session, call(2))
+      const other = proxied.request(session, call(2))
       other.exchange.act("not found")
       yield* settle
       expect(streamed.answer.messages().at(-1)).toMatchObject({
@@ -219,7 +219,7 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { lease, session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session)
+      const { answer, exchange } = proxied.request(session)
       exchange.act("event with id")
       exchange.act("break")
       const answers = (asked: ScriptedExchange) =>
@@ -243,7 +243,7 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied({ recover: true }, { maxEvents: 4 })
       const { lease, session } = yield* proxied.open()
-      const { answer, exchange } = proxied.ask(session)
+      const { answer, exchange } = proxied.request(session)
       exchange.act("event")
       answer.flow?.pause()
       for (let count = 0; count < 3; count++) exchange.act("event")
@@ -252,7 +252,7 @@ describe("another session in the place of one that is lost", () => {
         if (asked.lease === lease) asked.act("not found")
         else asked.act("open stream")
       }
-      proxied.ask(session, call(1))
+      proxied.request(session, call(1))
       yield* settle
       const anew = proxied.pool.exchanges.find(
         (asked) => asked.lease !== lease && asked.request.method === "GET"
@@ -267,12 +267,12 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { lease, session } = yield* proxied.open()
-      const inFlight = proxied.ask(session, call(1))
+      const inFlight = proxied.request(session, call(1))
       proxied.pool.dies(lease)
       yield* settle
       expect(inFlight.answer.failure).toMatchObject({ reason: "Ended" })
       expect(proxied.pool.leases.length).toBe(1)
-      const next = proxied.ask(session, call(2))
+      const next = proxied.request(session, call(2))
       yield* settle
       proxied.pool.open[0]?.act("json")
       expect(next.answer.messages()).toMatchObject([{ id: 2, result: {} }])
@@ -284,7 +284,7 @@ describe("another session in the place of one that is lost", () => {
     Effect.gen(function* () {
       const proxied = yield* make()
       const { lease, session } = yield* proxied.open()
-      const listening = proxied.ask(session)
+      const listening = proxied.request(session)
       listening.exchange.act("open stream")
       proxied.pool.dies(lease)
       for (let second = 0; second < 300; second++) {

@@ -1,71 +1,35 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { spawn } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { parseOptions } from "../scripts/demonstration/options.js"
 import { type Findings, table, verdict } from "../scripts/demonstration/report.js"
-import { Changes } from "./fixtures/Changes.js"
 import { officialClients } from "./fixtures/Clients.js"
+import { runCommand, type RunningCommand } from "./fixtures/RunningCommand.js"
 
 const script = fileURLToPath(new URL("../scripts/demo", import.meta.url))
 
-/** A busy machine takes long to start five programs. */
-const patience = 60_000
-
-interface Demo {
-  readonly stdout: () => string
-  readonly stderr: () => string
-  readonly until: (holds: () => boolean) => Effect.Effect<void>
-  readonly signal: (name: NodeJS.Signals) => Effect.Effect<void>
-  /** The processes that it has started and that are still there. */
+interface Demo extends RunningCommand {
+  /** Returns the ids of the child processes of the script. */
   readonly children: () => ReadonlyArray<number>
-  readonly exitCode: Effect.Effect<number | undefined>
+  readonly exitCode: Effect.Effect<number | null>
 }
 
 const startDemo = (args: ReadonlyArray<string>): Effect.Effect<Demo, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(() => spawn(script, args, { stdio: ["ignore", "pipe", "pipe"] })),
-      (child) => Effect.sync(() => child.kill("SIGKILL"))
-    ),
-    (child) => {
-      const changes = new Changes()
-      const output = { stdout: "", stderr: "" }
-      let code: number | undefined
-      for (const name of ["stdout", "stderr"] as const) {
-        child[name].setEncoding("utf8").on("data", (text: string) => {
-          output[name] += text
-          changes.notify()
-        })
-      }
-      // Not before whoever else holds these pipes has ended as well.
-      child.on("close", (status) => {
-        code = status ?? -1
-        changes.notify()
-      })
-      const until = (holds: () => boolean) =>
-        changes.until(holds, () => JSON.stringify({ code, ...output }), patience)
-      return {
-        stdout: () => output.stdout,
-        stderr: () => output.stderr,
-        until,
-        signal: (name) => Effect.sync(() => child.kill(name)),
-        children: () =>
-          readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ").map(Number),
-        exitCode: Effect.map(
-          until(() => code !== undefined),
-          () => code
-        )
-      }
-    }
-  )
+  Effect.map(runCommand(script, args), (command) => ({
+    ...command,
+    children: () => {
+      const { pid } = command.child
+      return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number)
+    },
+    exitCode: Effect.map(command.exit, ({ code }) => code)
+  }))
 
 const isThere = (pid: number) => existsSync(`/proc/${pid}`)
 
 describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
-  it.scopedLive("lets the clients call, and shows what they met and that nothing is left", () =>
+  it.scopedLive("prints the results of the clients' calls, and that no socket and no session is left", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--seconds", "1", "--clients", "20"])
       expect({ code: yield* demo.exitCode, stderr: demo.stderr() }).toMatchObject({ code: 0 })
@@ -84,15 +48,15 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
       expect(cell("memory")).toMatch(/^\d+ MB /)
       expect(cell("shutdown")).toMatch(/ code 0, 4 sessions still open$/)
       expect(cell("sockets left")).toMatch(/^0 /)
-      // They have been counted at all: each client has at least its stream.
+      // The sockets were counted: each client has at least the socket of its stream.
       expect(Number(/(\d+) at the peak/.exec(cell("sockets left"))?.[1])).toBeGreaterThanOrEqual(20)
       expect(cell("sessions left")).toMatch(/^4 .* of the 20 it issued: the 4 still open/)
-      // No terminal, so nothing is rewritten.
+      // Stderr is not a terminal, so no line is rewritten.
       for (const control of ["\r", "\u001b"]) expect(demo.stderr()).not.toContain(control)
     })
   )
 
-  it.scopedLive("--stdio gives each client a child process, and shows that none is left", () =>
+  it.scopedLive("starts a child process for each client with --stdio, and prints that none is left", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--stdio", "--seconds", "1", "--clients", "6"])
       expect({ code: yield* demo.exitCode, stderr: demo.stderr() }).toMatchObject({ code: 0 })
@@ -103,7 +67,7 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("ends at once on Ctrl-C, and leaves nothing", () =>
+  it.scopedLive("exits with 130 on Ctrl-C and leaves no child process", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--clients", "4"])
       yield* demo.until(() => demo.stderr().includes("clients calling"))
@@ -117,7 +81,7 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("--serve stays up, tells how to reach the proxy, and ends on SIGTERM", () =>
+  it.scopedLive("keeps running with --serve, prints the proxy's URL, and exits 0 on SIGTERM", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--serve"])
       yield* demo.until(() => demo.stdout().includes("Ctrl-C"))
@@ -135,7 +99,7 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("says so in one line and exits 1 when the proxy dies, and leaves nothing", () =>
+  it.scopedLive("exits 1 with one line when the proxy dies, and leaves no child process", () =>
     Effect.gen(function* () {
       const demo = yield* startDemo(["--serve"])
       yield* demo.until(() => demo.stdout().includes("Ctrl-C"))
@@ -149,7 +113,7 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("prints its usage, and refuses what it does not know in one line", () =>
+  it.scopedLive("prints its usage, and rejects an unknown option with one line", () =>
     Effect.gen(function* () {
       const help = yield* startDemo(["--help"])
       expect(yield* help.exitCode).toBe(0)
@@ -161,8 +125,8 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
   )
 })
 
-describe("the options", () => {
-  it("have defaults, and bounds", () => {
+describe("the options of scripts/demo", () => {
+  it("have defaults and limits", () => {
     expect(parseOptions([])).toEqual({ serve: false, stdio: false, clients: 100, seconds: 8 })
     expect(parseOptions(["--stdio"])).toMatchObject({ stdio: true, clients: 30 })
     expect(parseOptions(["--clients", "5", "--seconds=2"])).toMatchObject({ clients: 5, seconds: 2 })
@@ -179,7 +143,7 @@ describe("the options", () => {
   })
 })
 
-describe("the verdict", () => {
+describe("the verdict of scripts/demo", () => {
   const findings: Findings = {
     clients: 10,
     sessions: { atOnce: 10, afterDeletes: 2 },
@@ -197,13 +161,13 @@ describe("the verdict", () => {
     second: { wentOn: 10, firstError: undefined, sessions: 10, interrupted: 3, calls: 20 }
   }
 
-  it("is silent when all is as it should be", () => {
+  it("is undefined when all findings are as expected", () => {
     expect(verdict(findings)).toBeUndefined()
     expect(table(findings)).not.toContain("memory")
-    const untold: Findings = { ...findings, upstream: { children: undefined } }
-    expect(verdict(untold)).toBeUndefined()
-    expect(table(untold)).not.toContain("left at")
-    expect(table(untold)).not.toContain("children")
+    const uncounted: Findings = { ...findings, upstream: { children: undefined } }
+    expect(verdict(uncounted)).toBeUndefined()
+    expect(table(uncounted)).not.toContain("left at")
+    expect(table(uncounted)).not.toContain("children")
   })
 
   const wrong: ReadonlyArray<readonly [changes: Partial<Findings>, line: string]> = [

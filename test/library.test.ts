@@ -24,7 +24,7 @@ import {
 import { officialClients } from "./fixtures/Clients.js"
 import { get } from "./fixtures/RawClient.js"
 
-/** A store of the application's own: a plain table. */
+/** A session store of the application: a Map. */
 const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore.SessionStore["Type"] => {
   const alive = (id: string) =>
     Option.filter(Option.fromNullable(table.get(id)), (record) => record.expiresAt > Date.now())
@@ -65,19 +65,19 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
 
 const flow: Upstream.Flow = { pause: () => {}, unpause: () => {} }
 
-/** What the server of this process answers. */
+/** The result of a request to the application's own MCP server. */
 const resultOf = (method: string | undefined): object =>
   method === "initialize"
     ? {
         protocolVersion: "2025-11-25",
         capabilities: { tools: {} },
-        serverInfo: { name: "within", version: "1" }
+        serverInfo: { name: "in-process", version: "1" }
       }
-    : { content: [{ type: "text", text: "from within" }] }
+    : { content: [{ type: "text", text: "from the application" }] }
 
-/** An upstream that is no other process: the application itself. */
-class Within implements Upstream.Lease {
-  readonly name = "within"
+/** An upstream in the application's own process. */
+class InProcess implements Upstream.Lease {
+  readonly name = "in-process"
   exchange({ body }: Upstream.Request, sink: Upstream.Sink): Upstream.Abort {
     const message = body?.messages[0]
     if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, flow)
@@ -109,62 +109,66 @@ class Within implements Upstream.Lease {
   onLost() {}
 }
 
-describe("an application of its own", () => {
-  it.scopedLive("composes the proxy with its API, its store and its upstream, and ends with one scope", () =>
-    Effect.gen(function* () {
-      const table = new Map<string, SessionStore.SessionRecord>()
-      let leases = 0
-      const upstream = Layer.succeed(UpstreamPool.UpstreamPool, {
-        name: "within",
-        keepsSessions: false,
-        stateless: new Within(),
-        lease: Effect.acquireRelease(
-          Effect.sync(() => {
-            leases++
-            return new Within()
-          }),
-          () => Effect.sync(() => leases--)
-        )
-      })
-      const api = HttpRouter.empty.pipe(
-        HttpRouter.get(
-          "/clients",
-          Effect.map(Sessions.Sessions, (sessions) =>
-            HttpServerResponse.text(`${sessions.list().length} clients`)
+describe("an application that uses the library", () => {
+  it.scopedLive(
+    "composes the proxy with its own API, store and upstream, and closes all with one scope",
+    () =>
+      Effect.gen(function* () {
+        const table = new Map<string, SessionStore.SessionRecord>()
+        let leases = 0
+        const upstream = Layer.succeed(UpstreamPool.UpstreamPool, {
+          name: "in-process",
+          keepsSessions: false,
+          stateless: new InProcess(),
+          lease: Effect.acquireRelease(
+            Effect.sync(() => {
+              leases++
+              return new InProcess()
+            }),
+            () => Effect.sync(() => leases--)
           )
-        ),
-        HttpServer.serve(),
-        Layer.provideMerge(NodeHttpServer.layer(() => createServer(), { port: 0, host: "127.0.0.1" }))
-      )
-      const application = api.pipe(
-        Layer.provideMerge(HttpFront.layer({ port: 0, shutdownTimeout: 0 })),
-        Layer.provideMerge(Sessions.layer({ maxSessions: 3 })),
-        Layer.provide(EventTracker.layerMemory()),
-        Layer.provide(upstream),
-        Layer.provide(Layer.succeed(SessionStore.SessionStore, makeTable(table)))
-      )
+        })
+        const api = HttpRouter.empty.pipe(
+          HttpRouter.get(
+            "/clients",
+            Effect.map(Sessions.Sessions, (sessions) =>
+              HttpServerResponse.text(`${sessions.list().length} clients`)
+            )
+          ),
+          HttpServer.serve(),
+          Layer.provideMerge(NodeHttpServer.layer(() => createServer(), { port: 0, host: "127.0.0.1" }))
+        )
+        const application = api.pipe(
+          Layer.provideMerge(HttpFront.layer({ port: 0, shutdownTimeout: 0 })),
+          Layer.provideMerge(Sessions.layer({ maxSessions: 3 })),
+          Layer.provide(EventTracker.layerMemory()),
+          Layer.provide(upstream),
+          Layer.provide(Layer.succeed(SessionStore.SessionStore, makeTable(table)))
+        )
 
-      const scope = yield* Scope.make()
-      const services = yield* Layer.buildWithScope(application, scope).pipe(
-        Logger.withMinimumLogLevel(LogLevel.None)
-      )
-      const { url } = Context.get(services, HttpFront.HttpFront)
-      const { address } = Context.get(services, HttpServer.HttpServer)
-      const clients =
-        address._tag === "TcpAddress" ? `http://127.0.0.1:${address.port}/clients` : "the API has no port"
-      for (const [, connect] of officialClients) {
-        const client = yield* connect(url.href, { terminate: false })
-        expect(yield* client.call("any", {})).toBe("from within")
-      }
-      expect((yield* get(clients)).text).toBe(`${officialClients.length} clients`)
-      expect(table.size).toBe(officialClients.length)
-      expect(leases).toBe(officialClients.length)
+        const scope = yield* Scope.make()
+        const services = yield* Layer.buildWithScope(application, scope).pipe(
+          Logger.withMinimumLogLevel(LogLevel.None)
+        )
+        const { url } = Context.get(services, HttpFront.HttpFront)
+        const { address } = Context.get(services, HttpServer.HttpServer)
+        const clients =
+          address._tag === "TcpAddress"
+            ? `http://127.0.0.1:${address.port}/clients`
+            : "the API has no TCP address"
+        for (const [, connect] of officialClients) {
+          const client = yield* connect(url.href, { terminate: false })
+          expect(yield* client.call("any", {})).toBe("from the application")
+        }
+        expect((yield* get(clients)).text).toBe(`${officialClients.length} clients`)
+        expect(table.size).toBe(officialClients.length)
+        expect(leases).toBe(officialClients.length)
 
-      yield* Scope.close(scope, Exit.void)
-      expect(leases).toBe(0)
-      expect(table.size).toBe(0)
-      expect(Exit.isFailure(yield* Effect.exit(get(url.href)))).toBe(true)
-      expect(Exit.isFailure(yield* Effect.exit(get(clients)))).toBe(true)
-    })
+        yield* Scope.close(scope, Exit.void)
+        expect(leases).toBe(0)
+        expect(table.size).toBe(0)
+        expect(Exit.isFailure(yield* Effect.exit(get(url.href)))).toBe(true)
+        expect(Exit.isFailure(yield* Effect.exit(get(clients)))).toBe(true)
+      })
   )
 })

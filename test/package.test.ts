@@ -1,20 +1,15 @@
 import { expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { makeFolder } from "./fixtures/folder.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-const emptyFolder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "shadowcat-package-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-)
-
-/** Runs a program to its end, and gives what it printed. */
+/** Runs a program to its exit and returns its stdout. */
 const run = (folder: string, command: string, ...args: ReadonlyArray<string>): Effect.Effect<string> =>
   Effect.map(
     Effect.promise((signal) => execute(command, args, { cwd: folder, signal })),
@@ -23,8 +18,9 @@ const run = (folder: string, command: string, ...args: ReadonlyArray<string>): E
 
 const execute = promisify(execFile)
 
-/** The composition that the README shows. */
-const shown = () => /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1] ?? ""
+/** Returns the example of README that composes layers. */
+const readmeExample = () =>
+  /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1] ?? ""
 
 const strict = {
   compilerOptions: {
@@ -57,10 +53,10 @@ export const pass = (lease: Upstream.Lease, error: ProxyError.ProxyError, outcom
 `
 
 it.scopedLive(
-  "what npm packs works in an empty folder: the import, its types, and the command",
+  "the packed package works in an empty folder: its modules, its types and its command",
   () =>
     Effect.gen(function* () {
-      const folder = yield* emptyFolder
+      const folder = yield* makeFolder("package")
       yield* run(root, "npm", "pack", "--silent", "--pack-destination", folder)
       const tarball = readdirSync(folder)[0] ?? ""
       const files = (yield* run(folder, "tar", "-tzf", tarball)).trim().split("\n")
@@ -70,7 +66,7 @@ it.scopedLive(
       )
 
       writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }))
-      // Compiled with what is here, against nothing but what the package itself asks for.
+      // The examples are compiled with this checkout's tsc, but only against the package's own dependencies.
       const types = "@types/node@20"
       yield* run(
         folder,
@@ -83,10 +79,10 @@ it.scopedLive(
         `./${tarball}`,
         types
       )
-      writeFileSync(join(folder, "readme.ts"), shown())
+      writeFileSync(join(folder, "readme.ts"), readmeExample())
       writeFileSync(join(folder, "all.ts"), all)
       writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(strict))
-      expect(shown().split("\n").length).toBeGreaterThan(20)
+      expect(readmeExample().split("\n").length).toBeGreaterThan(20)
       yield* run(folder, join(root, "node_modules/.bin/tsc"), "--project", ".")
 
       const names = yield* run(

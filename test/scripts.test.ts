@@ -1,20 +1,19 @@
 import { expect, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn } from "node:child_process"
 import * as fs from "node:fs"
-import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { Changes } from "./fixtures/Changes.js"
+import { makeFolder } from "./fixtures/folder.js"
+import { runCommand, type RunningCommand, type RunOptions } from "./fixtures/RunningCommand.js"
 
-// What a stranger does with a fresh clone, but for npm: a stand-in puts this checkout's own packages in place.
+// The scripts run in a fresh clone. Only npm is replaced: a stub links the packages of this checkout.
 
 const here = resolve(import.meta.dirname, "..")
 
 const npm = `#!/bin/sh
-echo "$@" >>"$STAND_IN/calls"
-[ ! -e "$STAND_IN/fails" ] || { echo "npm is out of order" >&2; exit 1; }
-if [ -e "$STAND_IN/gate" ]; then : >"$STAND_IN/waiting"; read -r _ <"$STAND_IN/gate"; fi
+echo "$@" >>"$NPM_STUB/calls"
+[ ! -e "$NPM_STUB/fails" ] || { echo "npm failed" >&2; exit 1; }
+if [ -e "$NPM_STUB/gate" ]; then : >"$NPM_STUB/waiting"; read -r _ <"$NPM_STUB/gate"; fi
 mkdir -p node_modules
 ln -sfn "${here}"/node_modules/* "${here}"/node_modules/.bin node_modules/
 `
@@ -22,103 +21,42 @@ ln -sfn "${here}"/node_modules/* "${here}"/node_modules/.bin node_modules/
 interface Checkout {
   readonly root: string
   readonly path: (name: string) => string
-  /** What the stand-in for npm was told, a line a call. */
+  /** The arguments of the calls of npm, a line each. */
   readonly npmCalls: () => ReadonlyArray<string>
   readonly run: (
     script: string,
     args: ReadonlyArray<string>,
-    options?: { readonly cwd?: string }
-  ) => Effect.Effect<Run, never, Scope.Scope>
+    options?: RunOptions
+  ) => Effect.Effect<RunningCommand, never, Scope.Scope>
 }
 
-interface Run {
-  readonly child: ChildProcess
-  readonly stdout: () => string
-  readonly stderr: () => string
-  readonly until: (holds: () => boolean) => Effect.Effect<void>
-  readonly exit: Effect.Effect<{
-    readonly code: number | null
-    readonly stdout: string
-    readonly stderr: string
-  }>
-}
-
-/** Commands that a busy machine may take long for. */
-const patience = 60_000
-
-const start = (
-  command: string,
-  args: ReadonlyArray<string>,
-  env: NodeJS.ProcessEnv,
-  cwd: string
-): Effect.Effect<Run, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(() => spawn(command, args, { env, cwd, stdio: ["ignore", "pipe", "pipe"] })),
-      (child) => Effect.sync(() => child.kill("SIGKILL"))
-    ),
-    (child) => {
-      const changes = new Changes()
-      const output = { stdout: "", stderr: "" }
-      let code: number | null | undefined
-      for (const name of ["stdout", "stderr"] as const) {
-        child[name].setEncoding("utf8").on("data", (text: string) => {
-          output[name] += text
-          changes.notify()
-        })
-      }
-      child.on("close", (status) => {
-        code = status
-        changes.notify()
-      })
-      const until = (holds: () => boolean) =>
-        changes.until(holds, () => JSON.stringify({ code, ...output }), patience)
-      return {
-        child,
-        stdout: () => output.stdout,
-        stderr: () => output.stderr,
-        until,
-        exit: Effect.map(
-          until(() => code !== undefined),
-          () => ({ code: code ?? null, ...output })
-        )
-      }
-    }
-  )
-
-/** Stands for the program where all that matters is that there is one. It is built into chunks too. */
+/** A program that is quick to build. Like the real one, it is split into chunks. */
 const stub =
   'const { version } = await import("./internal/version.js")\nprocess.stdout.write(`${version}\\n\\n`)\n'
 
 const clone = (program: "whole" | "a stub"): Effect.Effect<Checkout, never, Scope.Scope> =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(() => fs.mkdtempSync(join(tmpdir(), "shadowcat-scripts-"))),
-      (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true, force: true }))
-    ),
-    (folder) => {
-      // A space, as in many a home folder.
-      const root = join(folder, "a clone")
-      const standIn = join(folder, "stand-in")
-      fs.mkdirSync(root)
-      fs.mkdirSync(standIn)
-      for (const name of ["src", "scripts", "package.json", "package-lock.json", "tsconfig.json", ".npmrc"]) {
-        fs.cpSync(join(here, name), join(root, name), { recursive: true })
-      }
-      if (program === "a stub") fs.writeFileSync(join(root, "src/main.ts"), stub)
-      fs.writeFileSync(join(standIn, "npm"), npm, { mode: 0o755 })
-      const env = { ...process.env, PATH: `${standIn}:${process.env["PATH"] ?? ""}`, STAND_IN: standIn }
-      return {
-        root,
-        path: (name) => join(name.startsWith("stand-in/") ? folder : root, name),
-        npmCalls: () => {
-          const calls = join(standIn, "calls")
-          return fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : []
-        },
-        run: (script, args, options = {}) => start(script, args, env, options.cwd ?? root)
-      }
+  Effect.map(makeFolder("scripts"), (folder) => {
+    // With a space, which is common in the paths of home folders.
+    const root = join(folder, "a clone")
+    const npmStub = join(folder, "npm-stub")
+    fs.mkdirSync(root)
+    fs.mkdirSync(npmStub)
+    for (const name of ["src", "scripts", "package.json", "package-lock.json", "tsconfig.json", ".npmrc"]) {
+      fs.cpSync(join(here, name), join(root, name), { recursive: true })
     }
-  )
+    if (program === "a stub") fs.writeFileSync(join(root, "src/main.ts"), stub)
+    fs.writeFileSync(join(npmStub, "npm"), npm, { mode: 0o755 })
+    const env = { ...process.env, PATH: `${npmStub}:${process.env["PATH"] ?? ""}`, NPM_STUB: npmStub }
+    return {
+      root,
+      path: (name) => join(name.startsWith("npm-stub/") ? folder : root, name),
+      npmCalls: () => {
+        const calls = join(npmStub, "calls")
+        return fs.existsSync(calls) ? fs.readFileSync(calls, "utf8").trim().split("\n") : []
+      },
+      run: (script, args, options = {}) => runCommand(script, args, { cwd: root, env, ...options })
+    }
+  })
 
 const { version } = (() => {
   const manifest: unknown = JSON.parse(fs.readFileSync(join(here, "package.json"), "utf8"))
@@ -127,18 +65,18 @@ const { version } = (() => {
     : { version: "" }
 })()
 
-/** Runs `scripts/shadowcat --version` to its end. */
+/** Runs `scripts/shadowcat --version` to its exit. */
 const showVersion = ({ path, run }: Checkout) =>
   Effect.flatMap(run(path("scripts/shadowcat"), ["--version"]), ({ exit }) => exit)
 
-/** Makes a file newer than all that was made from it; a copy keeps its time, and clocks are coarse. */
-const change = (file: string) => {
+/** Makes a file newer than the files built from it, by more than the resolution of file times. */
+const touch = (file: string) => {
   const later = new Date(Date.now() + 2000)
   fs.utimesSync(file, later, later)
 }
 
 describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
-  it.scopedLive("sets a fresh clone up by itself, once, and says nothing after that", () =>
+  it.scopedLive("sets up a fresh clone once, and prints nothing on the second start", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("whole")
       const first = yield* showVersion(checkout)
@@ -154,8 +92,8 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
       expect(fs.readdirSync(checkout.path("dist"))).toEqual(["chunks", "shadowcat.js"])
       expect(fs.existsSync(checkout.path(".setup.lock"))).toBe(false)
 
-      // Nor does it matter from which folder it is started, and through which links.
-      const bin = checkout.path("stand-in/bin")
+      // It runs from any working directory and through symbolic links.
+      const bin = checkout.path("npm-stub/bin")
       fs.mkdirSync(bin)
       fs.symlinkSync(checkout.path("scripts/shadowcat"), join(bin, "absolute"))
       fs.symlinkSync("absolute", join(bin, "relative"))
@@ -166,7 +104,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("is safe when several start at once: one of them sets up, all of them run", () =>
+  it.scopedLive("sets up once when several start at the same time, and runs all of them", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("a stub")
       const runs = yield* Effect.replicateEffect(showVersion(checkout), 6, { concurrency: "unbounded" })
@@ -177,7 +115,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("builds anew when a source has changed, and installs anew when the packages have", () =>
+  it.scopedLive("builds again when a source changed, and installs again when the lock file changed", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("a stub")
       yield* showVersion(checkout)
@@ -185,32 +123,32 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
         ["src/internal/version.ts", 1],
         ["package-lock.json", 2]
       ] as const) {
-        change(checkout.path(file))
+        touch(checkout.path(file))
         const run = yield* showVersion(checkout)
         expect(run).toMatchObject({ code: 0, stdout: `${version}\n\n` })
         expect(run.stderr).toContain("shadowcat: ")
         expect(checkout.npmCalls()).toHaveLength(installs)
-        // What was made is not newer than what changed, so that time has to pass first.
-        for (const made of ["node_modules/.setup", "dist/shadowcat.js"]) change(checkout.path(made))
+        // The changed file is in the future, so the built files are made newer than it.
+        for (const made of ["node_modules/.setup", "dist/shadowcat.js"]) touch(checkout.path(made))
         expect((yield* showVersion(checkout)).stderr).toBe("")
       }
     })
   )
 
-  it.scopedLive("says so and exits 1 when the set-up fails, and does not run what is old", () =>
+  it.scopedLive("exits 1 with an error when the set-up fails, and does not run an old build", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("a stub")
-      fs.writeFileSync(checkout.path("stand-in/fails"), "")
+      fs.writeFileSync(checkout.path("npm-stub/fails"), "")
       const failed = yield* showVersion(checkout)
       expect(failed).toMatchObject({ code: 1, stdout: "" })
-      expect(failed.stderr).toContain("npm is out of order")
+      expect(failed.stderr).toContain("npm failed")
       expect(failed.stderr).toMatch(/shadowcat: the packages could not be installed/)
-      fs.rmSync(checkout.path("stand-in/fails"))
+      fs.rmSync(checkout.path("npm-stub/fails"))
       expect((yield* showVersion(checkout)).code).toBe(0)
 
       const source = fs.readFileSync(checkout.path("src/main.ts"), "utf8")
       fs.writeFileSync(checkout.path("src/main.ts"), "this is no TypeScript")
-      change(checkout.path("src/main.ts"))
+      touch(checkout.path("src/main.ts"))
       const broken = yield* showVersion(checkout)
       expect(broken).toMatchObject({ code: 1, stdout: "" })
       expect(broken.stderr).toMatch(/shadowcat: src could not be built/)
@@ -220,31 +158,31 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
     })
   )
 
-  /** A set-up that stands still while npm runs, until the gate is opened. */
-  const interrupted = (checkout: Checkout, signal: NodeJS.Signals) =>
+  /** Starts a set-up, signals it while npm runs, and keeps that npm waiting until `openGate`. */
+  const interruptSetUp = (checkout: Checkout, signal: NodeJS.Signals) =>
     Effect.gen(function* () {
-      const gate = checkout.path("stand-in/gate")
+      const gate = checkout.path("npm-stub/gate")
       yield* Effect.flatMap(checkout.run("mkfifo", [gate]), ({ exit }) => exit)
       const run = yield* checkout.run(checkout.path("scripts/shadowcat"), ["--version"])
-      const waiting = Effect.sync(() => fs.existsSync(checkout.path("stand-in/waiting")))
+      const waiting = Effect.sync(() => fs.existsSync(checkout.path("npm-stub/waiting")))
       yield* Effect.repeat(Effect.delay(waiting, 10), { until: (isWaiting) => isWaiting })
       run.child.kill(signal)
-      fs.rmSync(checkout.path("stand-in/waiting"))
-      // For both ends, so that it opens without anybody at the other.
+      fs.rmSync(checkout.path("npm-stub/waiting"))
+      // Opened for reading too, so that opening does not wait for a reader.
       const writing = fs.openSync(gate, "r+")
       yield* Effect.addFinalizer(() => Effect.sync(() => fs.closeSync(writing)))
       fs.rmSync(gate)
       return { run, openGate: Effect.sync(() => fs.writeSync(writing, "go\n")) }
     })
 
-  it.scopedLive("ends with npm on a signal in the middle of its set-up, and leaves no lock behind", () =>
+  it.scopedLive("stops npm and exits on a signal during the set-up, and removes its lock", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("a stub")
       for (const [signal, code] of [
         ["SIGINT", 130],
         ["SIGTERM", 143]
       ] as const) {
-        const { run } = yield* interrupted(checkout, signal)
+        const { run } = yield* interruptSetUp(checkout, signal)
         expect((yield* run.exit).code).toBe(code)
         expect(fs.existsSync(checkout.path(".setup.lock"))).toBe(false)
       }
@@ -253,10 +191,10 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("takes over from a set-up that was killed, when the npm that it left behind has ended", () =>
+  it.scopedLive("takes the lock of a killed set-up when the npm that it left behind has exited", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("a stub")
-      const { openGate } = yield* interrupted(checkout, "SIGKILL")
+      const { openGate } = yield* interruptSetUp(checkout, "SIGKILL")
       const next = yield* checkout.run(checkout.path("scripts/shadowcat"), ["--version"])
       yield* next.until(() => next.stderr().includes("waiting for another set-up"))
       expect(checkout.npmCalls()).toHaveLength(1)
@@ -267,7 +205,7 @@ describe.concurrent("scripts/shadowcat", { timeout: 90_000 }, () => {
     })
   )
 
-  it.scopedLive("becomes the program: arguments with spaces arrive, and a signal ends it as it should", () =>
+  it.scopedLive("passes arguments with spaces to the program, and exits 0 on SIGTERM", () =>
     Effect.gen(function* () {
       const checkout = yield* clone("whole")
       const args = [

@@ -2,15 +2,15 @@ import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-/** How long the file is at work, roughly: real clients and servers take their time, and few take most. */
+/** The approximate run time of a file: tests with real clients and servers take longer, and a few take longest. */
 const weight = ({ moduleId }: TestSpecification): number =>
-  /(churn|leaks|soak)\.test/.test(moduleId)
+  /e2e\/(churn|conformance|leaks|soak)|package\.test/.test(moduleId)
     ? 2
-    : /\/e2e\/|(main|package|HttpFront)\.test/.test(moduleId)
+    : /\/(commands|e2e)\/|(demo|scripts|HttpFront)\.test/.test(moduleId)
       ? 1
       : 0
 
-/** Starts with what takes longest, so that no core waits for the other at the end. */
+/** Starts with the longest files, so that both workers finish at about the same time. */
 class LongestFirst extends BaseSequencer {
   override sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
     return Promise.resolve(files.toSorted((one, other) => weight(other) - weight(one)))
@@ -24,10 +24,11 @@ export default defineConfig({
     setupFiles: ["test/fixtures/seed.ts", "test/fixtures/testers.ts"],
     sequence: { sequencer: LongestFirst },
     pool: "forks",
-    // A process takes file after file: to load Effect and the SDKs anew would take longer than what most files do.
+    // A worker runs many files, because loading Effect and the SDKs takes longer than most files.
     isolate: false,
     poolOptions: { forks: { minForks: 1, maxForks: 2, execArgv: ["--expose-gc"] } },
-    testTimeout: 30_000,
-    hookTimeout: 30_000
+    // Only a safety net: most tests wait for events with shorter limits of their own, and a busy machine is slow.
+    testTimeout: 90_000,
+    hookTimeout: 90_000
   }
 })

@@ -19,38 +19,38 @@ import {
 } from "../fixtures/RawClient.js"
 import { connect, requestBytes } from "../fixtures/RawSocket.js"
 
-const requestsOfHttp = 4900
-const requestsNeverComplete = 100
-const bodiesOfJson = 5000
+const httpRequests = 4900
+const incompleteRequests = 100
+const jsonBodies = 5000
 
-/** How many bodies follow each other on a connection. */
+/** The number of bodies that are pipelined on a connection. */
 const pipelined = 20
 
-const connectionsAtOnce = 100
+const concurrency = 100
 
-/** Longer than the proxy waits for the rest of a body that it has refused already. */
-const patience = 20_000
+/** A safety net: far more than the time that the proxy waits for the rest of a rejected body. In milliseconds. */
+const closeTimeout = 60_000
 
 const { seed } = FastCheck.readConfigureGlobal()
 
-/** A server that remembers something for each of its sessions, and knows which of them are live. */
+/** Starts a server that stores a value for each of its sessions. */
 const makeServer: Effect.Effect<
-  PlainServer & { readonly live: ReadonlyMap<string, unknown> },
+  PlainServer & { readonly sessions: ReadonlyMap<string, unknown> },
   never,
   Scope.Scope
 > = Effect.gen(function* () {
-  const live = new Map<string, unknown>()
+  const sessions = new Map<string, unknown>()
   let opened = 0
   const server = yield* makePlainServer({
     initialize: ({ params, request, result }) => {
-      // Within a session, or from 2026-07-28 on, there is no session to be opened.
+      // In a session, and from 2026-07-28 on, `initialize` opens no session.
       if (request.headers["mcp-session-id"] !== undefined || params["_meta"] !== undefined) return result()
       const id = `up-${++opened}`
-      live.set(id, undefined)
+      sessions.set(id, undefined)
       result(initializeResult, { "mcp-session-id": id })
     },
     DELETE: ({ answer, request }) => {
-      live.delete(String(request.headers["mcp-session-id"]))
+      sessions.delete(String(request.headers["mcp-session-id"]))
       answer(200)
     },
     GET: ({ answer, request, response }) => {
@@ -63,22 +63,22 @@ const makeServer: Effect.Effect<
       response.end(eventOf({ jsonrpc: "2.0", id, result: {} }))
     },
     "test/remember": ({ params, request, result }) => {
-      live.set(String(request.headers["mcp-session-id"]), params["value"])
+      sessions.set(String(request.headers["mcp-session-id"]), params["value"])
       result()
     },
     "test/recall": ({ request, result }) =>
-      result({ value: live.get(String(request.headers["mcp-session-id"])) })
+      result({ value: sessions.get(String(request.headers["mcp-session-id"])) })
   })
-  return { ...server, live }
+  return { ...server, sessions }
 })
 
-/** What came of the requests of a run. */
-class Seen {
+/** The results of the requests of a run. */
+class Results {
   readonly statuses = new Map<number, number>()
-  /** The sessions that were opened on the way. */
+  /** The sessions that the requests opened. */
   readonly sessions = new Set<string>()
 
-  /** Takes all final answers that stand in what a connection brought. No body holds such a line. */
+  /** Counts the final responses in the text of a connection. No body contains such a line. */
   add(text: string): number {
     let count = 0
     for (const [, status] of text.matchAll(/HTTP\/1\.1 ([2-9]\d\d) /g)) {
@@ -97,8 +97,8 @@ class Seen {
 
 const lastRequest = requestBytes("OPTIONS", { connection: "close" })
 
-/** Writes a request and what comes after it, and reads until the connection is closed. */
-const converse = (port: number, bad: BadRequest, before: string, seen: Seen): Effect.Effect<void> =>
+/** Sends a malformed request between correct ones, and reads until the connection closes. */
+const sendBad = (port: number, bad: BadRequest, before: string, results: Results): Effect.Effect<void> =>
   Effect.gen(function* () {
     const socket = yield* connect(port)
     const bytes = Buffer.concat([Buffer.from(before), bad.bytes])
@@ -107,20 +107,23 @@ const converse = (port: number, bad: BadRequest, before: string, seen: Seen): Ef
     if (bad.ending === "abort") return
     if (bad.ending === "last") yield* socket.write(lastRequest)
     else yield* socket.end
-    yield* Effect.catchAllDefect(socket.closed(patience), (cause) =>
+    yield* Effect.catchAllDefect(socket.closed(closeTimeout), (cause) =>
       Effect.die(
         new Error(`${JSON.stringify({ ...bad, bytes: bytes.toString("latin1") })}: ${String(cause)}`)
       )
     )
-    seen.add(socket.text())
+    results.add(socket.text())
   }).pipe(Effect.scoped)
 
-/** Sends bodies one after the other, without waiting; each of them must be answered, if need be on another connection. */
+/**
+ * Pipelines bodies on a connection. Each body must get a response: those that follow a body which closes the
+ * connection are sent again on another connection.
+ */
 const pipeline = (
   port: number,
   bodies: ReadonlyArray<Buffer>,
   sessions: ReadonlyArray<Readonly<Record<string, string>>>,
-  seen: Seen
+  results: Results
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
     const socket = yield* connect(port)
@@ -130,23 +133,23 @@ const pipeline = (
       return Buffer.concat([Buffer.from(head), body])
     })
     yield* socket.write(Buffer.concat([...all, Buffer.from(lastRequest)]))
-    yield* socket.closed(patience)
+    yield* socket.closed(closeTimeout)
     const known = new Set(sessions.flatMap((session) => session["mcp-session-id"] ?? []))
-    seen.addSessions(socket.text(), known)
-    const answers = seen.add(socket.text())
+    results.addSessions(socket.text(), known)
+    const answers = results.add(socket.text())
     if (answers === bodies.length + 1) return []
-    // Nothing can follow a body that is too large.
+    // The proxy closes the connection after a body that is too large.
     expect(socket.text().slice(socket.text().lastIndexOf("HTTP/1.1 "))).toMatch(/^HTTP\/1.1 413 /)
     return bodies.slice(answers)
   }).pipe(
     Effect.scoped,
-    Effect.flatMap((rest) => (rest.length === 0 ? Effect.void : pipeline(port, rest, sessions, seen)))
+    Effect.flatMap((rest) => (rest.length === 0 ? Effect.void : pipeline(port, rest, sessions, results)))
   )
 
-/** Sessions with something to lose: what they remember, a stream, a call in flight. */
+/** Opens sessions with state: a stored value, an open stream, a pending call. */
 const makeSessions = (proxy: Proxy, server: PlainServer) =>
   Effect.gen(function* () {
-    const remembering = yield* Effect.forEach([0, 1, 2, 3], (value) =>
+    const storing = yield* Effect.forEach([0, 1, 2, 3], (value) =>
       Effect.gen(function* () {
         const { session } = yield* initialize(proxy.url)
         yield* post(proxy.url, request(1, "test/remember", { value }), session)
@@ -163,7 +166,7 @@ const makeSessions = (proxy: Proxy, server: PlainServer) =>
     yield* server.until(() => server.held.length === 1)
 
     const check: Effect.Effect<void, RequestFailed> = Effect.gen(function* () {
-      for (const { session, value } of remembering) {
+      for (const { session, value } of storing) {
         const answer = yield* post(proxy.url, request(2, "test/recall"), session)
         expect(messages(answer)).toEqual([{ jsonrpc: "2.0", id: 2, result: { value } }])
       }
@@ -177,7 +180,7 @@ const makeSessions = (proxy: Proxy, server: PlainServer) =>
       expect((yield* post(proxy.url, request(4, "ping"), calling)).status).toBe(200)
       yield* call.destroy
     })
-    return { sessions: remembering.map(({ session }) => session), count: remembering.length + 2, check }
+    return { sessions: storing.map(({ session }) => session), count: storing.length + 2, check }
   })
 
 it.scopedLive(
@@ -189,43 +192,43 @@ it.scopedLive(
       const proxy = yield* startProxy(server, ["--multi-session", "--log-level", "warning", ...bounds])
       const { check, count, sessions } = yield* makeSessions(proxy, server)
       const before = yield* proxy.untilHealth(({ connections }) => connections === 3)
-      const seen = new Seen()
+      const results = new Results()
       const ping = requestBytes("POST", sessions[0], request(9, "ping"))
 
       yield* Effect.all(
         [
           Effect.forEach(
-            FastCheck.sample(badHttp, requestsOfHttp),
-            (bad, index) => converse(proxy.port, bad, ping.repeat(index % 3), seen),
-            { concurrency: connectionsAtOnce, discard: true }
+            FastCheck.sample(badHttp, httpRequests),
+            (bad, index) => sendBad(proxy.port, bad, ping.repeat(index % 3), results),
+            { concurrency, discard: true }
           ),
           Effect.forEach(
-            FastCheck.sample(incompleteHttp, requestsNeverComplete),
-            (bad) => converse(proxy.port, bad, "", seen),
-            { concurrency: connectionsAtOnce, discard: true }
+            FastCheck.sample(incompleteHttp, incompleteRequests),
+            (bad) => sendBad(proxy.port, bad, "", results),
+            { concurrency, discard: true }
           )
         ],
         { concurrency: "unbounded", discard: true }
       )
-      const bodies = FastCheck.sample(badJson, bodiesOfJson)
-      const lists = Array.from({ length: bodiesOfJson / pipelined }, (_, index) =>
+      const bodies = FastCheck.sample(badJson, jsonBodies)
+      const lists = Array.from({ length: jsonBodies / pipelined }, (_, index) =>
         bodies.slice(index * pipelined, (index + 1) * pipelined)
       )
-      yield* Effect.forEach(lists, (list) => pipeline(proxy.port, list, sessions, seen), {
+      yield* Effect.forEach(lists, (list) => pipeline(proxy.port, list, sessions, results), {
         concurrency: 10,
         discard: true
       })
 
-      const told = new Set([...documentedErrors, 200, 202, 204])
-      expect(Array.from(seen.statuses.keys()).filter((status) => !told.has(status))).toEqual([])
-      // None is a defect, and the requests are of all the kinds that they are meant to be.
-      expect(Array.from(seen.statuses.keys())).not.toContain(500)
+      const documented = new Set([...documentedErrors, 200, 202, 204])
+      expect(Array.from(results.statuses.keys()).filter((status) => !documented.has(status))).toEqual([])
+      // The proxy has no defect, and the inputs reach each kind of response.
+      expect(Array.from(results.statuses.keys())).not.toContain(500)
       const wanted = [200, 202, 204, 400, 403, 404, 405, 406, 413, 415, 431]
-      expect(Array.from(seen.statuses.keys())).toEqual(expect.arrayContaining(wanted))
+      expect(Array.from(results.statuses.keys())).toEqual(expect.arrayContaining(wanted))
       expect(proxy.stderr().filter((line) => line.includes("defect"))).toEqual([])
 
       expect(server.count(SMUGGLED)).toBe(0)
-      yield* Effect.forEach(seen.sessions, (id) => del(proxy.url, { "mcp-session-id": id }), {
+      yield* Effect.forEach(results.sessions, (id) => del(proxy.url, { "mcp-session-id": id }), {
         concurrency: 10
       })
       const { bufferedBytes, connections } = before
@@ -233,14 +236,14 @@ it.scopedLive(
         (health) => health.connections === connections && health.bufferedBytes === bufferedBytes
       )
       expect(yield* proxy.health).toMatchObject({ status: "ok", sessions: count, stateless: 0 })
-      expect(server.live.size).toBe(count)
+      expect(server.sessions.size).toBe(count)
       expect(proxy.exited()).toBeUndefined()
       yield* check
       expect(yield* proxy.untilHealth((health) => health.bufferedBytes === 0)).toMatchObject({
         sessions: count
       })
 
-      // The same request in the open: what was looked for could have been found.
+      // Sent openly, the smuggled request does reach the server: the check above could have failed.
       const socket = yield* connect(proxy.port)
       yield* socket.write(smuggled)
       expect((yield* socket.answer(0)).status).toBe(200)

@@ -29,12 +29,12 @@ class Plain extends Context.Tag("test/Plain")<
   { readonly server: PlainServer; readonly proxy: Proxy; readonly session: Headers }
 >() {}
 
-/** As no serializer writes it, so that whoever parses a body and writes it again is found out. */
+/** JSON that no serializer writes, so that a proxy which serializes a body again changes it. */
 const batch = `[ {"method":"test/batch","jsonrpc":"2.0","id":1.0, "params":{"é":"\\u00e9","n":1e2,"n":100}},\r\n
   {"jsonrpc":"2.0","method":"notifications/x"} ,{"id":"1","method":"test/other","jsonrpc":"2.0"}]\n`
 const batchAnswer = `[ {"result":{"\\u00e9":1.0},"jsonrpc":"2.0","id":"1"},\n{"id":1.0,"jsonrpc":"2.0","result":{}} ] `
 
-/** All that the format allows, and in pieces that end anywhere. */
+/** Events that use all of the SSE format. */
 const events = [
   ": comment\n\n",
   'event: message\r\nid:\r\ndata: {"jsonrpc":"2.0",\r\ndata: "method":"notifications/é🐱"}\r\n\r\n',
@@ -43,11 +43,12 @@ const events = [
   'data:{ "result" : {}, "id":7, "jsonrpc":"2.0" }\n\n'
 ].join("")
 
-const inPieces = (response: RecordedResponse, bytes: Buffer): void => {
+/** Writes bytes in pieces that end at arbitrary places. */
+const writeInPieces = (response: RecordedResponse, bytes: Buffer): void => {
   const size = bytes.length > 2000 ? 1 + (bytes.length % 13) : bytes.length
   response.write(bytes.subarray(0, bytes.length > 100_000 ? 99_991 : size))
   const rest = bytes.subarray(bytes.length > 100_000 ? 99_991 : size)
-  if (rest.length > 0) setImmediate(inPieces, response, rest)
+  if (rest.length > 0) setImmediate(writeInPieces, response, rest)
   else response.end()
 }
 
@@ -65,7 +66,7 @@ const script: Script = {
   },
   "test/events": ({ response }) => {
     openStream(response)
-    inPieces(response, Buffer.from(events))
+    writeInPieces(response, Buffer.from(events))
   }
 }
 
@@ -81,8 +82,8 @@ layer(
     })
   ),
   { excludeTestServices: true }
-)("untouched, byte for byte, cross", (it) => {
-  it.scoped("batches of 2025-03-26 and their answers", () =>
+)("the proxy forwards byte for byte", (it) => {
+  it.scoped("batches of 2025-03-26 and their responses", () =>
     Effect.gen(function* () {
       const { proxy, server, session } = yield* Plain
       const asJson = yield* post(proxy.url, batch, { ...session, "x-answer": "json" })
@@ -93,7 +94,7 @@ layer(
     })
   )
 
-  it.scoped("requests, notifications and responses, whatever their method", () =>
+  it.scoped("requests, notifications and responses with any method", () =>
     Effect.gen(function* () {
       const { proxy, server, session } = yield* Plain
       const bodies = [
@@ -113,7 +114,7 @@ layer(
     })
   )
 
-  it.scoped("the events of a stream, however they arrive", () =>
+  it.scoped("the events of a stream that arrives in pieces", () =>
     Effect.gen(function* () {
       const { proxy, session } = yield* Plain
       const answer = yield* post(proxy.url, request(7, "test/events"), session)
@@ -122,8 +123,8 @@ layer(
   )
 })
 
-describe("the events of a stream that is kept", () => {
-  it.scopedLive("have ids of the proxy's own, and say what the upstream's say", () =>
+describe("the events of a stored stream", () => {
+  it.scopedLive("have the proxy's ids and the upstream's messages", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer(script)
       const proxy = yield* startProxy(server)
@@ -136,8 +137,8 @@ describe("the events of a stream that is kept", () => {
   )
 })
 
-describe("the answer on a stream", () => {
-  it.scopedLive("is the only one, even where something follows it", () =>
+describe("the response on a stream", () => {
+  it.scopedLive("is sent once, even if a comment follows it", () =>
     Effect.gen(function* () {
       const calls: Array<Call> = []
       const server = yield* makePlainServer({
@@ -160,7 +161,7 @@ describe("the answer on a stream", () => {
     })
   )
 
-  it.scopedLive("is one for each request of a batch, however far apart", () =>
+  it.scopedLive("is sent for each request of a batch, in the order of the upstream", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server)

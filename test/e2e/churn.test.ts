@@ -64,7 +64,7 @@ it.scopedLive(
           yield* server.drop
           expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
           expect(server.live.size).toBe(0)
-          yield* server.forget
+          yield* server.clearRequests
           return { ...(yield* usage(proxy)), descriptors: yield* descriptors(proxy.pid) }
         })
 

@@ -19,109 +19,100 @@ import {
 } from "../fixtures/RawClient.js"
 import { connect as connectSocket, requestBytes } from "../fixtures/RawSocket.js"
 
-// What clients do besides asking: they try a server out, drop their connections, come back.
-
-/** mcp-remote takes long to start where the machine is busy. */
-const slow = 20_000
+// Clients that open a trial session, drop their connections and reconnect.
 
 describe("mcp-remote", () => {
-  it.scopedLive(
-    "works through the proxy, its trial session beside the one that it uses",
-    () =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const proxy = yield* startProxy(server)
-        const client = yield* connectMcpRemote(proxy.url, { sample: (prompt) => `sampled ${prompt}` })
-        expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
-        expect(yield* client.call("sample", { prompt: "p" })).toBe("sampled p")
-        expect(server.counts.initialize).toBe(2)
-        expect(yield* proxy.health).toMatchObject({ sessions: 2 })
-      }),
-    slow
+  it.scopedLive("works through the proxy with a trial session besides the session that it uses", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server)
+      const client = yield* connectMcpRemote(proxy.url, { sample: (prompt) => `sampled ${prompt}` })
+      expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+      expect(yield* client.call("sample", { prompt: "p" })).toBe("sampled p")
+      expect(server.counts.initialize).toBe(2)
+      expect(yield* proxy.health).toMatchObject({ sessions: 2 })
+    })
   )
 
-  it.scopedLive(
-    "works in single-session mode: the session that it uses takes the place of its trial session",
-    () =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const proxy = yield* startProxy(server, [])
-        const client = yield* connectMcpRemote(proxy.url, { sample: (prompt) => `sampled ${prompt}` })
-        expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
-        expect(yield* client.call("sample", { prompt: "p" })).toBe("sampled p")
-        expect(server.counts).toMatchObject({ initialize: 2, delete: 1 })
-        expect(server.sessions()).toHaveLength(1)
-        expect(yield* proxy.health).toMatchObject({ sessions: 1 })
-        // It is in use now, and mcp-remote never ends it: nobody else gets its place.
-        expect((yield* initialize(proxy.url)).answer).toMatchObject({
-          status: 503,
-          text: expect.stringContaining("--multi-session")
-        })
-      }),
-    slow
+  it.scopedLive("works in single-session mode: the session that it uses replaces its trial session", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server, [])
+      const client = yield* connectMcpRemote(proxy.url, { sample: (prompt) => `sampled ${prompt}` })
+      expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
+      expect(yield* client.call("sample", { prompt: "p" })).toBe("sampled p")
+      expect(server.counts).toMatchObject({ initialize: 2, delete: 1 })
+      expect(server.sessions()).toHaveLength(1)
+      expect(yield* proxy.health).toMatchObject({ sessions: 1 })
+      // The session is in use now, so a new client cannot replace it.
+      expect((yield* initialize(proxy.url)).answer).toMatchObject({
+        status: 503,
+        text: expect.stringContaining("--multi-session")
+      })
+    })
   )
 })
 
-/** Streams are passed on as they are. */
+/** With these options, the proxy stores no events and forwards streams unchanged. */
 const untracked = ["--multi-session", "--max-events", "0"]
 
 describe("a client that drops its GET stream", () => {
   for (const options of [{ eventStore: false }, { eventStore: true }]) {
     const ids = options.eventStore ? "with" : "without"
-    it.scopedLive(`leaves the upstream's as it is, and goes on where it was, ${ids} event ids there`, () =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer(options)
-        const proxy = yield* startProxy(server)
-        const { session } = yield* initialize(proxy.url)
-        yield* post(proxy.url, initialized, session)
-        let last: string | undefined
-        for (let round = 1; round <= 3; round++) {
-          const listening = yield* stream(proxy.url, { headers: { ...session, "last-event-id": last } })
-          expect(listening.status).toBe(200)
-          yield* server.until(() => server.counts.getStreams === 1)
-          yield* post(proxy.url, callTool(2 * round, "bump"), session)
-          // What came live, behind what came while nobody was there.
-          const expected = round === 1 ? 1 : 2
-          yield* listening.until(() => listening.messages().length === expected)
-          last = listening.events.at(-1)?.id
-          yield* listening.drop
-          yield* proxy.untilHealth(({ streams }) => streams === 0)
-          yield* post(proxy.url, callTool(2 * round + 1, "bump"), session)
-          expect(listening.messages()).toHaveLength(expected)
-          expect(server.counts.getStreams).toBe(1)
-        }
-        expect(server.sessions()).toHaveLength(1)
-      })
+    it.scopedLive(
+      `keeps the upstream's stream, and resumes after its last event, ${ids} upstream event ids`,
+      () =>
+        Effect.gen(function* () {
+          const server = yield* makeLegacyServer(options)
+          const proxy = yield* startProxy(server)
+          const { session } = yield* initialize(proxy.url)
+          yield* post(proxy.url, initialized, session)
+          let last: string | undefined
+          for (let round = 1; round <= 3; round++) {
+            const listening = yield* stream(proxy.url, { headers: { ...session, "last-event-id": last } })
+            expect(listening.status).toBe(200)
+            yield* server.until(() => server.counts.getStreams === 1)
+            yield* post(proxy.url, callTool(2 * round, "bump"), session)
+            // From the second round on, the event that arrived while no stream was open comes first.
+            const expected = round === 1 ? 1 : 2
+            yield* listening.until(() => listening.messages().length === expected)
+            last = listening.events.at(-1)?.id
+            yield* listening.drop
+            yield* proxy.untilHealth(({ streams }) => streams === 0)
+            yield* post(proxy.url, callTool(2 * round + 1, "bump"), session)
+            expect(listening.messages()).toHaveLength(expected)
+            expect(server.counts.getStreams).toBe(1)
+          }
+          expect(server.sessions()).toHaveLength(1)
+        })
     )
   }
 
-  it.scopedLive(
-    "may have several, though the server has one for a session: the newest gets each message",
-    () =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const proxy = yield* startProxy(server)
-        const { session } = yield* initialize(proxy.url)
-        yield* post(proxy.url, initialized, session)
-        const older = yield* stream(proxy.url, { headers: session })
-        const newer = yield* stream(proxy.url, { headers: session })
-        expect([older.status, newer.status]).toEqual([200, 200])
-        yield* post(proxy.url, callTool(1, "bump"), session)
-        yield* newer.until(() => newer.messages().length === 1)
-        yield* newer.drop
-        yield* proxy.untilHealth(({ streams }) => streams === 1)
-        yield* post(proxy.url, callTool(2, "bump"), session)
-        yield* older.until(() => older.messages().length === 1)
-        expect(newer.messages()).toHaveLength(1)
-        expect(server.counts.getStreams).toBe(1)
-      })
+  it.scopedLive("may open several, and the newest gets each message, while the upstream has one", () =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const proxy = yield* startProxy(server)
+      const { session } = yield* initialize(proxy.url)
+      yield* post(proxy.url, initialized, session)
+      const older = yield* stream(proxy.url, { headers: session })
+      const newer = yield* stream(proxy.url, { headers: session })
+      expect([older.status, newer.status]).toEqual([200, 200])
+      yield* post(proxy.url, callTool(1, "bump"), session)
+      yield* newer.until(() => newer.messages().length === 1)
+      yield* newer.drop
+      yield* proxy.untilHealth(({ streams }) => streams === 1)
+      yield* post(proxy.url, callTool(2, "bump"), session)
+      yield* older.until(() => older.messages().length === 1)
+      expect(newer.messages()).toHaveLength(1)
+      expect(server.counts.getStreams).toBe(1)
+    })
   )
 })
 
-describe("a client that drops its GET stream where none is kept", () => {
+describe("a client that drops its GET stream, if no events are stored", () => {
   for (const options of [{ eventStore: false }, { eventStore: true }]) {
     it.scopedLive(
-      `frees the upstream's, and opens a new one, ${options.eventStore ? "with" : "without"} event ids`,
+      `closes the upstream's stream, and opens a new one, ${options.eventStore ? "with" : "without"} event ids`,
       () =>
         Effect.gen(function* () {
           const server = yield* makeLegacyServer(options)
@@ -132,7 +123,7 @@ describe("a client that drops its GET stream where none is kept", () => {
             const listening = yield* stream(proxy.url, { headers: session })
             expect(listening.status).toBe(200)
             yield* server.until(() => server.counts.getStreams === 1)
-            // The server has one standalone stream for a session, and says so itself.
+            // The server rejects a second standalone stream of a session.
             expect((yield* get(proxy.url, session)).status).toBe(409)
             yield* post(proxy.url, callTool(round, "bump"), session)
             yield* listening.until(() => listening.messages().length === 1)
@@ -144,7 +135,7 @@ describe("a client that drops its GET stream where none is kept", () => {
     )
   }
 
-  it.scopedLive("reads on behind the last event that it has seen, if events have ids", () =>
+  it.scopedLive("resumes after the last event that it received, if events have ids", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true })
       const proxy = yield* startProxy(server, untracked)
@@ -165,7 +156,7 @@ describe("a client that drops its GET stream where none is kept", () => {
   )
 })
 
-/** Completes when a number has stood still for a while: there is no event for what does not happen. */
+/** Waits until a number has not changed for 250 ms, because a stall has no event. */
 const stalled = (bytes: () => number) =>
   Effect.async<void>((resume) => {
     let before = -1
@@ -183,7 +174,7 @@ const stalled = (bytes: () => number) =>
 describe("a client that drops a call", () => {
   for (const options of [{ eventStore: false }, { eventStore: true }]) {
     const ids = options.eventStore ? "with" : "without"
-    it.scopedLive(`has it finished upstream, and gets the answer at its return, ${ids} event ids there`, () =>
+    it.scopedLive(`gets the response when it resumes the stream, ${ids} upstream event ids`, () =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer(options)
         const proxy = yield* startProxy(server)
@@ -208,7 +199,7 @@ describe("a client that drops a call", () => {
   }
 
   it.scopedLive(
-    "with event ids is given up upstream, where it resumes the call, if no streams are kept",
+    "closes the upstream's stream and resumes it there, if events have ids and none are stored",
     () =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer({ eventStore: true })
@@ -222,7 +213,7 @@ describe("a client that drops a call", () => {
         yield* call.drop
         yield* server.until(() => server.counts.posts === 0)
         expect(server.requests.find((sent) => sent.body.includes(`"wait"`))).toMatchObject({ end: "dropped" })
-        // A dropped connection is not a cancel.
+        // A dropped connection does not cancel the call.
         expect(server.pending()).toHaveLength(1)
         yield* server.release("go")
         const resumed = yield* stream(proxy.url, { headers: { ...session, "last-event-id": id } })
@@ -234,7 +225,7 @@ describe("a client that drops a call", () => {
 
   for (const options of [{ json: false }, { json: true }]) {
     it.scopedLive(
-      `without event ids has it finished upstream, and not cancelled, be it ${options.json ? "JSON" : "a stream"}`,
+      `does not cancel it upstream, if the response is ${options.json ? "JSON" : "a stream without event ids"}`,
       () =>
         Effect.gen(function* () {
           const server = yield* makeLegacyServer(options)
@@ -244,9 +235,9 @@ describe("a client that drops a call", () => {
           const call = yield* Effect.fork(post(proxy.url, callTool(1, "wait", { until: "go" }), session))
           yield* server.until(() => server.pending().length === 1)
           yield* Fiber.interrupt(call)
-          // The one that asks is the only connection left: by now the proxy knows.
+          // Only the connection of the health check is left, so the proxy has noticed the disconnect.
           yield* proxy.untilHealth(({ connections }) => connections === 1)
-          // Nobody waits for the call any more, but it still runs, and keeps its place.
+          // The call still runs at the upstream, and counts against the limit.
           expect((yield* post(proxy.url, callTool(2, "echo", { text: "hi" }), session)).status).toBe(429)
           yield* server.release("go")
           const upstream = server.requests.find((sent) => sent.body.includes(`"wait"`))
@@ -260,7 +251,7 @@ describe("a client that drops a call", () => {
   }
 
   for (const [line, connect] of officialClients) {
-    it.scopedLive(`by closing itself (SDK ${line}) leaves its session as it is`, () =>
+    it.scopedLive(`by closing the client (SDK ${line}) keeps its session`, () =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer()
         const proxy = yield* startProxy(server)
@@ -282,7 +273,7 @@ describe("a client that drops a call", () => {
     )
   }
 
-  it.scopedLive("while it does not read has it finished upstream, too", () =>
+  it.scopedLive("does not cancel it upstream while it does not read", () =>
     Effect.gen(function* () {
       const calls: Array<Call> = []
       const text = "x".repeat(32 * 1024 * 1024)
@@ -294,7 +285,7 @@ describe("a client that drops a call", () => {
       })
       const proxy = yield* startProxy(server)
       const { session } = yield* initialize(proxy.url)
-      yield* server.forget
+      yield* server.clearRequests
       yield* Effect.scoped(
         Effect.gen(function* () {
           const socket = yield* connectSocket(proxy.port)
@@ -311,8 +302,8 @@ describe("a client that drops a call", () => {
   )
 })
 
-describe("a client that goes before its session is open", () => {
-  it.scopedLive("leaves no session behind, here or upstream", () =>
+describe("a client that disconnects before its session is open", () => {
+  it.scopedLive("leaves no session behind in the proxy and in the upstream", () =>
     Effect.gen(function* () {
       const opening: Array<Call> = []
       const server = yield* makePlainServer({ initialize: (call) => opening.push(call) })
@@ -321,7 +312,7 @@ describe("a client that goes before its session is open", () => {
       yield* server.until(() => opening.length === 1)
       yield* Fiber.interrupt(leaving)
       yield* proxy.untilHealth(({ connections }) => connections === 1)
-      // `initialize` is never cancelled: what it brings is ended in an orderly way.
+      // `initialize` is never cancelled: the session that it opens is ended with a DELETE.
       expect(server.requests).toHaveLength(1)
       expect(server.requests[0]?.end).toBeUndefined()
       opening[0]?.result(initializeResult, { "mcp-session-id": "late" })

@@ -1,7 +1,6 @@
 import { describe, expect, it, layer } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { Changes } from "../fixtures/Changes.js"
 import { makeFaults } from "../fixtures/Faults.js"
@@ -24,7 +23,7 @@ import {
 import { expectError, INVALID } from "../fixtures/RpcError.js"
 import { silent, Telemetry } from "../../src/Telemetry.js"
 
-// What a client sees that comes back by an event's id, or does not.
+// The ids of events, and clients that resume a stream with them.
 
 class Rig extends Context.Tag("test/Rig")<Rig, { readonly server: LegacyServer; readonly proxy: Proxy }>() {}
 
@@ -38,13 +37,13 @@ const open = (url: string, overrides: InitializeOverrides = {}) =>
 const call = (url: string, session: Headers, body: object) =>
   stream(url, { method: "POST", headers: session, body })
 
-const comeBack = (url: string, session: Headers, id: string) =>
+const resume = (url: string, session: Headers, id: string) =>
   stream(url, { headers: { ...session, "last-event-id": id } })
 
-/** The id of the n-th event that has come, counted from 0 or backwards from the end. */
+/** The id of the n-th event received, counted from 0, or from the end if negative. */
 const idAt = ({ events }: RawStream, n: number): string => events.at(n)?.id ?? "none"
 
-const steps = (id: number, steps: number, until?: string) =>
+const callProgress = (id: number, steps: number, until?: string) =>
   request(id, "tools/call", {
     name: "progress",
     arguments: { steps, until },
@@ -62,8 +61,8 @@ layer(
     })
   ),
   { excludeTestServices: true }
-)("a client that comes back", (it) => {
-  it.scoped("with an id that was never issued in its session is refused, and keeps its session", () =>
+)("a client that resumes a stream", (it) => {
+  it.scoped("gets 400 for an id that its session never issued, and keeps its session", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Rig
       const session = yield* open(proxy.url)
@@ -94,7 +93,7 @@ layer(
     })
   )
 
-  it.scoped("to a stream that it was told whole is told that there is no more", () =>
+  it.scoped("gets 405 after the last event of a complete stream", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Rig
       const session = yield* open(proxy.url)
@@ -105,16 +104,16 @@ layer(
     })
   )
 
-  it.scoped("to a stream that has ended gets what it missed, as often as it asks", () =>
+  it.scoped("gets the missed events of a stream that has ended, each time that it resumes", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Rig
       const session = yield* open(proxy.url)
-      const answer = yield* call(proxy.url, session, steps(1, 3))
+      const answer = yield* call(proxy.url, session, callProgress(1, 3))
       yield* answer.end
       const missed = answer.events.slice(2)
       expect(missed).toHaveLength(3)
       for (const _ of [1, 2]) {
-        const again = yield* comeBack(proxy.url, session, idAt(answer, 1))
+        const again = yield* resume(proxy.url, session, idAt(answer, 1))
         expect(again.status).toBe(200)
         expect(yield* again.end).toBe("ended")
         expect(again.events).toEqual(missed)
@@ -122,7 +121,7 @@ layer(
     })
   )
 
-  it.scoped("gets the response that came while it was away", () =>
+  it.scoped("gets the response that arrived while it was disconnected", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Rig
       const session = yield* open(proxy.url)
@@ -131,23 +130,23 @@ layer(
       yield* answer.drop
       yield* server.release("away")
       yield* server.until(() => server.counts.posts === 0)
-      const back = yield* comeBack(proxy.url, session, idAt(answer, 0))
+      const back = yield* resume(proxy.url, session, idAt(answer, 0))
       expect(yield* back.end).toBe("ended")
       expect(back.messages()).toMatchObject([{ id: 1, result: { content: [{ text: "released away" }] } }])
     })
   )
 
-  it.scoped("takes the place of a connection that nobody reads", () =>
+  it.scoped("replaces its earlier connection, also one that is dead", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Rig
       const faults = yield* makeFaults(proxy)
       const session = yield* open(proxy.url)
-      const answer = yield* call(faults.url, session, steps(1, 3, "taken"))
+      const answer = yield* call(faults.url, session, callProgress(1, 3, "taken"))
       yield* answer.event(3)
       yield* faults.swallow
-      const back = yield* comeBack(proxy.url, session, idAt(answer, 1))
+      const back = yield* resume(proxy.url, session, idAt(answer, 1))
       yield* back.event(1)
-      const newest = yield* comeBack(proxy.url, session, idAt(answer, 2))
+      const newest = yield* resume(proxy.url, session, idAt(answer, 2))
       expect(yield* back.end).toBe("ended")
       yield* server.release("taken")
       expect(yield* newest.end).toBe("ended")
@@ -157,7 +156,7 @@ layer(
     })
   )
 
-  it.scoped("to its stream of messages gets those that it missed, and those to come", () =>
+  it.scoped("gets the missed and the later messages of its standalone stream", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Rig
       const session = yield* open(proxy.url)
@@ -166,11 +165,11 @@ layer(
       yield* listening.drop
       yield* post(proxy.url, callTool(1, "bump"), session)
       yield* post(proxy.url, callTool(2, "bump"), session)
-      const back = yield* comeBack(proxy.url, session, idAt(listening, 0))
+      const back = yield* resume(proxy.url, session, idAt(listening, 0))
       yield* back.event(1)
       yield* post(proxy.url, callTool(3, "bump"), session)
       yield* back.event(2)
-      const once = yield* comeBack(proxy.url, session, idAt(back, 1))
+      const once = yield* resume(proxy.url, session, idAt(back, 1))
       yield* once.event(0)
       expect(once.events).toEqual(back.events.slice(2))
       expect(back.messages()).toMatchObject([listChanged, listChanged, listChanged])
@@ -179,37 +178,37 @@ layer(
     })
   )
 
-  it.scoped("to one stream is told nothing of another", () =>
+  it.scoped("gets no event of another stream", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Rig
       const session = yield* open(proxy.url)
       const listening = yield* stream(proxy.url, { headers: session })
-      const one = yield* call(proxy.url, session, steps(1, 2, "apart"))
-      const two = yield* call(proxy.url, session, steps(2, 2, "apart"))
+      const one = yield* call(proxy.url, session, callProgress(1, 2, "apart"))
+      const two = yield* call(proxy.url, session, callProgress(2, 2, "apart"))
       for (const answer of [one, two]) yield* answer.event(2)
       yield* listening.event(0)
       for (const each of [one, two, listening]) yield* each.drop
       yield* post(proxy.url, callTool(3, "bump"), session)
       yield* server.release("apart")
-      const told: Array<ReadonlyArray<unknown>> = []
+      const received: Array<ReadonlyArray<unknown>> = []
       for (const each of [one, two]) {
-        const back = yield* comeBack(proxy.url, session, idAt(each, 1))
+        const back = yield* resume(proxy.url, session, idAt(each, 1))
         yield* back.end
-        told.push(back.messages())
+        received.push(back.messages())
       }
-      expect(told).toMatchObject([
+      expect(received).toMatchObject([
         [{ params: { progressToken: 1, progress: 2 } }, { id: 1 }],
         [{ params: { progressToken: 2, progress: 2 } }, { id: 2 }]
       ])
-      const back = yield* comeBack(proxy.url, session, idAt(listening, 0))
+      const back = yield* resume(proxy.url, session, idAt(listening, 0))
       yield* back.event(0)
       expect(back.messages()).toMatchObject([listChanged])
     })
   )
 })
 
-describe("several streams of messages", () => {
-  it.scopedLive("are open at once, and a message goes to the newest alone", () =>
+describe("several standalone streams", () => {
+  it.scopedLive("are open at once, and only the newest gets a message", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server)
@@ -235,9 +234,9 @@ describe("several streams of messages", () => {
   )
 })
 
-describe("ids", () => {
+describe("event ids", () => {
   it.scopedLive.each(["2025-03-26", "2025-06-18", "2025-11-25"])(
-    "begin a stream from 2025-11-25 on, with the time to wait: %s",
+    "come first on a stream, with the retry time, from 2025-11-25 on: %s",
     (protocolVersion) =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer()
@@ -245,9 +244,9 @@ describe("ids", () => {
         const session = yield* open(front.url, { protocolVersion })
         const answer = yield* call(front.url, session, callTool(1, "log", { text: "note" }))
         yield* answer.end
-        const begins = protocolVersion === "2025-11-25"
+        const isPrimed = protocolVersion === "2025-11-25"
         expect(answer.events.map(({ data, retry }) => [data === "", retry])).toEqual([
-          ...(begins ? [[true, "3000"]] : []),
+          ...(isPrimed ? [[true, "3000"]] : []),
           [false, undefined],
           [false, undefined]
         ])
@@ -257,31 +256,31 @@ describe("ids", () => {
         const listening = yield* stream(front.url, { headers: session })
         yield* post(front.url, callTool(2, "bump"), session)
         yield* listening.until(() => listening.messages().length === 1)
-        expect(listening.events).toHaveLength(begins ? 2 : 1)
-        // Older clients can come back, too.
-        const back = yield* comeBack(front.url, session, idAt(answer, -2))
+        expect(listening.events).toHaveLength(isPrimed ? 2 : 1)
+        // Older clients can resume too.
+        const back = yield* resume(front.url, session, idAt(answer, -2))
         yield* back.end
         expect(back.messages()).toMatchObject([{ id: 1 }])
       })
   )
 
-  it.scopedLive("are those of the upstream where nothing is kept", () =>
+  it.scopedLive("are those of the upstream if no events are stored", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true, retry: 70 })
       const front = yield* startFront(server, { maxEvents: 0 })
-      const told: Array<string> = []
+      const texts: Array<string> = []
       for (const url of [server.url, front.url]) {
         const session = yield* open(url)
-        const answer = yield* call(url, session, steps(1, 3))
+        const answer = yield* call(url, session, callProgress(1, 3))
         yield* answer.end
-        told.push(answer.text().replaceAll(/[0-9a-f-]{36}/g, ""))
+        texts.push(answer.text().replaceAll(/[0-9a-f-]{36}/g, ""))
       }
-      expect(told[1]).toBe(told[0])
-      expect(told[1]).toContain("retry: 70")
+      expect(texts[1]).toBe(texts[0])
+      expect(texts[1]).toContain("retry: 70")
     })
   )
 
-  it.scopedLive("are not given without a session", () =>
+  it.scopedLive("are not sent without a session", () =>
     Effect.gen(function* () {
       const server = yield* makeModernServer()
       const front = yield* startFront(server)
@@ -307,8 +306,8 @@ describe("ids", () => {
   )
 })
 
-describe("a stream of which events are gone", () => {
-  it.scopedLive("says so once, and is over then", () =>
+describe("a stream with evicted events", () => {
+  it.scopedLive("ends with an error once, and then gets 405", () =>
     Effect.gen(function* () {
       const changes = new Changes()
       let evicted = 0
@@ -325,16 +324,16 @@ describe("a stream of which events are gone", () => {
       const answer = yield* call(front.url, session, callTool(1, "wait", { until: "begun" }))
       yield* answer.event(0)
       yield* answer.drop
-      const other = yield* call(front.url, session, steps(2, 20))
+      const other = yield* call(front.url, session, callProgress(2, 20))
       expect(yield* other.end).toBe("ended")
       yield* server.release("begun")
-      const many = yield* call(front.url, session, steps(3, 20))
+      const many = yield* call(front.url, session, callProgress(3, 20))
       yield* many.end
       yield* changes.until(
         () => evicted >= 30,
         () => String(evicted)
       )
-      const back = yield* comeBack(front.url, session, idAt(answer, 0))
+      const back = yield* resume(front.url, session, idAt(answer, 0))
       expect(back.status).toBe(200)
       expect(yield* back.end).toBe("ended")
       expect(back.messages()).toMatchObject([{ id: 1, error: { message: expect.stringMatching(/./) } }])
@@ -346,7 +345,7 @@ describe("a stream of which events are gone", () => {
 })
 
 describe("a silent stream", () => {
-  it.scopedLive("is told that it is there, whatever it answers, and whoever comes back to it", () =>
+  it.scopedLive("gets keep-alive comments: a standalone stream, a call, and a resumed call", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const front = yield* startFront(server, { keepAlive: "50 millis" })
@@ -355,7 +354,7 @@ describe("a silent stream", () => {
       const answer = yield* call(front.url, session, callTool(1, "wait", { until: "silent" }))
       for (const each of [listening, answer]) yield* each.until(() => each.comments.length >= 2)
       yield* answer.drop
-      const back = yield* comeBack(front.url, session, idAt(answer, 0))
+      const back = yield* resume(front.url, session, idAt(answer, 0))
       yield* back.until(() => back.comments.length >= 2)
       expect(back.messages()).toEqual([])
       yield* server.release("silent")
@@ -365,8 +364,8 @@ describe("a silent stream", () => {
   )
 })
 
-describe("a client that is gone without a word", () => {
-  it.scopedLive("is noticed, while nothing happens, and its session may idle", () =>
+describe("a client that vanishes", () => {
+  it.scopedLive("is detected by keep-alive comments, and its session times out", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const front = yield* startFront(server, {
@@ -385,36 +384,36 @@ describe("a client that is gone without a word", () => {
   )
 })
 
-describe("a call that is cancelled", () => {
-  it.scopedLive("ends within five seconds, whether or not its client is there", () =>
+describe("a cancelled call", () => {
+  it.scopedLive("ends within five seconds, with its client connected or not", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const front = yield* startFront(server)
       const session = yield* open(front.url)
       const cancel = (requestId: number) =>
         post(front.url, { jsonrpc: "2.0", method: "notifications/cancelled", params: { requestId } }, session)
-      const there = yield* call(front.url, session, callTool(1, "hang"))
-      const away = yield* call(front.url, session, callTool(2, "hang"))
-      for (const each of [there, away]) yield* each.event(0)
-      yield* away.drop
+      const connected = yield* call(front.url, session, callTool(1, "hang"))
+      const disconnected = yield* call(front.url, session, callTool(2, "hang"))
+      for (const each of [connected, disconnected]) yield* each.event(0)
+      yield* disconnected.drop
       yield* server.until(() => server.pending().length === 2)
       const before = performance.now()
       expect((yield* cancel(1)).status).toBe(202)
       expect((yield* cancel(2)).status).toBe(202)
       yield* server.until(() => server.cancellations.length === 2)
-      expect(yield* there.end).toBe("ended")
+      expect(yield* connected.end).toBe("ended")
       yield* server.until(() => server.counts.posts === 0)
-      // The proxy looks once a second.
+      // The proxy checks once a second.
       expect(performance.now() - before).toBeLessThan(6_500)
-      const back = yield* get(front.url, { ...session, "last-event-id": idAt(away, 0) })
+      const back = yield* get(front.url, { ...session, "last-event-id": idAt(disconnected, 0) })
       expect(back.status).toBe(405)
-      expect(there.messages()).toEqual([])
+      expect(connected.messages()).toEqual([])
     })
   )
 })
 
-describe("a response that comes when its client has just gone", () => {
-  it.scopedLive("is kept for it until it is told whole", () =>
+describe("a response that arrives after its client has vanished", () => {
+  it.scopedLive("is stored until the client resumes the stream", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const front = yield* startFront(server)
@@ -425,8 +424,7 @@ describe("a response that comes when its client has just gone", () => {
       yield* faults.swallow
       yield* server.release("gone")
       yield* faults.until(() => faults.swallowed().includes("released gone"))
-      const asking = yield* Effect.fork(comeBack(front.url, session, idAt(answer, 0)))
-      const back = yield* Fiber.join(asking)
+      const back = yield* resume(front.url, session, idAt(answer, 0))
       yield* back.end
       expect(back.messages()).toMatchObject([{ id: 1, result: { content: [{ text: "released gone" }] } }])
     })

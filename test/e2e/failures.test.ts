@@ -20,7 +20,7 @@ import {
 } from "../fixtures/RawClient.js"
 import { ERROR, expectError } from "../fixtures/RpcError.js"
 
-// Upstreams that break off, die or stall: no call goes unanswered, and no session suffers for another.
+// Upstreams that break off, die or stall: each call gets an answer, and no other session is affected.
 
 class Rig extends Context.Tag("test/Rig")<Rig, { readonly proxy: Proxy; readonly session: Headers }>() {}
 
@@ -53,7 +53,7 @@ layer(
   ),
   { excludeTestServices: true }
 )("an upstream that", (it) => {
-  it.scoped("breaks off a stream without event ids leaves no call unanswered", () =>
+  it.scoped("breaks off a stream without event ids makes the proxy answer with an error", () =>
     Effect.gen(function* () {
       const { proxy, session } = yield* Rig
       for (const how of ["destroy", "end"]) {
@@ -69,22 +69,24 @@ layer(
     })
   )
 
-  it.scoped("breaks off a stream with event ids, and does not go on with it, leaves no call unanswered", () =>
-    Effect.gen(function* () {
-      const { proxy, session } = yield* Rig
-      for (const how of ["destroy", "end"]) {
-        const body = request("b", "test/events", { how, ids: true })
-        const broken = yield* stream(proxy.url, { method: "POST", headers: session, body })
-        expect(yield* broken.end).toBe("ended")
-        expect(broken.messages()).toMatchObject([
-          { method: "notifications/x" },
-          { id: "b", error: { code: -32000, message: expect.stringContaining("closed the connection") } }
-        ])
-      }
-    })
+  it.scoped(
+    "breaks off a stream with event ids and cannot resume it makes the proxy answer with an error",
+    () =>
+      Effect.gen(function* () {
+        const { proxy, session } = yield* Rig
+        for (const how of ["destroy", "end"]) {
+          const body = request("b", "test/events", { how, ids: true })
+          const broken = yield* stream(proxy.url, { method: "POST", headers: session, body })
+          expect(yield* broken.end).toBe("ended")
+          expect(broken.messages()).toMatchObject([
+            { method: "notifications/x" },
+            { id: "b", error: { code: -32000, message: expect.stringContaining("closed the connection") } }
+          ])
+        }
+      })
   )
 
-  it.scoped("breaks off a stream with event ids leaves it to the client to resume, if none is kept", () =>
+  it.scoped("breaks off a stream with event ids leaves resuming to the client, if no events are stored", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer(script)
       const proxy = yield* startProxy(server, ["--multi-session", "--max-events", "0"])
@@ -98,14 +100,14 @@ layer(
     })
   )
 
-  it.scoped("breaks off anything else cannot be mistaken for one that answered", () =>
+  it.scoped("breaks off another response never looks like one that answered", () =>
     Effect.gen(function* () {
       const { proxy, session } = yield* Rig
       const silent = yield* post(proxy.url, request("d", "test/destroy"), session)
       expectError(silent, { status: 502, code: ERROR, id: "d", message: /closed the connection/ })
       const options = { method: "POST", headers: session, body: request("j", "test/json") }
       const halved = yield* Effect.either(Effect.flatMap(stream(proxy.url, options), ({ end }) => end))
-      // Whether or not the head has gone out before the connection is closed.
+      // The connection may close before or after the response head was sent.
       expect(halved).not.toEqual({ _tag: "Right", right: "ended" })
       expect((yield* post(proxy.url, request(2, "ping"), session)).status).toBe(200)
     })
@@ -113,7 +115,7 @@ layer(
 })
 
 describe("an upstream that breaks off in the middle of an event", () => {
-  it.scopedLive("has it left out, so that the error behind it can be read", () =>
+  it.scopedLive("has that event dropped, so that the client can parse the error after it", () =>
     Effect.gen(function* () {
       const calls: Array<Call> = []
       const server = yield* makePlainServer({
@@ -139,8 +141,8 @@ describe("an upstream that breaks off in the middle of an event", () => {
   )
 })
 
-describe("an upstream that is killed", () => {
-  it.scopedLive("takes the calls in flight with it, each with an error, and nothing else", () =>
+describe("an upstream that", () => {
+  it.scopedLive("ends only the calls in flight, each with an error", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server, ["--multi-session", "--recover", "false"])
@@ -167,14 +169,14 @@ describe("an upstream that is killed", () => {
         id: 0,
         message: /cannot be reached/
       })
-      // Back on its port, it knows nothing of the sessions, and the client starts anew.
+      // A new server on the port does not know the session, so the client has to open a new one.
       yield* makeLegacyServer({ port: server.port })
       expect((yield* post(proxy.url, request("x", "ping"), session)).status).toBe(404)
       expect((yield* initialize(proxy.url)).answer.status).toBe(200)
     })
   )
 
-  it.scopedLive("in one call does not disturb those of other sessions", () =>
+  it.scopedLive("closes the connection of one call does not affect the calls of other sessions", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* startProxy(server)
@@ -198,7 +200,7 @@ describe("an upstream that is killed", () => {
     })
   )
 
-  it.scopedLive("and comes back is resumed by the clients, if its events have ids", () =>
+  it.scopedLive("drops its connections has its streams resumed, if its events have ids", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true, retry: 20 })
       const proxy = yield* startProxy(server)
@@ -207,29 +209,29 @@ describe("an upstream that is killed", () => {
           server.requests.filter(({ headers }) => headers["last-event-id"] !== undefined)
         const before = resumptions().length
         const client = yield* connect(proxy.url)
-        // Without the priming event the client has nothing to resume from.
-        const primed = yield* Deferred.make<string>()
-        const onResumable = (id: string) => Deferred.unsafeDone(primed, Effect.succeed(id))
-        const call = yield* Effect.fork(client.call("wait", { until: line }, { onResumable }))
+        // With an event of the upstream, the proxy has an id to resume after.
+        const begun = yield* Deferred.make<void>()
+        const onProgress = () => Deferred.unsafeDone(begun, Effect.void)
+        const call = yield* Effect.fork(client.call("progress", { steps: 1, until: line }, { onProgress }))
         yield* server.until(() => server.pending().length === 1)
-        yield* Deferred.await(primed)
+        yield* Deferred.await(begun)
         yield* server.drop
         yield* server.until(() => resumptions().length > before)
         yield* server.release(line)
-        expect(yield* Fiber.join(call)).toBe(`released ${line}`)
+        expect(yield* Fiber.join(call)).toBe("1 steps")
       }
     })
   )
 })
 
 describe("an upstream that does not begin to answer", () => {
-  it.scopedLive("is given up after --request-timeout, and told so unless it is `initialize`", () =>
+  it.scopedLive("gets a cancellation after --request-timeout, except for `initialize`", () =>
     Effect.gen(function* () {
       const args = ["--multi-session", "--request-timeout", "1s"]
       const streaming = yield* makeLegacyServer()
       const patient = yield* startProxy(streaming, args)
       const open = yield* initialize(patient.url)
-      // With its head a stream has begun: it may stay silent for as long as it likes.
+      // The timeout ends with the response head: after that a stream may be silent.
       const options = { method: "POST", headers: open.session, body: callTool(1, "wait", { until: "later" }) }
       const call = yield* stream(patient.url, options)
       const standalone = yield* stream(patient.url, { headers: open.session })
@@ -252,7 +254,7 @@ describe("an upstream that does not begin to answer", () => {
             const answer = yield* post(proxy.url, initializeRequest({ id: "i" }))
             expectError(answer, { status: 504, code: ERROR, id: "i", message: /--request-timeout/ })
             expect(yield* proxy.health).toMatchObject({ sessions: 0 })
-            // By when this has come and gone, all that was sent before has arrived.
+            // After this request, all earlier messages of the proxy have arrived.
             yield* post(proxy.url, request(2, "server/discover"), { "mcp-protocol-version": "2026-07-28" })
             expect(server.requests.map(({ body }) => body)).toEqual([
               expect.stringContaining(`"initialize"`),

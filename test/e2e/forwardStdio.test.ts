@@ -17,24 +17,28 @@ import { ERROR, INVALID, NOT_JSON } from "../fixtures/RpcError.js"
 import { makeStdioServer } from "../fixtures/StdioServer.js"
 import type { ToolServer } from "../fixtures/ToolServer.js"
 
-// A client that only starts commands, such as one on a desktop, and what it starts: `shadowcat forward stdio`.
+// Clients that start servers as commands, such as desktop applications, with `shadowcat forward stdio` as the command.
 
 const args = (upstream: Upstream) => [entry, "forward", "stdio", ...upstreamArgs(upstream)]
 
-/** What a client starts. */
+/** The command that a client starts. */
 const command = (upstream: Upstream): StdioCommand => ({ command: process.execPath, args: args(upstream) })
 
-interface Way {
+interface Target {
   readonly name: string
   readonly make: Effect.Effect<ToolServer, never, Scope.Scope>
-  /** What stands between. */
-  readonly before: (server: ToolServer) => Effect.Effect<Upstream, CliEnded, Scope.Scope>
+  /** Returns the upstream of `forward stdio`, which may be another proxy in front of the server. */
+  readonly upstreamOf: (server: ToolServer) => Effect.Effect<Upstream, CliEnded, Scope.Scope>
 }
 
-const ways: ReadonlyArray<Way> = [
-  { name: "to a URL", make: makeLegacyServer(), before: Effect.succeed },
-  { name: "to a command", make: makeStdioServer, before: Effect.succeed },
-  { name: "to a command behind forward http", make: makeStdioServer, before: (server) => startProxy(server) }
+const targets: ReadonlyArray<Target> = [
+  { name: "to a URL", make: makeLegacyServer(), upstreamOf: Effect.succeed },
+  { name: "to a command", make: makeStdioServer, upstreamOf: Effect.succeed },
+  {
+    name: "to a command behind forward http",
+    make: makeStdioServer,
+    upstreamOf: (server) => startProxy(server)
+  }
 ]
 
 class Rig extends Context.Tag("test/Rig")<
@@ -42,18 +46,18 @@ class Rig extends Context.Tag("test/Rig")<
   { readonly server: ToolServer; readonly command: StdioCommand }
 >() {}
 
-for (const { before, make, name } of ways) {
+for (const { make, name, upstreamOf } of targets) {
   const rig = Layer.scoped(
     Rig,
     Effect.gen(function* () {
       const server = yield* make
-      return { server, command: command(yield* before(server)) }
+      return { server, command: command(yield* upstreamOf(server)) }
     })
   )
 
   layer(rig, { excludeTestServices: true })(`forward stdio ${name}`, (it) => {
     for (const [line, connect] of officialStdioClients) {
-      it.scoped(`lets client ${line} call, and answers what the server asks it`, () =>
+      it.scoped(`relays the calls of client ${line} and the requests of the server`, () =>
         Effect.gen(function* () {
           const { command, server } = yield* Rig
           const client = yield* connect(command, {
@@ -84,7 +88,7 @@ for (const { before, make, name } of ways) {
         })
       )
 
-      it.scoped(`tells client ${line} of changes that belong to no call`, () =>
+      it.scoped(`relays notifications without a call to client ${line}`, () =>
         Effect.gen(function* () {
           const { command, server } = yield* Rig
           const client = yield* connect(command)
@@ -95,7 +99,7 @@ for (const { before, make, name } of ways) {
         })
       )
 
-      it.scoped(`lets client ${line} cancel a call while it and others run`, () =>
+      it.scoped(`relays a cancellation of client ${line} while other calls run`, () =>
         Effect.gen(function* () {
           const { command, server } = yield* Rig
           const before = server.cancellations.length
@@ -114,7 +118,7 @@ for (const { before, make, name } of ways) {
         })
       )
 
-      it.scoped(`ends the server's session when client ${line} closes its side`, () =>
+      it.scoped(`ends the server's session when client ${line} closes`, () =>
         Effect.gen(function* () {
           const { command, server } = yield* Rig
           const client = yield* connect(command)
@@ -127,16 +131,16 @@ for (const { before, make, name } of ways) {
       )
     }
 
-    it.scoped("answers the calls in flight before it ends, and exits 0", () =>
+    it.scoped("answers the calls in flight after stdin has closed, and exits 0", () =>
       Effect.gen(function* () {
         const { command, server } = yield* Rig
         const proxy = yield* spawnNode(command.args[0] ?? "", command.args.slice(1))
-        yield* say(proxy, initializeRequest({ id: "i" }), initialized, callTool(1, "wait", { until: name }))
+        yield* write(proxy, initializeRequest({ id: "i" }), initialized, callTool(1, "wait", { until: name }))
         yield* server.until(() => server.pending().length === 1)
         yield* proxy.closeStdin
         yield* server.release(name)
         expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
-        expect(heard(proxy)).toMatchObject([
+        expect(received(proxy)).toMatchObject([
           { id: "i" },
           { id: 1, result: { content: [{ text: `released ${name}` }] } }
         ])
@@ -147,11 +151,11 @@ for (const { before, make, name } of ways) {
   })
 }
 
-/** Writes messages as lines; a string goes as it is. */
-const say = (proxy: Child, ...messages: ReadonlyArray<object | string>) =>
+/** Writes messages as lines. A string is written unchanged. */
+const write = (proxy: Child, ...messages: ReadonlyArray<object | string>) =>
   proxy.write(messages.map((m) => `${typeof m === "string" ? m : JSON.stringify(m)}\n`).join(""))
 
-const heard = (proxy: Child): ReadonlyArray<unknown> =>
+const received = (proxy: Child): ReadonlyArray<unknown> =>
   proxy.stdout().map((line): unknown => JSON.parse(line))
 
 const start = (upstream: Upstream) => {
@@ -160,31 +164,31 @@ const start = (upstream: Upstream) => {
 }
 
 describe("forward stdio", () => {
-  it.scopedLive("says what is wrong with a line, and goes on", () =>
+  it.scopedLive("answers an invalid line with an error, and continues", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* start(server)
-      yield* say(proxy, "garbage", "{}", "", "[]", request(1, "ping"))
+      yield* write(proxy, "garbage", "{}", "", "[]", request(1, "ping"))
       yield* proxy.until(() => proxy.stdout().length === 4)
-      expect(heard(proxy)).toMatchObject([
+      expect(received(proxy)).toMatchObject([
         { id: null, error: { code: NOT_JSON } },
         { id: null, error: { code: INVALID } },
         { id: null, error: { code: INVALID } },
         { id: 1, error: { code: INVALID, message: expect.stringContaining("initialize") } }
       ])
       expect(server.requests).toEqual([])
-      yield* say(proxy, initializeRequest(), initialized, `\t{"id":2,"jsonrpc":"2.0","method":"ping"}\r`)
+      yield* write(proxy, initializeRequest(), initialized, `\t{"id":2,"jsonrpc":"2.0","method":"ping"}\r`)
       yield* proxy.until(() => proxy.stdout().length === 6)
-      expect(heard(proxy).slice(4)).toMatchObject([{ id: 0 }, { id: 2, result: {} }])
+      expect(received(proxy).slice(4)).toMatchObject([{ id: 0 }, { id: 2, result: {} }])
     })
   )
 
-  it.scopedLive("sends in order, and repeats the session and the revision in each request", () =>
+  it.scopedLive("sends in order, with the session and the revision in each request", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* start(server)
       const numbers = Array.from({ length: 20 }, (_, index) => index + 1)
-      yield* say(
+      yield* write(
         proxy,
         initializeRequest(),
         initialized,
@@ -209,15 +213,15 @@ describe("forward stdio", () => {
     })
   )
 
-  it.scopedLive("tells of an upstream that wants to know who asks, and of one that is not there", () =>
+  it.scopedLive("answers with an error if the upstream requires authorization or cannot be reached", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
-        initialize: ({ answer }) => answer(401, { "www-authenticate": "Bearer" }, "who are you?")
+        initialize: ({ answer }) => answer(401, { "www-authenticate": "Bearer" }, "unauthorized")
       })
       const refused = yield* start(server)
-      yield* say(refused, initializeRequest({ id: "a" }))
+      yield* write(refused, initializeRequest({ id: "a" }))
       yield* refused.until(() => refused.stdout().length === 1)
-      expect(heard(refused)).toMatchObject([
+      expect(received(refused)).toMatchObject([
         { id: "a", error: { code: ERROR, message: expect.stringContaining("401") } }
       ])
       for (const [upstream, why] of [
@@ -226,25 +230,25 @@ describe("forward stdio", () => {
         [{ command: ["sh", "-c", "echo broken >&2; exit 3"] }, "exited with code 3: broken"]
       ] as const) {
         const proxy = yield* start(upstream)
-        yield* say(proxy, initializeRequest({ id: "b" }))
+        yield* write(proxy, initializeRequest({ id: "b" }))
         yield* proxy.until(() => proxy.stdout().length === 1)
-        expect(heard(proxy)).toMatchObject([
+        expect(received(proxy)).toMatchObject([
           { id: "b", error: { code: ERROR, message: expect.stringContaining(why) } }
         ])
       }
     })
   )
 
-  it.scopedLive("tells the calls in flight when the upstream goes, and exits 1", () =>
+  it.scopedLive("answers the calls in flight with an error when the upstream dies, and exits 1", () =>
     Effect.gen(function* () {
       const server = yield* makeStdioServer
       const proxy = yield* start(server)
-      yield* say(proxy, initializeRequest(), initialized, callTool("c", "hang"))
+      yield* write(proxy, initializeRequest(), initialized, callTool("c", "hang"))
       yield* server.until(() => server.pending().length === 1)
       const [pid] = server.pids()
       if (pid !== undefined) process.kill(pid, "SIGKILL")
       expect(yield* proxy.exit).toEqual({ code: 1, signal: null })
-      expect(heard(proxy)[1]).toMatchObject({
+      expect(received(proxy)[1]).toMatchObject({
         id: "c",
         error: { code: ERROR, message: expect.stringContaining("SIGKILL") }
       })
@@ -279,11 +283,11 @@ describe("forward stdio", () => {
     )
   }
 
-  for (const { before, make, name } of ways) {
-    it.scopedLive(`leads a client that would rather speak 2026-07-28 to a session ${name}`, () =>
+  for (const { make, name, upstreamOf } of targets) {
+    it.scopedLive(`opens a session for a client that prefers 2026-07-28 ${name}`, () =>
       Effect.gen(function* () {
         const server = yield* make
-        const client = yield* connectStdio2(command(yield* before(server)), { era: "auto" })
+        const client = yield* connectStdio2(command(yield* upstreamOf(server)), { era: "auto" })
         expect(client.protocolVersion()).toBe("2025-11-25")
         expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
         expect(server.sessions()).toHaveLength(1)

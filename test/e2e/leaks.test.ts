@@ -49,7 +49,7 @@ it.scopedLive(
           yield* proxy.untilHealth(({ connections }) => connections === 1, TIMEOUT)
           expect(server.counts).toMatchObject({ getStreams: 0, posts: 0 })
           expect(yield* proxy.health).toMatchObject({ sessions: 0, stateless: 0, bufferedBytes: 0 })
-          yield* server.forget
+          yield* server.clearRequests
           return { ...(yield* usage(proxy)), descriptors: yield* descriptors(proxy.pid) }
         })
 

@@ -26,16 +26,13 @@ import { ERROR, expectError } from "../fixtures/RpcError.js"
 
 const modern = { "mcp-protocol-version": "2026-07-28" }
 
-/** The proxy has ended, and where it listened another program can. */
-const gone = (proxy: Proxy) =>
+/** Waits for the exit of the proxy, and expects that its port is free. */
+const expectGone = (proxy: Proxy) =>
   Effect.gen(function* () {
     yield* proxy.exit
     expect(existsSync(`/proc/${proxy.pid}`)).toBe(false)
     yield* Effect.scoped(makeRawServer(() => undefined, { port: proxy.port }))
   })
-
-/** Below the default of --shutdown-timeout, by as much as a busy machine leaves. */
-const quick = 8000
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
@@ -43,42 +40,42 @@ const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return Effect.map(effect, () => performance.now() - before)
   })
 
-/** What a call is told that the shutdown cuts off, or does not begin. */
+/** The error of a call that the shutdown ends or rejects. */
 const shuttingDown = (id: string | number) => ({
   jsonrpc: "2.0",
   id,
   error: { code: -32000, message: expect.stringContaining("shutting down") }
 })
 
-const refused = (answer: Answer, id: string | number) => {
+const expectRejected = (answer: Answer, id: string | number) => {
   expect(answer.headers["retry-after"]).toMatch(/^\d+$/)
   expectError(answer, { status: 503, code: ERROR, id, message: /shutting down/ })
 }
 
 describe("single-session mode", () => {
-  it.scopedLive("gives the place of a session that was only tried out to the next client", () =>
+  it.scopedLive("replaces a trial session with the session of the next client", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server, [])
-      const tried = yield* initialize(proxy.url)
-      yield* post(proxy.url, initialized, tried.session)
-      expect((yield* post(proxy.url, request(1, "ping"), tried.session)).status).toBe(200)
-      const listening = yield* stream(proxy.url, { headers: tried.session })
-      const [trial] = server.sessions()
+      const trial = yield* initialize(proxy.url)
+      yield* post(proxy.url, initialized, trial.session)
+      expect((yield* post(proxy.url, request(1, "ping"), trial.session)).status).toBe(200)
+      const listening = yield* stream(proxy.url, { headers: trial.session })
+      const [trialId] = server.sessions()
 
       const used = yield* initialize(proxy.url)
       expect(used.answer.status).toBe(200)
-      expect(used.sessionId).not.toBe(tried.sessionId)
+      expect(used.sessionId).not.toBe(trial.sessionId)
       expect(yield* listening.end).toBe("ended")
-      expect((yield* post(proxy.url, request(2, "ping"), tried.session)).status).toBe(404)
+      expect((yield* post(proxy.url, request(2, "ping"), trial.session)).status).toBe(404)
       expect(server.sessions()).toHaveLength(1)
-      expect(server.sessions()).not.toContain(trial)
+      expect(server.sessions()).not.toContain(trialId)
       expect(yield* proxy.health).toMatchObject({ status: "ok", sessions: 1 })
       expect((yield* post(proxy.url, request(3, "tools/list"), used.session)).status).toBe(200)
     })
   )
 
-  it.scopedLive("keeps a session that is used, and ends with it", () =>
+  it.scopedLive("keeps a session that is in use, and exits when it ends", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server, [])
@@ -101,11 +98,11 @@ describe("single-session mode", () => {
       expect((yield* del(proxy.url, session)).status).toBe(200)
       expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
       expect(server.sessions()).toEqual([])
-      yield* gone(proxy)
+      yield* expectGone(proxy)
     })
   )
 
-  it.scopedLive("has one session after any number of clients at once, here and upstream", () =>
+  it.scopedLive("has one session in the proxy and in the upstream after many clients at once", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server, [])
@@ -125,13 +122,13 @@ describe("single-session mode", () => {
   )
 })
 
-describe("a session that nobody uses", () => {
-  const often = ["--session-timeout", "1s", "--cleanup-interval", "250ms"]
+describe("an idle session", () => {
+  const timeouts = ["--session-timeout", "1s", "--cleanup-interval", "250ms"]
 
-  it.scopedLive("is ended, here and upstream, in the name of its client", () =>
+  it.scopedLive("is ended in the proxy and in the upstream, with the credentials of its client", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server, ["--multi-session", ...often])
+      const proxy = yield* startProxy(server, ["--multi-session", ...timeouts])
       const { session } = yield* initialize(proxy.url, {
         protocolVersion: "2025-06-18",
         headers: { authorization: "Bearer first" }
@@ -156,16 +153,16 @@ describe("a session that nobody uses", () => {
     })
   )
 
-  it.scopedLive("is none with a stream open or a call in flight", () =>
+  it.scopedLive("has no open stream and no call in flight", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server, ["--multi-session", ...often])
+      const proxy = yield* startProxy(server, ["--multi-session", ...timeouts])
       const listening = yield* initialize(proxy.url)
       const standalone = yield* stream(proxy.url, { headers: listening.session })
       const calling = yield* initialize(proxy.url)
       const call = yield* Effect.fork(post(proxy.url, callTool(1, "wait", { until: "go" }), calling.session))
       yield* server.until(() => server.pending().length === 1)
-      // Sessions that come later and are swept show that more than the timeout has passed for the others.
+      // Later sessions that time out show that more than the timeout has passed for the earlier ones.
       for (let round = 1; round <= 2; round++) {
         yield* initialize(proxy.url)
         yield* server.until(() => server.counts.delete === round)
@@ -185,7 +182,7 @@ describe("a session that nobody uses", () => {
   it.scopedLive("ends the process in single-session mode", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const proxy = yield* startProxy(server, often)
+      const proxy = yield* startProxy(server, timeouts)
       const { session } = yield* initialize(proxy.url)
       yield* post(proxy.url, request(1, "tools/list"), session)
       expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
@@ -195,14 +192,17 @@ describe("a session that nobody uses", () => {
 })
 
 describe("a shutdown", () => {
+  const unlimitedDrain = ["--multi-session", "--shutdown-timeout", "1h"]
+
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     it.scopedLive(
-      `by ${signal} takes nothing new, finishes what is in flight, and leaves nothing behind`,
+      `by ${signal} rejects new requests, completes those in flight, and leaves nothing behind`,
       () =>
         Effect.gen(function* () {
           const server = yield* makeLegacyServer()
-          const proxy = yield* startProxy(server)
-          // Both ask their clients something, which is answered after the signal only.
+          // With an unlimited drain, the exit shows that the proxy does not wait for standalone streams.
+          const proxy = yield* startProxy(server, unlimitedDrain)
+          // Both calls sample their client, which answers only after the signal.
           const asked = yield* Deferred.make<void>()
           const allowed = yield* Deferred.make<void>()
           let questions = 0
@@ -225,8 +225,8 @@ describe("a shutdown", () => {
           yield* proxy.signal(signal)
           yield* proxy.untilHealth(({ status }) => status === "draining")
           expect((yield* get(new URL("/health", proxy.url).href)).status).toBe(503)
-          refused(yield* post(proxy.url, initializeRequest({ id: "new" })), "new")
-          refused(yield* post(proxy.url, request("modern", "server/discover"), modern), "modern")
+          expectRejected(yield* post(proxy.url, initializeRequest({ id: "new" })), "new")
+          expectRejected(yield* post(proxy.url, request("modern", "server/discover"), modern), "modern")
           expect(proxy.exited()).toBeUndefined()
           expect(server.counts.initialize).toBe(3)
 
@@ -239,18 +239,17 @@ describe("a shutdown", () => {
             expect(yield* Effect.forEach(sampling, Fiber.join)).toEqual(["sampled 1.x", "sampled 2.x"])
             expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
           })
-          // Streams that stand open for what may come are not waited for.
-          expect(yield* timed(finishing)).toBeLessThan(quick)
+          yield* finishing
           expect(yield* standalone.end).toBe("ended")
           expect(server.sessions()).toEqual([])
           expect(server.counts.delete).toBe(3)
           yield* server.until(() => server.connections() === 0)
-          yield* gone(proxy)
+          yield* expectGone(proxy)
         })
     )
   }
 
-  it.scopedLive("cuts off what is not done by its deadline, with an error and not with a reset", () =>
+  it.scopedLive("ends pending requests at its deadline with an error, not with a reset", () =>
     Effect.gen(function* () {
       const streaming = yield* makeLegacyServer()
       const json = yield* makeLegacyServer({ json: true })
@@ -290,15 +289,16 @@ describe("a shutdown", () => {
         })
       )
       expect(took).toBeGreaterThan(950)
-      expect(took).toBeLessThan(quick)
+      // The default of --shutdown-timeout.
+      expect(took).toBeLessThan(10_000)
 
       expect(yield* call.end).toBe("ended")
       expect(call.messages()).toEqual([shuttingDown("h")])
       expect(yield* standalone.end).toBe("ended")
       expect(standalone.messages()).toEqual([])
-      refused(yield* Fiber.join(unanswered), 7)
-      refused(yield* Fiber.join(opening), "i")
-      refused(yield* Fiber.join(waiting), "w")
+      expectRejected(yield* Fiber.join(unanswered), 7)
+      expectRejected(yield* Fiber.join(opening), "i")
+      expectRejected(yield* Fiber.join(waiting), "w")
       expect(yield* listening.end).toBe("ended")
       expect(listening.messages()).toMatchObject([{ method: "notifications/x" }, shuttingDown("s")])
       expect([...streaming.sessions(), ...json.sessions()]).toEqual([])
@@ -317,7 +317,7 @@ describe("a shutdown", () => {
     })
   )
 
-  it.scopedLive("ends at once at a second signal", () =>
+  it.scopedLive("ends immediately at a second signal", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       for (const [first, second] of [
@@ -325,16 +325,17 @@ describe("a shutdown", () => {
         ["SIGINT", "SIGINT"],
         ["SIGTERM", "SIGINT"]
       ] as const) {
-        const proxy = yield* startProxy(server)
+        // With an unlimited drain, only the second signal can end the proxy while a call hangs.
+        const proxy = yield* startProxy(server, unlimitedDrain)
         const { session } = yield* initialize(proxy.url)
         const body = callTool(1, "hang")
         const call = yield* stream(proxy.url, { method: "POST", headers: session, body })
         yield* proxy.signal(first)
         yield* proxy.untilHealth(({ status }) => status === "draining")
-        const ending = Effect.zipRight(proxy.signal(second), proxy.exit)
-        expect(yield* timed(ending)).toBeLessThan(quick)
+        yield* proxy.signal(second)
+        yield* proxy.exit
         yield* call.end
-        yield* gone(proxy)
+        yield* expectGone(proxy)
       }
     })
   )

@@ -35,12 +35,12 @@ layer(
   { excludeTestServices: true }
 )("between a client and a server of 2026-07-28", (it) => {
   for (const era of ["auto", "modern"] as const) {
-    const asked = era === "auto" ? "that finds out the revision by itself" : "that insists on the revision"
+    const kind = era === "auto" ? "that detects the revision" : "that requires the revision"
 
-    it.scoped(`a client ${asked} calls tools without a session`, () =>
+    it.scoped(`a client ${kind} calls tools without a session`, () =>
       Effect.gen(function* () {
         const { proxy, server } = yield* Modern
-        yield* server.forget
+        yield* server.clearRequests
         const client = yield* connect2(proxy.url, { era })
         expect(client.protocolVersion()).toBe("2026-07-28")
         const { tools } = yield* Effect.promise(() => client.client.listTools())
@@ -61,7 +61,7 @@ layer(
       })
     )
 
-    it.scoped(`a client ${asked} cancels a call at the server`, () =>
+    it.scoped(`a client ${kind} cancels a call at the server`, () =>
       Effect.gen(function* () {
         const { proxy, server } = yield* Modern
         const before = server.cancellations.length
@@ -75,7 +75,7 @@ layer(
       })
     )
 
-    it.scoped(`a client ${asked} is told of changes for as long as it listens`, () =>
+    it.scoped(`a client ${kind} receives changes until its subscription ends`, () =>
       Effect.gen(function* () {
         const { proxy, server } = yield* Modern
         const client = yield* connect2(proxy.url, { era })
@@ -111,17 +111,17 @@ layer(
         yield* subscription.event(0)
         yield* server.bump
         yield* subscription.event(1)
-        const told = { params: { _meta: { "io.modelcontextprotocol/subscriptionId": id } } }
-        expect(subscription.messages()).toMatchObject([told, told])
+        const notification = { params: { _meta: { "io.modelcontextprotocol/subscriptionId": id } } }
+        expect(subscription.messages()).toMatchObject([notification, notification])
         yield* subscription.drop
       }
     })
   )
 
-  it.scoped("the server alone judges a request", () =>
+  it.scoped("only the server validates a request", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Modern
-      const ask = (url: string) =>
+      const sendAll = (url: string) =>
         Effect.forEach(
           [
             post(url, request(1, "tools/list", { _meta: envelope }), {
@@ -134,21 +134,21 @@ layer(
             post(url, request(5, "initialize", { _meta: envelope }), version),
             post(url, request(6, "no/such", { _meta: envelope }), { ...version, "mcp-method": "no/such" })
           ],
-          (asking) =>
-            Effect.map(asking, ({ headers, status, text }) => ({
+          (sending) =>
+            Effect.map(sending, ({ headers, status, text }) => ({
               status,
               text,
               type: headers["content-type"]
             }))
         )
-      const answers = yield* ask(proxy.url)
-      expect(answers).toEqual(yield* ask(server.url))
+      const answers = yield* sendAll(proxy.url)
+      expect(answers).toEqual(yield* sendAll(server.url))
       expect(answers.map(({ status }) => status)).not.toContain(200)
       expect(yield* proxy.health).toMatchObject({ sessions: 0 })
     })
   )
 
-  it.scoped("a client of an older revision hears the server's own refusal", () =>
+  it.scoped("a client of an older revision gets the server's error", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Modern
       expect((yield* Effect.flip(connect1(proxy.url))).message).toContain("-32022")
@@ -184,10 +184,10 @@ layer(
   ),
   { excludeTestServices: true }
 )("a request of 2026-07-28", (it) => {
-  it.scoped("is cancelled upstream when its client goes, before and after the head of the answer", () =>
+  it.scoped("is cancelled upstream when its client disconnects before or after the response head", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const waiting = yield* Effect.fork(post(proxy.url, request(1, "hang"), version))
       yield* server.request(0)
       yield* Fiber.interrupt(waiting)
@@ -201,16 +201,16 @@ layer(
       yield* reading.event(0)
       yield* reading.drop
       expect(yield* server.closed(1)).toMatchObject({ end: "dropped", status: 200 })
-      // In this revision the closed connection is the cancel, and no message says it again.
+      // In this revision, closing the connection cancels the request, so no message is sent.
       expect(server.requests).toHaveLength(2)
       yield* proxy.untilHealth(({ stateless }) => stateless === 0)
     })
   )
 
-  it.scoped("neither gets a session id nor sends one on", () =>
+  it.scoped("has no session id in its request to the upstream and in its response", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const { session } = yield* initialize(proxy.url)
       for (const stray of [undefined, "stray", session["mcp-session-id"]]) {
         const headers = { ...version, "mcp-session-id": stray }
@@ -228,14 +228,14 @@ layer(
     })
   )
 
-  it.scoped("may be a POST only, and does not touch the session that it names", () =>
+  it.scoped("must be a POST, and does not change the session that it names", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
       const { session } = yield* initialize(proxy.url)
-      yield* server.forget
+      yield* server.clearRequests
       for (const headers of [version, { ...session, ...version }]) {
-        for (const ask of [get, del]) {
-          const refused = yield* ask(proxy.url, headers)
+        for (const send of [get, del]) {
+          const refused = yield* send(proxy.url, headers)
           expect(refused).toMatchObject({ status: 405, headers: { allow: expect.stringContaining("POST") } })
         }
       }
@@ -245,10 +245,10 @@ layer(
     })
   )
 
-  it.scoped("crosses with its own headers and its bytes as they are", () =>
+  it.scoped("is relayed with its headers and its exact bytes", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
-      yield* server.forget
+      yield* server.clearRequests
       const own = {
         ...version,
         "mcp-method": "tools/call",
@@ -263,7 +263,7 @@ layer(
     })
   )
 
-  it.scoped("is answered with an error when the upstream breaks off", () =>
+  it.scoped("gets an error when the upstream breaks off", () =>
     Effect.gen(function* () {
       const { proxy } = yield* Plain
       const body = request("b", "test/broken")
@@ -273,7 +273,7 @@ layer(
     })
   )
 
-  it.scoped("finds a bound on how many run at once, and its place free again after one has gone", () =>
+  it.scoped("gets 503 above --max-stateless, and succeeds after another request has ended", () =>
     Effect.gen(function* () {
       const { proxy, server } = yield* Plain
       const open = (id: number) =>
@@ -287,7 +287,7 @@ layer(
         headers: { "retry-after": expect.stringMatching(/^\d+$/) },
         text: expect.stringContaining("--max-stateless 2")
       })
-      // Sessions are bounded on their own.
+      // Sessions have a separate limit.
       const { session } = yield* initialize(proxy.url)
       expect((yield* post(proxy.url, request(1, "ping"), session)).status).toBe(200)
       yield* first.drop
@@ -326,7 +326,7 @@ describe("one endpoint", () => {
   )
 
   it.scopedLive(
-    "leads a client that would rather speak 2026-07-28 to a session, if the server has only these",
+    "opens a session for a client that prefers 2026-07-28, if the server is a legacy server",
     () =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer()

@@ -11,9 +11,9 @@ import { startProxy, upstreamArgs } from "../fixtures/Proxy.js"
 import { callTool, initialize, post, request, stream } from "../fixtures/RawClient.js"
 import { ERROR, expectError, NO_SESSION } from "../fixtures/RpcError.js"
 
-// Upstreams that lose a session: the client's goes on with another.
+// Upstreams that lose a session: the client session continues with a new upstream session.
 
-/** The bodies of the POSTs that name a session of the server's. */
+/** Returns the bodies of the POST requests with an upstream session id. */
 const sentTo = ({ requests }: Pick<PlainServer, "requests">, session: string): ReadonlyArray<unknown> =>
   requests
     .filter(({ headers, method }) => method === "POST" && headers["mcp-session-id"] === session)
@@ -25,11 +25,11 @@ const noSession = {
   error: { code: ERROR, message: "Bad Request: No valid session ID provided" }
 }
 
-/** How servers say that they do not know a session. */
+/** The ways in which servers report an unknown session. */
 const denials: ReadonlyArray<readonly [how: string, status: number, body?: object]> = [
   ["with a 404", 404],
-  ["with a 400 and an error that says nothing else", 400, noSession],
-  ["with a 400 that is no JSON-RPC", 400, { error: "no such session" }],
+  ["with a 400 and an unspecific JSON-RPC error", 400, noSession],
+  ["with a 400 that is not JSON-RPC", 400, { error: "no such session" }],
   ["with an empty 400", 400]
 ]
 
@@ -43,7 +43,7 @@ const withCapabilities = (capabilities: object, others: Script = {}): Script => 
 }
 
 describe("a session that the upstream denies", () => {
-  it.scopedLive.each(denials)("%s, is begun anew, and the call is answered", ([, status, body]) =>
+  it.scopedLive.each(denials)("%s is opened again, and the call is answered", ([, status, body]) =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* startProxy(server)
@@ -68,7 +68,7 @@ describe("a session that the upstream denies", () => {
     })
   )
 
-  it.scopedLive("is begun anew once, however many calls notice", () =>
+  it.scopedLive("is opened again once for many concurrent calls", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* startProxy(server)
@@ -82,7 +82,7 @@ describe("a session that the upstream denies", () => {
     })
   )
 
-  it.scopedLive("for what is wrong with one request alone is not", () =>
+  it.scopedLive("is kept if only one request is invalid", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
         "tools/call": ({ answer }) =>
@@ -100,18 +100,18 @@ describe("a session that the upstream denies", () => {
   )
 
   it.scopedLive(
-    "has what the client settled before settled again, and nothing sent twice that is of the old one",
+    "gets the client's log level and subscriptions again, but no message of the old session",
     () =>
       Effect.gen(function* () {
         const server = yield* makePlainServer()
         const proxy = yield* startProxy(server)
         const { session } = yield* initialize(proxy.url)
-        const say = (id: number, method: string, params: object) =>
+        const call = (id: number, method: string, params: object) =>
           post(proxy.url, request(id, method, params), session)
-        yield* say(1, "logging/setLevel", { level: "debug" })
-        yield* say(2, "logging/setLevel", { level: "error" })
-        for (const uri of ["a://1", "a://2"]) yield* say(3, "resources/subscribe", { uri })
-        yield* say(4, "resources/unsubscribe", { uri: "a://1" })
+        yield* call(1, "logging/setLevel", { level: "debug" })
+        yield* call(2, "logging/setLevel", { level: "error" })
+        for (const uri of ["a://1", "a://2"]) yield* call(3, "resources/subscribe", { uri })
+        yield* call(4, "resources/unsubscribe", { uri: "a://1" })
         server.deny("up-1", 404)
         const late: ReadonlyArray<object> = [
           { jsonrpc: "2.0", method: "notifications/progress", params: { progressToken: 9, progress: 1 } },
@@ -119,10 +119,10 @@ describe("a session that the upstream denies", () => {
           { jsonrpc: "2.0", method: "notifications/initialized" },
           { jsonrpc: "2.0", id: 0, result: {} }
         ]
-        const told = yield* Effect.forEach(late, (message) => post(proxy.url, message, session), {
+        const answers = yield* Effect.forEach(late, (message) => post(proxy.url, message, session), {
           concurrency: "unbounded"
         })
-        expect(told.map(({ status }) => status)).toEqual([202, 202, 202, 202])
+        expect(answers.map(({ status }) => status)).toEqual([202, 202, 202, 202])
         yield* post(proxy.url, { jsonrpc: "2.0", method: "notifications/roots/list_changed" }, session)
         expect(sentTo(server, "up-2")).toMatchObject([
           { method: "notifications/initialized" },
@@ -133,7 +133,7 @@ describe("a session that the upstream denies", () => {
       })
   )
 
-  it.scopedLive("is over where the server has changed, and the client is told to begin anew", () =>
+  it.scopedLive("ends with 404 if the server's capabilities changed", () =>
     Effect.gen(function* () {
       let capabilities: object = { tools: { listChanged: true }, logging: {} }
       let sessions = 0
@@ -148,13 +148,13 @@ describe("a session that the upstream denies", () => {
       const refused = yield* post(proxy.url, callTool("a", "x"), session)
       expectError(refused, { status: 404, code: NO_SESSION, id: "a", message: /initialize/ })
       expect(yield* proxy.untilHealth(({ sessions }) => sessions === 0)).toMatchObject({ bufferedBytes: 0 })
-      // What was opened for nothing is ended.
+      // The new upstream session is not used, so it is ended.
       yield* server.until(() => server.count("DELETE") === 1)
       expect(server.count("tools/call")).toBe(1)
     })
   )
 
-  it.scopedLive("tells the client, cancels what the old one asked, and drops the answer to that", () =>
+  it.scopedLive("notifies the client, cancels the old server's requests, and drops responses to them", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer(
         withCapabilities(
@@ -163,12 +163,12 @@ describe("a session that the upstream denies", () => {
             GET: ({ request, response }) => {
               openStream(response)
               const isFirst = request.headers["mcp-session-id"] === "up-1"
-              const asks = {
+              const serverRequest = {
                 jsonrpc: "2.0",
                 id: 0,
                 method: isFirst ? "roots/list" : "sampling/createMessage"
               }
-              response.write(eventOf(asks))
+              response.write(eventOf(serverRequest))
             },
             "tools/list": ({ request, result }) =>
               result({ tools: request.headers["mcp-session-id"] === "up-1" ? [] : [{ name: "new" }] })
@@ -192,14 +192,14 @@ describe("a session that the upstream denies", () => {
       ])
       const respond = (result: object) => post(proxy.url, { jsonrpc: "2.0", id: 0, result }, session)
       expect((yield* respond({ model: "x" })).status).toBe(202)
-      // The server has its answer: this one is for the one before, which numbered from 0 too.
+      // This response is for the request of the old session, whose ids began at 0 too.
       expect((yield* respond({ roots: [] })).status).toBe(202)
       expect(sentTo(server, "up-2").slice(-1)).toMatchObject([{ id: 0, result: { model: "x" } }])
       expect(listening.events.length).toBeGreaterThan(0)
     })
   )
 
-  it.scopedLive("is left to the client where it is not to be recovered", () =>
+  it.scopedLive("is left to the client with --recover false", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* startProxy(server, ["--multi-session", "--recover", "false"])
@@ -213,7 +213,7 @@ describe("a session that the upstream denies", () => {
 
 const CLIENTS = 50
 
-/** How often each text was echoed, over all that the servers have answered. */
+/** Counts the successful echo calls by text, over all servers. */
 const echoes = (servers: ReadonlyArray<LegacyServer>): ReadonlyMap<string, number> => {
   const counts = new Map<string, number>()
   for (const { body, status } of servers.flatMap(({ requests }) => requests)) {
@@ -224,8 +224,8 @@ const echoes = (servers: ReadonlyArray<LegacyServer>): ReadonlyMap<string, numbe
   return counts
 }
 
-describe("a server that is started again", () => {
-  it.scopedLive(`goes on with ${CLIENTS} sessions, and no client notices but by the calls in flight`, () =>
+describe("after a server restart", () => {
+  it.scopedLive(`${CLIENTS} sessions continue, and only calls in flight fail`, () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server)
@@ -261,7 +261,7 @@ describe("a server that is started again", () => {
     })
   )
 
-  it.scopedLive("feeds the streams that clients hold open, without their doing", () =>
+  it.scopedLive("the open streams of clients continue without a request of the client", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const proxy = yield* startProxy(server)
@@ -277,25 +277,23 @@ describe("a server that is started again", () => {
     })
   )
 
-  it.scopedLive.each(officialStdioClients)(
-    "goes on with the one client of `forward stdio` (%s)",
-    ([, connect]) =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const args = [entry, "forward", "stdio", ...upstreamArgs(server)]
-        const client = yield* connect({ command: process.execPath, args })
-        yield* server.until(() => server.counts.getStreams === 1)
-        yield* server.kill
-        const again = yield* makeLegacyServer({ port: server.port })
-        expect(yield* client.call("bump")).toBe("bumped")
-        yield* again.until(() => again.counts.getStreams === 1)
-        expect(yield* client.call("bump")).toBe("bumped")
-        yield* client.until(() => client.notifications.some(({ method }) => method.endsWith("list_changed")))
-        expect(again.counts.initialize).toBe(1)
-      })
+  it.scopedLive.each(officialStdioClients)("the client of `forward stdio` continues (%s)", ([, connect]) =>
+    Effect.gen(function* () {
+      const server = yield* makeLegacyServer()
+      const args = [entry, "forward", "stdio", ...upstreamArgs(server)]
+      const client = yield* connect({ command: process.execPath, args })
+      yield* server.until(() => server.counts.getStreams === 1)
+      yield* server.kill
+      const again = yield* makeLegacyServer({ port: server.port })
+      expect(yield* client.call("bump")).toBe("bumped")
+      yield* again.until(() => again.counts.getStreams === 1)
+      expect(yield* client.call("bump")).toBe("bumped")
+      yield* client.until(() => client.notifications.some(({ method }) => method.endsWith("list_changed")))
+      expect(again.counts.initialize).toBe(1)
+    })
   )
 
-  it.scopedLive("and says so as the official demo server does, goes on too", () =>
+  it.scopedLive("of the official demo server, which has its own error, a session continues", () =>
     Effect.gen(function* () {
       const server = yield* startEverything()
       const proxy = yield* startProxy(server)

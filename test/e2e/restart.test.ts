@@ -12,22 +12,22 @@ import { ERROR, expectError, NO_SESSION } from "../fixtures/RpcError.js"
 import { makeStdioServer, type StdioServer } from "../fixtures/StdioServer.js"
 import type { ToolServer } from "../fixtures/ToolServer.js"
 
-// Sessions that go on in the next process, whichever way the one before it has ended.
+// Sessions that continue in the next process after a graceful or a forced exit of the proxy.
 
 const signals = ["SIGKILL", "SIGTERM"] as const
 
-/** One official client of each line. */
+/** Connects one official client of each version. */
 const connectAll = (url: string) =>
   Effect.forEach(officialClients, ([, connect]) => connect(url), { concurrency: "unbounded" })
 
 const ids = (clients: ReadonlyArray<AnyConnection>) => clients.map(({ sessionId }) => sessionId())
 
-/** How often the server was given a call with this text in it. */
-const given = ({ requests }: Pick<LegacyServer, "requests">, text: string): number =>
+/** Counts the POST requests that contain a text. */
+const countPosts = ({ requests }: Pick<LegacyServer, "requests">, text: string): number =>
   requests.filter(({ body, method }) => method === "POST" && body.includes(text)).length
 
-/** Has the server say something in each of its sessions, behind the proxy's back. */
-const say = (server: LegacyServer, text: string) =>
+/** Makes the server send a log message in each of its sessions, with calls that bypass the proxy. */
+const logInAll = (server: LegacyServer, text: string) =>
   Effect.forEach(
     server.sessions(),
     (id, index) =>
@@ -38,16 +38,16 @@ const say = (server: LegacyServer, text: string) =>
     { discard: true }
   )
 
-/** What a client has been told so. */
-const heard = ({ notifications }: AnyConnection): ReadonlyArray<string> =>
+/** Returns the log messages that a client received. */
+const logsOf = ({ notifications }: AnyConnection): ReadonlyArray<string> =>
   notifications.flatMap(({ params }) =>
     typeof params === "object" && params !== null && "data" in params
       ? [String(params.data).replace(/ to \d+$/, "")]
       : []
   )
 
-/** A call of each client whose answer has begun, and does not go on before the server is told to. */
-const begin = (server: ToolServer, clients: ReadonlyArray<AnyConnection>) =>
+/** Starts a call of each client that sends progress and then hangs. */
+const startHangingCalls = (server: ToolServer, clients: ReadonlyArray<AnyConnection>) =>
   Effect.gen(function* () {
     const calls = yield* Effect.forEach(clients, ({ call }) =>
       Effect.gen(function* () {
@@ -69,8 +69,8 @@ const expectErrors = (calls: ReadonlyArray<Fiber.Fiber<ClientError, unknown>>, m
     Effect.map(Fiber.join(call), (error) => expect(error.message).toMatch(message))
   )
 
-/** Every client makes a call in the session that it had, and the server is given each once. */
-const expectGoesOn = (
+/** Makes a call with each client, and expects it in the same session and once at the server. */
+const expectContinues = (
   server: LegacyServer,
   clients: ReadonlyArray<AnyConnection>,
   before: ReadonlyArray<string | undefined>
@@ -80,7 +80,7 @@ const expectGoesOn = (
     for (const [index, { call }] of clients.entries()) {
       const text = `after the restart, ${index}`
       expect(yield* call("echo", { text })).toBe(text)
-      expect(given(server, text)).toBe(1)
+      expect(countPosts(server, text)).toBe(1)
     }
     expect(ids(clients)).toEqual(before)
     expect(server.sessions()).toEqual(upstream)
@@ -88,32 +88,32 @@ const expectGoesOn = (
   })
 
 for (const signal of signals) {
-  describe.concurrent(`a proxy that ends by ${signal} and is started again`, () => {
-    it.scopedLive("goes on with idle sessions, whose clients are told all that they missed, once", () =>
+  describe.concurrent(`a proxy that is restarted after ${signal}`, () => {
+    it.scopedLive("continues idle sessions, whose clients get all missed messages once", () =>
       Effect.gen(function* () {
-        // Answers are JSON: what is said besides goes out on the standalone stream.
+        // Responses are JSON, so that other messages go to the standalone stream.
         const server = yield* makeLegacyServer({ eventStore: true, json: true })
         const { holds, start } = yield* makeDurable(server)
         const proxy = yield* start()
         const clients = yield* connectAll(proxy.url)
         const before = ids(clients)
         yield* server.until(() => server.counts.getStreams === clients.length)
-        yield* say(server, "one")
-        for (const client of clients) yield* client.until(() => heard(client).length === 1)
+        yield* logInAll(server, "one")
+        for (const client of clients) yield* client.until(() => logsOf(client).length === 1)
         yield* Effect.forEach(clients, (_, index) => holds(`one to ${index}`))
         yield* end(proxy, signal)
-        yield* say(server, "two")
+        yield* logInAll(server, "two")
         const again = yield* start()
-        for (const client of clients) yield* client.until(() => heard(client).length === 2)
+        for (const client of clients) yield* client.until(() => logsOf(client).length === 2)
         yield* again.untilHealth(({ streams }) => streams === clients.length)
-        yield* say(server, "three")
-        for (const client of clients) yield* client.until(() => heard(client).length === 3)
-        yield* expectGoesOn(server, clients, before)
-        for (const client of clients) expect(heard(client)).toEqual(["one", "two", "three"])
+        yield* logInAll(server, "three")
+        for (const client of clients) yield* client.until(() => logsOf(client).length === 3)
+        yield* expectContinues(server, clients, before)
+        for (const client of clients) expect(logsOf(client)).toEqual(["one", "two", "three"])
       })
     )
 
-    it.scopedLive("finishes the calls of a server that can go on with its streams", () =>
+    it.scopedLive("completes the calls of a server with resumable streams", () =>
       Effect.gen(function* () {
         const server = yield* makeLegacyServer({ eventStore: true })
         const { holds, start } = yield* makeDurable(server)
@@ -123,7 +123,7 @@ for (const signal of signals) {
         const calls = yield* Effect.forEach(clients, (client, index) =>
           Effect.gen(function* () {
             const progress: Array<number> = []
-            const onProgress = (told: { readonly progress: number }) => progress.push(told.progress)
+            const onProgress = (event: { readonly progress: number }) => progress.push(event.progress)
             const args = { steps: 3 + index, until: `end ${index}` }
             return { progress, fiber: yield* Effect.fork(client.call("progress", args, { onProgress })) }
           })
@@ -131,7 +131,7 @@ for (const signal of signals) {
         yield* server.until(() => server.pending().length === clients.length)
         yield* Effect.forEach(calls, (_, index) => holds(`"progress":${3 + index},"total":${3 + index}`))
         yield* end(proxy, signal)
-        // The first comes while there is no proxy, the second when it is there again.
+        // The first call completes while no proxy runs, the second after the restart.
         yield* server.release("end 0")
         const again = yield* start()
         yield* again.untilHealth(({ sessions }) => sessions === clients.length)
@@ -139,33 +139,35 @@ for (const signal of signals) {
         for (const [index, { fiber, progress }] of calls.entries()) {
           expect(yield* Fiber.join(fiber)).toBe(`${3 + index} steps`)
           expect(progress).toEqual(Array.from({ length: 3 + index }, (_, step) => step + 1))
-          expect(given(server, `"until":"end ${index}"`)).toBe(1)
+          expect(countPosts(server, `"until":"end ${index}"`)).toBe(1)
         }
-        yield* expectGoesOn(server, clients, before)
+        yield* expectContinues(server, clients, before)
       })
     )
 
-    it.scopedLive("ends the calls of a server that cannot with an error, and sends none twice", () =>
-      Effect.gen(function* () {
-        const server = yield* makeLegacyServer()
-        const { start } = yield* makeDurable(server)
-        const proxy = yield* start(["--shutdown-timeout", "100ms"])
-        const clients = yield* connectAll(proxy.url)
-        const before = ids(clients)
-        const calls = yield* begin(server, clients)
-        yield* end(proxy, signal)
-        if (signal === "SIGTERM") yield* expectErrors(calls, /shutting down/)
-        yield* start()
-        if (signal === "SIGKILL") yield* expectErrors(calls, /may have carried out|no longer kept/)
-        expect(given(server, `"until":"ever"`)).toBe(clients.length)
-        yield* expectGoesOn(server, clients, before)
-      })
+    it.scopedLive(
+      "ends the calls of a server without resumable streams with an error, and sends none twice",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* makeLegacyServer()
+          const { start } = yield* makeDurable(server)
+          const proxy = yield* start(["--shutdown-timeout", "100ms"])
+          const clients = yield* connectAll(proxy.url)
+          const before = ids(clients)
+          const calls = yield* startHangingCalls(server, clients)
+          yield* end(proxy, signal)
+          if (signal === "SIGTERM") yield* expectErrors(calls, /shutting down/)
+          yield* start()
+          if (signal === "SIGKILL") yield* expectErrors(calls, /may have carried out|no longer kept/)
+          expect(countPosts(server, `"until":"ever"`)).toBe(clients.length)
+          yield* expectContinues(server, clients, before)
+        })
     )
   })
 }
 
-describe.concurrent("a session that an earlier process has left", () => {
-  it.scopedLive("has its streams ended with a time to come back, and its server left alone", () =>
+describe.concurrent("a session of an earlier process", () => {
+  it.scopedLive("gets a retry time on its streams at the shutdown, and stays open at its server", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true })
       const { start } = yield* makeDurable(server)
@@ -188,7 +190,7 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("is revived once, however many requests ask for it", () =>
+  it.scopedLive("is restored once for many concurrent requests", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const { start } = yield* makeDurable(server)
@@ -211,7 +213,7 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("is ended by a DELETE, at its server too, before anything has woken it", () =>
+  it.scopedLive("is ended by a DELETE, also at its server, before it is restored", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const { start } = yield* makeDurable(server)
@@ -231,7 +233,7 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("waits in the file where there is no place for it", () =>
+  it.scopedLive("stays in the store while the session limit is reached", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const { start } = yield* makeDurable(server)
@@ -251,16 +253,16 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("and that has expired since is ended at its server, and gone", () =>
+  it.scopedLive("is ended at its server and removed if it has expired", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const { start } = yield* makeDurable(server)
-      // A client that listens keeps the session alive for as long as the process is.
+      // The open stream of a client keeps the session alive while the process runs.
       const proxy = yield* start(["--session-timeout", "2s", "--cleanup-interval", "500ms"])
       const { session } = yield* initialize(proxy.url)
       yield* stream(proxy.url, { headers: session })
       yield* end(proxy, "SIGKILL")
-      // Then both times have passed.
+      // The time in which the session expires: no event marks it, because no proxy runs.
       yield* Effect.sleep(2_500)
       const again = yield* start(["--cleanup-interval", "1h"])
       yield* server.until(() => server.counts.delete === 1 && server.sessions().length === 0)
@@ -270,7 +272,7 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("goes on in another one of a server that was started again too", () =>
+  it.scopedLive("continues in a new upstream session if the server was restarted too", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const { start } = yield* makeDurable(server)
@@ -286,7 +288,7 @@ describe.concurrent("a session that an earlier process has left", () => {
         ({ call }, index) =>
           Effect.gen(function* () {
             expect(yield* call("echo", { text: `call ${index}` })).toBe(`call ${index}`)
-            // Denied in the old session, carried out in the new one.
+            // The server denied the call in the old session and executed it in the new one.
             const executed = other.requests.filter(
               ({ body, status }) => status === 200 && body.includes(`"call ${index}"`)
             )
@@ -300,7 +302,7 @@ describe.concurrent("a session that an earlier process has left", () => {
     })
   )
 
-  it.scopedLive("is not another server's", () =>
+  it.scopedLive("is not sent to another server", () =>
     Effect.gen(function* () {
       const [server, other] = [yield* makePlainServer(), yield* makePlainServer()]
       const upstream = { url: server.url }
@@ -317,15 +319,15 @@ describe.concurrent("a session that an earlier process has left", () => {
   )
 })
 
-describe.concurrent("a client that comes back behind an event that was not stored", () => {
-  /** The id of the event after this one, or of an event in the stream after its own. */
-  const behind = (eventId: string, place: "event" | "stream"): string => {
+describe.concurrent("a client that resumes after an event that was not stored", () => {
+  /** Returns the id of the next event of a stream, or of an event of the next stream. */
+  const nextId = (eventId: string, place: "event" | "stream"): string => {
     const parts = eventId.split(".")
     const index = place === "event" ? 3 : 2
     return parts.with(index, (parseInt(parts[index] ?? "", 36) + 1).toString(36)).join(".")
   }
 
-  it.scopedLive("gets an error for its call, and on a standalone stream what comes from then on", () =>
+  it.scopedLive("gets an error for its call, and the later messages on its standalone stream", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true })
       const { holds, start } = yield* makeDurable(server)
@@ -343,7 +345,7 @@ describe.concurrent("a client that comes back behind an event that was not store
         post(server.url, callTool(1, "bump"), { ...session, "mcp-session-id": server.sessions()[0] })
       )
       yield* bump
-      // Each begins with an event that holds an id alone.
+      // Each stream begins with an event that has only an id.
       const { id: listened = "" } = yield* listening.event(1)
       const { id: called = "" } = yield* calling.event(2)
       yield* holds("list_changed")
@@ -353,29 +355,29 @@ describe.concurrent("a client that comes back behind an event that was not store
       const from = (eventId: string) =>
         stream(again.url, { headers: { ...session, "last-event-id": eventId } })
       for (const place of ["event", "stream"] as const) {
-        const lost = yield* from(behind(called, place))
+        const lost = yield* from(nextId(called, place))
         expect(lost.status).toBe(200)
         expect(yield* lost.end).toBe("ended")
         expect(lost.messages()).toMatchObject([
           { id: "call", error: { code: ERROR, message: expect.stringContaining("no longer kept") } }
         ])
       }
-      const back = yield* from(behind(listened, "event"))
+      const back = yield* from(nextId(listened, "event"))
       yield* bump
       const { id: next = "" } = yield* back.event(0)
       expect(back.messages()).toMatchObject([{ method: "notifications/tools/list_changed" }])
       const issued = [...listening.events, ...calling.events].map(({ id }) => id)
       expect(issued).not.toContain(next)
-      expect(next).not.toBe(behind(listened, "event"))
+      expect(next).not.toBe(nextId(listened, "event"))
       expect((yield* from(`x${listened.slice(1)}`)).status).toBe(400)
-      expect(given(server, `"until":"go"`)).toBe(1)
+      expect(countPosts(server, `"until":"go"`)).toBe(1)
     })
   )
 })
 
 describe.concurrent("a session of a command", () => {
-  /** The sessions go on in other processes, which know nothing of what the first ones were told. */
-  const expectOthers = (
+  /** Expects that the sessions continue in new processes, without the memory of the old ones. */
+  const expectNewProcesses = (
     server: StdioServer,
     clients: ReadonlyArray<AnyConnection>,
     before: ReadonlyArray<number>
@@ -388,12 +390,12 @@ describe.concurrent("a session of a command", () => {
       }
       yield* server.until(() => server.pids().length === clients.length)
       for (const pid of server.pids()) expect(before).not.toContain(pid)
-      // Nothing was sent to them again.
+      // No call was sent to a new process again.
       expect(server.pending()).toEqual([])
     })
 
   for (const signal of signals) {
-    it.scopedLive(`goes on with another process after a ${signal} of the proxy, with --recover-stdio`, () =>
+    it.scopedLive(`continues with a new process after ${signal} to the proxy, with --recover-stdio`, () =>
       Effect.gen(function* () {
         const server = yield* makeStdioServer
         const { start } = yield* makeDurable(server)
@@ -403,19 +405,19 @@ describe.concurrent("a session of a command", () => {
         const before = ids(clients)
         for (const { call } of clients) yield* call("remember", { key: "k", value: "old" })
         const pids = server.pids()
-        const calls = yield* begin(server, clients)
+        const calls = yield* startHangingCalls(server, clients)
         yield* end(proxy, signal)
         yield* server.until(() => server.pids().length === 0)
         if (signal === "SIGTERM") yield* expectErrors(calls, /shutting down/)
         const again = yield* start(args)
         if (signal === "SIGKILL") yield* expectErrors(calls, /may have carried out|no longer kept/)
-        yield* expectOthers(server, clients, pids)
+        yield* expectNewProcesses(server, clients, pids)
         expect(ids(clients)).toEqual(before)
         expect(yield* again.health).toMatchObject({ sessions: clients.length })
       })
     )
 
-    it.scopedLive(`is over after a ${signal} of the proxy without, and leaves no record`, () =>
+    it.scopedLive(`ends after ${signal} to the proxy, without --recover-stdio, and leaves no record`, () =>
       Effect.gen(function* () {
         const server = yield* makeStdioServer
         const { path, start } = yield* makeDurable(server)
@@ -433,27 +435,27 @@ describe.concurrent("a session of a command", () => {
     )
   }
 
-  it.scopedLive("goes on with another process when its own is killed, with --recover-stdio", () =>
+  it.scopedLive("continues with a new process when its process is killed, with --recover-stdio", () =>
     Effect.gen(function* () {
       const server = yield* makeStdioServer
       const proxy = yield* startProxy(server, ["--multi-session", "--recover-stdio"])
       const clients = yield* connectAll(proxy.url)
       const before = ids(clients)
       const pids = server.pids()
-      const calls = yield* begin(server, clients)
+      const calls = yield* startHangingCalls(server, clients)
       for (const pid of pids) process.kill(pid, "SIGKILL")
       yield* expectErrors(calls, /SIGKILL/)
-      yield* expectOthers(server, clients, pids)
+      yield* expectNewProcesses(server, clients, pids)
       expect(ids(clients)).toEqual(before)
     })
   )
 
-  it.scopedLive("is over when its process is killed, without", () =>
+  it.scopedLive("ends when its process is killed, without --recover-stdio", () =>
     Effect.gen(function* () {
       const server = yield* makeStdioServer
       const proxy = yield* startProxy(server)
       const clients = yield* connectAll(proxy.url)
-      const calls = yield* begin(server, clients)
+      const calls = yield* startHangingCalls(server, clients)
       for (const pid of server.pids()) process.kill(pid, "SIGKILL")
       yield* expectErrors(calls, /SIGKILL/)
       yield* proxy.untilHealth(({ sessions }) => sessions === 0)

@@ -15,12 +15,12 @@ import { callTool, post } from "../fixtures/RawClient.js"
 import { makeStdioServer } from "../fixtures/StdioServer.js"
 import type { ToolServer } from "../fixtures/ToolServer.js"
 
-// The official clients come back by themselves. Whatever breaks, on either side, they miss nothing.
+// The official clients resume broken streams. They miss no message when a connection on either side breaks.
 
 const cuts = 10
 const steps = 500
 
-/** A tenth of what the events of a call have in bytes, and less: so often it can be cut on the way. */
+/** Less than a tenth of the bytes of a call's events, so that its connections can be cut ten times. */
 const piece = 6_000
 
 const makeResumable = makeLegacyServer({ eventStore: true, retry: 50 })
@@ -31,48 +31,48 @@ const servers: ReadonlyArray<readonly [string, Effect.Effect<ToolServer, never, 
   ["a command", makeStdioServer]
 ]
 
-/** A proxy whose clients are told to come back soon, and the faults between it and them. */
+/** Starts a proxy with a short retry time, and a faulty network between it and its clients. */
 const startBroken = (upstream: Upstream, args: ReadonlyArray<string> = []) =>
   Effect.gen(function* () {
     const proxy = yield* startProxy(upstream, ["--multi-session", "--retry", "50ms", ...args])
     return { proxy, faults: yield* makeFaults(proxy) }
   })
 
-/** Calls a tool that tells of its progress in many steps, and holds it until all of them have come. */
+/** Calls a tool that sends many progress notifications, and completes it after all of them have arrived. */
 const callLong = (client: AnyConnection, server: ToolServer) =>
   Effect.gen(function* () {
     const changes = new Changes()
-    const seen: Array<number> = []
+    const received: Array<number> = []
     const onProgress = ({ progress }: { readonly progress: number }) => {
-      seen.push(progress)
+      received.push(progress)
       changes.notify()
     }
-    const call = yield* Effect.fork(client.call("progress", { steps, until: "told" }, { onProgress }))
+    const call = yield* Effect.fork(client.call("progress", { steps, until: "received" }, { onProgress }))
     yield* changes.until(
-      () => seen.length >= steps,
-      () => JSON.stringify({ seen: seen.length, errors: client.errors.map(String) }),
-      20_000
+      () => received.length >= steps,
+      () => JSON.stringify({ received: received.length, errors: client.errors.map(String) }),
+      60_000
     )
     expect(server.pending()).toHaveLength(1)
-    yield* server.release("told")
+    yield* server.release("received")
     expect(yield* Fiber.join(call)).toBe(`${steps} steps`)
-    expect(seen).toEqual(Array.from({ length: steps }, (_, index) => index + 1))
+    expect(received).toEqual(Array.from({ length: steps }, (_, index) => index + 1))
     expectNothingTwice(client)
   })
 
-/** The clients report what answers no request of theirs, or no longer. */
+/** Expects no duplicate response: the clients report responses without a pending request. */
 const expectNothingTwice = ({ errors }: AnyConnection) => {
   expect(errors.map(String).filter((error) => /unknown/i.test(error))).toEqual([])
 }
 
-const calls = (server: ToolServer): number =>
+const countCalls = (server: ToolServer): number =>
   "url" in server
     ? server.requests.filter(({ body }) => body.includes('"tools/call"')).length
     : server.pending().length
 
 describe.each(officialClients)("client %s", (_, connect) => {
   it.scopedLive.each(servers)(
-    "whose connection to %s is cut ten times in a call misses nothing",
+    "misses no message of %s when its connection is cut ten times during a call",
     ([, make]) =>
       Effect.gen(function* () {
         const server = yield* make
@@ -85,7 +85,7 @@ describe.each(officialClients)("client %s", (_, connect) => {
       })
   )
 
-  it.scopedLive("sees nothing of an upstream whose connection is cut ten times in a call", () =>
+  it.scopedLive("does not notice that the upstream connection is cut ten times during a call", () =>
     Effect.gen(function* () {
       const server = yield* makeResumable
       const behind = yield* makeFaults(server)
@@ -95,12 +95,12 @@ describe.each(officialClients)("client %s", (_, connect) => {
       yield* callLong(client, server)
       expect(behind.cuts()).toBe(cuts)
       expect(faults.cuts()).toBe(0)
-      expect(calls(server)).toBe(1)
+      expect(countCalls(server)).toBe(1)
       expect(client.errors).toEqual([])
     })
   )
 
-  it.scopedLive("misses nothing when both connections are cut ten times", () =>
+  it.scopedLive("misses no message when both connections are cut ten times during a call", () =>
     Effect.gen(function* () {
       const server = yield* makeResumable
       const behind = yield* makeFaults(server)
@@ -110,27 +110,27 @@ describe.each(officialClients)("client %s", (_, connect) => {
       yield* faults.cutAfter(piece, cuts)
       yield* callLong(client, server)
       expect([behind.cuts(), faults.cuts()]).toEqual([cuts, cuts])
-      expect(calls(server)).toBe(1)
+      expect(countCalls(server)).toBe(1)
     })
   )
 
-  it.scopedLive("is told of a call that cannot go on, which is not made a second time", () =>
+  it.scopedLive("gets an error for a call that cannot be resumed, and the call is not sent again", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const behind = yield* makeFaults(server)
       const { faults } = yield* startBroken(behind)
       const client = yield* connect(faults.url)
       yield* behind.cutAfter(piece)
-      const call = client.call("progress", { steps, until: "told" }, { onProgress: () => {} })
+      const call = client.call("progress", { steps, until: "received" }, { onProgress: () => {} })
       const error = yield* Effect.flip(call)
       expect(error.message).toContain("closed the connection")
-      expect(calls(server)).toBe(1)
+      expect(countCalls(server)).toBe(1)
       expect(yield* client.call("echo", { text: "hi" })).toBe("hi")
       expectNothingTwice(client)
     })
   )
 
-  it.scopedLive("is told each byte of both ways alone", () =>
+  it.scopedLive("gets each message when both connections deliver one byte at a time", () =>
     Effect.gen(function* () {
       const server = yield* makeResumable
       const behind = yield* makeFaults(server)
@@ -145,14 +145,14 @@ describe.each(officialClients)("client %s", (_, connect) => {
     })
   )
 
-  it.scopedLive("that was away when a message came on its stream gets it at its return, once", () =>
+  it.scopedLive("gets a message that arrived while it was disconnected when it reconnects, once", () =>
     Effect.gen(function* () {
       const server = yield* makeResumable
       const behind = yield* makeFaults(server)
       const { faults, proxy } = yield* startBroken(behind)
       const client = yield* connect(faults.url)
       yield* server.until(() => server.counts.getStreams === 1)
-      // By a way of its own, for the client's own requests would find their connections cut.
+      // The calls are sent directly to the proxy, because the connections of the client are cut.
       const headers = { "mcp-session-id": client.sessionId() ?? "none" }
       const bump = eventually(post(proxy.url, callTool("b", "bump"), headers), ({ status }) => status === 200)
       yield* bump
@@ -169,7 +169,7 @@ describe.each(officialClients)("client %s", (_, connect) => {
     })
   )
 
-  it.scopedLive("waits while its upstream is not there", () =>
+  it.scopedLive("waits while its upstream refuses connections", () =>
     Effect.gen(function* () {
       const server = yield* makeResumable
       const behind = yield* makeFaults(server)
@@ -186,7 +186,7 @@ describe.each(officialClients)("client %s", (_, connect) => {
       yield* server.release("back")
       yield* behind.refuse(false)
       expect(yield* Fiber.join(call)).toBe("1 steps")
-      expect(calls(server)).toBe(1)
+      expect(countCalls(server)).toBe(1)
       expect(faults.cuts()).toBe(0)
       expectNothingTwice(client)
     })
@@ -198,20 +198,20 @@ const text = "snow ☃, 雪, 😀"
 const bumps = ({ requests }: LegacyServer): number =>
   requests.filter(({ body }) => body.includes(`"bump"`)).length
 
-// Where the bytes of an event can be parted, and the text among them that is.
+// The places at which an event can be cut: a text in it, and the number of its bytes before the cut.
 const places: ReadonlyArray<readonly [where: string, text: string, bytes: number]> = [
   ["a character, after one byte", "😀", 1],
   ["a character, after three bytes", "😀", 3],
   ["the name of a field", "event: message", 3],
   ["the value of a field", "event: message", 9],
   ["the data", `"jsonrpc"`, 4],
-  ["the empty line behind an event", `}\n\n`, 2]
+  ["the empty line after an event", `}\n\n`, 2]
 ]
 
-/** What is cut is new in each test; the proxy and the server are not what it is about, and one of each does for all. */
+/** One proxy and one server serve all of these tests, because each test only cuts new connections. */
 class Rig extends Context.Tag("test/Rig")<Rig, { readonly url: string; readonly faults: Faults }>() {}
 
-/** The client's own connections are cut. */
+/** Cuts the connections of the client. */
 const clientsCut = Layer.scoped(
   Rig,
   Effect.gen(function* () {
@@ -220,7 +220,7 @@ const clientsCut = Layer.scoped(
   })
 )
 
-/** Those of the proxy are. */
+/** Cuts the connections of the proxy to its upstream. */
 const upstreamCut = Layer.scoped(
   Rig,
   Effect.gen(function* () {
@@ -231,7 +231,7 @@ const upstreamCut = Layer.scoped(
 )
 
 for (const [line, connect] of officialClients) {
-  /** Calls a tool that says something before its result, with a cut in the middle of it. */
+  /** Calls a tool that sends a notification before its result, with a cut inside the notification. */
   const callCut = ([, place, bytes]: (typeof places)[number]) =>
     Effect.gen(function* () {
       const { faults, url } = yield* Rig
@@ -249,14 +249,14 @@ for (const [line, connect] of officialClients) {
 
   layer(clientsCut, { excludeTestServices: true })(`client ${line}`, (it) => {
     it.scoped.each([...places, ["the id", ".1.2\nevent", 1] as const])(
-      "whose connection is cut in the middle of %s is told it whole, once",
+      "gets the whole event once when its connection is cut in %s",
       callCut
     )
   })
 
   layer(upstreamCut, { excludeTestServices: true })(`client ${line}`, (it) => {
     it.scoped.each([...places, ["the id", "message\nid: e", 12] as const])(
-      "of an upstream whose connection is cut in the middle of %s is told it whole, once",
+      "gets the whole event once when the upstream connection is cut in %s",
       callCut
     )
   })

@@ -10,27 +10,31 @@ import { connect, type RawSocket, requestBytes } from "../fixtures/RawSocket.js"
 
 const slowClients = 500
 const rounds = 7
-const callsARound = 200
+const callsPerRound = 200
 
-/** A request whose bytes go out one a second. */
+/** A request that is sent at one byte per second. */
 interface Dribble {
   readonly socket: RawSocket
-  /** Sends all that has not gone out yet. */
+  /** Sends the rest of the request. */
   readonly finish: Effect.Effect<void>
 }
 
-/** Sends so much of a request at once, and the rest a byte a second until the scope closes. */
-const dribble = (port: number, bytes: string, atOnce: number): Effect.Effect<Dribble, never, Scope.Scope> =>
+/** Sends the beginning of a request at once, and the rest at one byte per second until the scope closes. */
+const dribble = (
+  port: number,
+  bytes: string,
+  beginning: number
+): Effect.Effect<Dribble, never, Scope.Scope> =>
   Effect.gen(function* () {
     const socket = yield* connect(port)
-    let sent = atOnce
+    let sent = beginning
     const write = (end: number) =>
       Effect.suspend(() => {
         const start = sent
         sent = end
         return socket.write(bytes.slice(start, end))
       })
-    yield* socket.write(bytes.slice(0, atOnce))
+    yield* socket.write(bytes.slice(0, beginning))
     yield* Effect.suspend(() => write(sent + 1)).pipe(
       Effect.repeat(Schedule.spaced("1 second")),
       Effect.forkScoped
@@ -38,8 +42,8 @@ const dribble = (port: number, bytes: string, atOnce: number): Effect.Effect<Dri
     return { socket, finish: Effect.suspend(() => write(bytes.length)) }
   })
 
-/** A client that makes one call after the other, and tells how long each takes, in milliseconds. */
-const caller = ({
+/** Opens a session and returns a call in it, which returns its duration in milliseconds. */
+const makeCaller = ({
   url
 }: Proxy): Effect.Effect<Effect.Effect<number, RequestFailed>, RequestFailed, Scope.Scope> =>
   Effect.gen(function* () {
@@ -59,46 +63,46 @@ const caller = ({
 const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
-it.scopedLive("five hundred clients that send a byte a second do not slow another one", () =>
+it.scopedLive("five hundred clients that send a byte per second do not slow down another client", () =>
   Effect.gen(function* () {
     const server = yield* makePlainServer()
-    // Two alike, asked in turns, so that whatever else slows the machine slows both.
-    const quiet = yield* startProxy(server)
-    const beset = yield* startProxy(server)
-    const callQuiet = yield* caller(quiet)
-    const callBeset = yield* caller(beset)
-    const { session } = yield* initialize(beset.url)
+    // Two equal proxies, called alternately, so that other load of the machine slows both of them.
+    const idle = yield* startProxy(server)
+    const loaded = yield* startProxy(server)
+    const callIdle = yield* makeCaller(idle)
+    const callLoaded = yield* makeCaller(loaded)
+    const { session } = yield* initialize(loaded.url)
     const bytes = requestBytes("POST", session, request(2, "tools/call", { text: "x".repeat(100) }))
     const head = bytes.indexOf("\r\n\r\n") + 4
 
-    yield* callBeset
-    const before = yield* beset.health
+    yield* callLoaded
+    const before = yield* loaded.health
     yield* Effect.scoped(
       Effect.gen(function* () {
         const dribbles = yield* Effect.forEach(
           Array.from({ length: slowClients }, (_, index) => index),
-          (index) => dribble(beset.port, bytes, index % 2 === 0 ? 20 : head + 1),
+          (index) => dribble(loaded.port, bytes, index % 2 === 0 ? 20 : head + 1),
           { concurrency: 20 }
         )
         const connections = before.connections + slowClients
-        yield* beset.untilHealth((health) => health.connections === connections && health.bufferedBytes > 0)
-        const { bufferedBytes } = yield* beset.health
+        yield* loaded.untilHealth((health) => health.connections === connections && health.bufferedBytes > 0)
+        const { bufferedBytes } = yield* loaded.health
 
         const ratios: Array<number> = []
         for (let round = 0; round < rounds; round++) {
           const without: Array<number> = []
           const withThem: Array<number> = []
-          for (let call = 0; call < callsARound; call++) {
-            without.push(yield* callQuiet)
-            withThem.push(yield* callBeset)
+          for (let call = 0; call < callsPerRound; call++) {
+            without.push(yield* callIdle)
+            withThem.push(yield* callLoaded)
           }
           ratios.push(median(withThem) / median(without))
         }
         expect(median(ratios), `the ratios of the rounds were ${ratios.join(", ")}`).toBeLessThan(1.5)
 
-        // All of them were there until the end, and went on sending.
+        // All slow clients were connected until the end, and continued to send.
         expect(dribbles.filter(({ socket }) => socket.isClosed() || socket.received() > 0)).toHaveLength(0)
-        const during = yield* beset.untilHealth((health) => health.bufferedBytes > bufferedBytes)
+        const during = yield* loaded.untilHealth((health) => health.bufferedBytes > bufferedBytes)
         expect(during).toMatchObject({ connections, status: "ok" })
         const served = server.count("tools/call")
         for (const { finish, socket } of dribbles.slice(0, 2)) {
@@ -108,10 +112,10 @@ it.scopedLive("five hundred clients that send a byte a second do not slow anothe
         expect(server.count("tools/call")).toBe(served + 2)
       })
     )
-    expect(yield* beset.untilHealth((health) => health.connections === before.connections)).toMatchObject({
+    expect(yield* loaded.untilHealth((health) => health.connections === before.connections)).toMatchObject({
       sessions: before.sessions,
       bufferedBytes: 0
     })
-    expect(yield* callBeset).toBeGreaterThan(0)
+    expect(yield* callLoaded).toBeGreaterThan(0)
   })
 )

@@ -197,7 +197,7 @@ layer(
     Effect.gen(function* () {
       const { proxy, server, session } = yield* Rig
       for (const location of ["307", "308", `307 ${new URL("/moved?x=1", server.url).href}`]) {
-        yield* server.forget
+        yield* server.clearRequests
         const headers = { ...session, "x-case": `redirect ${location}` }
         const body = `{"id":1, "jsonrpc":"2.0","method":"test/redirect"}`
         const moved = yield* post(proxy.url, body, headers)
