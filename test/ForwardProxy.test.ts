@@ -153,7 +153,11 @@ describe("a forward proxy as a layer", () => {
       const servers = [yield* makePlainServer(), yield* makePlainServer()] as const
       class Second extends Context.Tag("test/Second")<Second, { readonly url: URL }>() {}
       const proxy = (url: string) =>
-        ForwardProxy.layerHttp({ port: 0, shutdownTimeout: 0, url: new URL(url), maxSessions: 1 })
+        ForwardProxy.layerHttp({
+          upstream: { url: new URL(url) },
+          front: { port: 0, shutdownTimeout: 0 },
+          sessions: { maxSessions: 1 }
+        })
       const second = Layer.effect(Second, HttpFront.HttpFront).pipe(Layer.provide(proxy(servers[1].url)))
       const services = yield* Layer.build(Layer.merge(proxy(servers[0].url), second)).pipe(
         Logger.withMinimumLogLevel(LogLevel.None)

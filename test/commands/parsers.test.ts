@@ -2,9 +2,26 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import * as values from "../../src/commands/parsers.js"
+import * as parsers from "../../src/commands/parsers.js"
 
-const millis = (text: string) => Either.map(values.duration(text), Duration.toMillis)
+const read = {
+  duration: parsers.parse(parsers.duration),
+  positiveDuration: parsers.parse(parsers.positiveDuration),
+  size: parsers.parse(parsers.size),
+  count: parsers.parse(parsers.count),
+  port: parsers.parse(parsers.port),
+  header: parsers.parse(parsers.header),
+  variable: parsers.parse(parsers.variable),
+  url: parsers.parse(parsers.url),
+  address: parsers.parse(parsers.address),
+  path: parsers.parse(parsers.path),
+  folder: parsers.parse(parsers.folder),
+  host: parsers.parse(parsers.host),
+  origin: parsers.parse(parsers.origin),
+  storeLocation: parsers.parse(parsers.storeLocation)
+}
+
+const millis = (text: string) => Either.map(read.duration(text), Duration.toMillis)
 
 describe("durations", () => {
   it.each([
@@ -24,20 +41,20 @@ describe("durations", () => {
   it.each(["", "s", "5 minutes", "5d", "-5s", "1e3", "5m30s", "∞", "0x10", "1,5s", ".5s", "NaN"])(
     "%j is none",
     (text) => {
-      expect(Either.isLeft(values.duration(text))).toBe(true)
+      expect(Either.isLeft(read.duration(text))).toBe(true)
     }
   )
 
   it("past what a timer can wait is refused", () => {
-    expect(Either.isRight(values.duration("596h"))).toBe(true)
-    expect(Either.isLeft(values.duration("597h"))).toBe(true)
-    expect(Either.isLeft(values.duration("9".repeat(400)))).toBe(true)
+    expect(Either.isRight(read.duration("596h"))).toBe(true)
+    expect(Either.isLeft(read.duration("597h"))).toBe(true)
+    expect(Either.isLeft(read.duration("9".repeat(400)))).toBe(true)
   })
 
   it("zero is no time where there must be some", () => {
-    expect(Either.isLeft(values.positiveDuration("0"))).toBe(true)
-    expect(Either.isLeft(values.positiveDuration("0ms"))).toBe(true)
-    expect(Either.isRight(values.positiveDuration("1ms"))).toBe(true)
+    expect(Either.isLeft(read.positiveDuration("0"))).toBe(true)
+    expect(Either.isLeft(read.positiveDuration("0ms"))).toBe(true)
+    expect(Either.isRight(read.positiveDuration("1ms"))).toBe(true)
   })
 
   it.prop("seconds are the unit of a bare number", [FastCheck.nat({ max: 1_000_000 })], ([seconds]) => {
@@ -59,34 +76,34 @@ describe("sizes", () => {
     ["1.5kb", 1_500],
     ["1", 1]
   ])("%j is %d bytes", (text, expected) => {
-    expect(values.size(text)).toEqual(Either.right(expected))
+    expect(read.size(text)).toEqual(Either.right(expected))
   })
 
   it.each(["", "MiB", "0", "0.1", "-1", "4M", "4 TiB", "1e6", "4MiBs", "9".repeat(30)])(
     "%j is none",
     (text) => {
-      expect(Either.isLeft(values.size(text))).toBe(true)
+      expect(Either.isLeft(read.size(text))).toBe(true)
     }
   )
 
   it.each(["1constructor", "1tostring", "1__proto__"])("%j names no unit", (text) => {
-    expect(values.size(text)).toEqual(values.size("1x"))
+    expect(read.size(text)).toEqual(read.size("1x"))
   })
 })
 
 describe("whole numbers", () => {
   it.prop("within the bounds are read, others are not", [FastCheck.integer()], ([number]) => {
     const isWithin = number >= 1 && number <= 1_000_000
-    expect(Either.isRight(values.count(`${number}`))).toBe(isWithin)
-    expect(Either.isRight(values.port(`${number}`))).toBe(number >= 0 && number <= 65_535)
+    expect(Either.isRight(read.count(`${number}`))).toBe(isWithin)
+    expect(Either.isRight(read.port(`${number}`))).toBe(number >= 0 && number <= 65_535)
   })
 
   it.each(["", "1.0", "1e3", "0x10", "١", "1_000", "+1", "ten"])("%j is none", (text) => {
-    expect(Either.isLeft(values.count(text))).toBe(true)
+    expect(Either.isLeft(read.count(text))).toBe(true)
   })
 
   it("the error says what the bounds are", () => {
-    expect(values.port("70000")).toEqual(Either.left("a whole number from 0 to 65535"))
+    expect(read.port("70000")).toEqual(Either.left("a whole number from 0 to 65535"))
   })
 })
 
@@ -98,7 +115,7 @@ describe("headers", () => {
     ["X-Colon: a:b: c", ["x-colon", "a:b: c"]],
     ["x-latin: é", ["x-latin", "é"]]
   ])("%j is read", (text, expected) => {
-    expect(values.header(text)).toEqual(Either.right(expected))
+    expect(read.header(text)).toEqual(Either.right(expected))
   })
 
   it.each([
@@ -111,7 +128,7 @@ describe("headers", () => {
     ["with a zero byte", "X-Name: \0"],
     ["with what is not latin", "X-Name: ✓"]
   ])("one %s is refused", (_, text) => {
-    expect(Either.isLeft(values.header(text))).toBe(true)
+    expect(Either.isLeft(read.header(text))).toBe(true)
   })
 
   it.prop(
@@ -119,13 +136,13 @@ describe("headers", () => {
     [FastCheck.string()],
     ([secret]) => {
       FastCheck.pre(secret.length > 6)
-      const result = values.header(`X Name: ${secret}`)
+      const result = read.header(`X Name: ${secret}`)
       expect(Either.isLeft(result) && result.left.includes(secret)).toBe(false)
     }
   )
 
   it.prop("whatever is read can be sent", [FastCheck.string()], ([text]) => {
-    const result = values.header(`x-name:${text}`)
+    const result = read.header(`x-name:${text}`)
     if (Either.isRight(result)) expect(() => new Headers([[...result.right]])).not.toThrow()
   })
 })
@@ -134,21 +151,21 @@ describe("addresses", () => {
   it.each(["http://127.0.0.1:3000/mcp", "https://mcp.example/", "http://[::1]:3000/mcp?key=1"])(
     "%s is an endpoint",
     (text) => {
-      expect(values.url(text)).toEqual(Either.right(new URL(text)))
+      expect(read.url(text)).toEqual(Either.right(new URL(text)))
     }
   )
 
   it.each(["", "127.0.0.1:3000", "localhost:3000/mcp", "/mcp", "ftp://x/", "file:///x", "http://", "mcp"])(
     "%j is no endpoint",
     (text) => {
-      expect(Either.isLeft(values.url(text))).toBe(true)
+      expect(Either.isLeft(read.url(text))).toBe(true)
     }
   )
 
   it("one with a password is refused, and the password is not repeated", () => {
-    const result = values.url("http://user:sesame@127.0.0.1/mcp")
+    const result = read.url("http://user:sesame@127.0.0.1/mcp")
     expect(Either.isLeft(result) && !result.left.includes("sesame")).toBe(true)
-    expect(Either.isLeft(values.url("http://user@127.0.0.1/mcp"))).toBe(true)
+    expect(Either.isLeft(read.url("http://user@127.0.0.1/mcp"))).toBe(true)
   })
 
   it.each([
@@ -157,31 +174,31 @@ describe("addresses", () => {
     ["[::1]", "::1"],
     ["localhost", "localhost"]
   ])("%s is an address to listen on", (text, expected) => {
-    expect(values.address(text)).toEqual(Either.right(expected))
+    expect(read.address(text)).toEqual(Either.right(expected))
   })
 
   it.each(["", "a b", "http://127.0.0.1"])("%j is no address to listen on", (text) => {
-    expect(Either.isLeft(values.address(text))).toBe(true)
+    expect(Either.isLeft(read.address(text))).toBe(true)
   })
 
   it.each(["/", "/mcp", "/a/b.c-d"])("%s is a path", (text) => {
-    expect(values.path(text)).toEqual(Either.right(text))
+    expect(read.path(text)).toEqual(Either.right(text))
   })
 
   it.each(["", "mcp", "/mcp?x", "/mcp#x", "/m cp", "/health"])("%j is no path for MCP", (text) => {
-    expect(Either.isLeft(values.path(text))).toBe(true)
+    expect(Either.isLeft(read.path(text))).toBe(true)
   })
 
   it.each(["*", "proxy.example.com", "localhost:8080", "[::1]", "[::1]:8080"])("%s is a host", (text) => {
-    expect(values.host(text)).toEqual(Either.right(text))
+    expect(read.host(text)).toEqual(Either.right(text))
   })
 
   it.each(["", "::1", "a b", "host:port"])("%j is no host", (text) => {
-    expect(Either.isLeft(values.host(text))).toBe(true)
+    expect(Either.isLeft(read.host(text))).toBe(true)
   })
 
   it.each(["*", "https://app.example.com", "http://localhost:3000"])("%s is an origin", (text) => {
-    expect(values.origin(text)).toEqual(Either.right(text))
+    expect(read.origin(text)).toEqual(Either.right(text))
   })
 
   it.each([
@@ -192,12 +209,12 @@ describe("addresses", () => {
     "https://app.example.com/x",
     "file://"
   ])("%j is no origin", (text) => {
-    expect(Either.isLeft(values.origin(text))).toBe(true)
+    expect(Either.isLeft(read.origin(text))).toBe(true)
   })
 })
 
 describe("names", () => {
-  const level = values.oneOf({ info: 1, debug: 2 })
+  const level = parsers.parse(parsers.oneOf({ info: 1, debug: 2 }))
 
   it("are read in any case, and all of them named when none fits", () => {
     expect(level("INFO")).toEqual(Either.right(1))
@@ -207,11 +224,12 @@ describe("names", () => {
   })
 })
 
-describe("every reader", () => {
-  const { integer: _, oneOf: __, ...rest } = values
-  const readers: ReadonlyArray<readonly [name: string, read: values.Reader<unknown>]> = Object.entries(rest)
+describe("every parser", () => {
+  const all: ReadonlyArray<
+    readonly [name: string, read: (input: unknown) => Either.Either<unknown, string>]
+  > = Object.entries(read)
 
-  it.each(readers)("%s takes garbage without throwing and says what would be right", (_, read) => {
+  it.each(all)("%s refuses invalid text with a noun phrase for the right form", (_, read) => {
     FastCheck.assert(
       FastCheck.property(
         FastCheck.oneof(FastCheck.string(), FastCheck.string({ unit: "binary" }), FastCheck.webUrl()),
