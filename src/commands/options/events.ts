@@ -12,7 +12,7 @@ export const events = {
     default: EventTracker.defaults.maxEvents,
     placeholder: "count",
     description:
-      "Maximum number of stream events to keep for one session; 0 keeps none and disables resumption by the proxy",
+      "Maximum number of stream events to keep for one session; 0 keeps none and relays streams unchanged",
     commands: forwardHttp
   }),
   maxEventBytes: withDefault({
