@@ -25,14 +25,20 @@ const split = (argv: ReadonlyArray<string>): readonly [ReadonlyArray<string>, Re
   return separator < 0 ? [argv, []] : [argv.slice(0, separator), argv.slice(separator + 1)]
 }
 
-/** Removes colours unless standard output is a terminal, and drops errors, because the program prints them once at its end. */
+/**
+ * Removes colours unless standard output is a terminal. Drops errors, because the program prints the error of a command
+ * once, when it ends.
+ */
 const plain = (console: Console.Console): Console.Console => ({
   ...console,
   log: (text: string) => console.log(process.stdout.isTTY ? text : stripVTControlCharacters(text)),
   error: () => Effect.void
 })
 
-/** Runs the command that `argv` names. The first two arguments are those of Node. `describeFailure` describes a failure. */
+/**
+ * Runs the command that `argv` names; its first two arguments are Node and the script. Use `describeFailure` to report a
+ * failure.
+ */
 export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
     const [args, command] = split(argv)

@@ -1,4 +1,4 @@
-/** The destination, level and format of logs. Logs go to standard error, because `forward stdio` speaks MCP on standard output. */
+/** The level and format of logs. They go to standard error, because `forward stdio` speaks MCP on standard output. */
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import { fromEnvironment } from "./flags.js"

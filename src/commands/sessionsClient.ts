@@ -10,7 +10,7 @@ import { AdminApi, type SessionInfo, type SessionPage, UnknownSession } from "..
 
 class AdminUnreachable extends Data.TaggedError("AdminUnreachable")<{ readonly admin: URL }> {
   override get message() {
-    return `No admin API at ${this.admin.origin}: start the proxy with --admin-port and pass its URL as --admin`
+    return `No admin API answers at ${this.admin.origin}: start the proxy with --admin-port and pass its URL as --admin`
   }
 }
 
