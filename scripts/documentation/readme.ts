@@ -1,6 +1,6 @@
 /** The options tables of README.md. */
 import { clientTable, forwardTable } from "../../src/commands/options.js"
-import { groups, type Info, list } from "../../src/commands/options/fields.js"
+import { groups, type OptionInfo, listOptions } from "../../src/commands/options/rows.js"
 
 const BEGIN = "<!-- Written by scripts/options: -->"
 const END = "<!-- End of the options -->"
@@ -15,7 +15,7 @@ export const withOptions = (readme: string): string => {
 
 /** One table for each group of options. */
 const tables = (): string => {
-  const infos = [...list(forwardTable), ...list(clientTable)].map(({ info }) => info)
+  const infos = [...listOptions(forwardTable), ...listOptions(clientTable)].map(({ info }) => info)
   return groups
     .map((group) => table(group, infos.filter((info) => info.group === group).map(cells)))
     .join("\n\n")
@@ -33,7 +33,7 @@ const table = (group: string, rows: ReadonlyArray<ReadonlyArray<string>>): strin
 const line = (cells: ReadonlyArray<string>): string =>
   `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`
 
-const cells = (info: Info): ReadonlyArray<string> => [
+const cells = (info: OptionInfo): ReadonlyArray<string> => [
   `\`--${info.name}${info.kind === "switch" ? "" : ` ${info.placeholder}`}\``,
   info.kind === "repeated" || info.default === undefined ? "–" : `${info.default}`,
   info.kind === "repeated"
@@ -43,7 +43,7 @@ const cells = (info: Info): ReadonlyArray<string> => [
 ]
 
 /** `forward http, stdio` for `forward http` and `forward stdio`. */
-const commandsOf = ({ commands }: Info): string => {
+const commandsOf = ({ commands }: OptionInfo): string => {
   const [parent] = (commands[0] ?? "").split(" ")
   return `${parent} ${commands.map((command) => command.slice(command.indexOf(" ") + 1)).join(", ")}`
 }

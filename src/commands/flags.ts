@@ -8,15 +8,15 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import {
   type CommandName,
-  type Info,
-  list,
-  type Listed,
-  type Repeated,
-  type Single,
-  type Switch,
-  type Table,
+  type OptionInfo,
+  listOptions,
+  type ListedOption,
+  type RepeatedInfo,
+  type SingleInfo,
+  type SwitchInfo,
+  type OptionsTable,
   variable
-} from "./options/fields.js"
+} from "./options/rows.js"
 import { parse, problem } from "./parsers.js"
 
 /** A value as it was given, or `undefined` if the default applies. */
@@ -25,10 +25,10 @@ type Given = string | boolean | ReadonlyArray<string> | undefined
 /** The flags of a command, decoded together into the nested options. */
 export const flags = <A, I>(
   command: CommandName,
-  table: Table,
+  table: OptionsTable,
   schema: Schema.Schema<A, I>
 ): Options.Options<A> => {
-  const listed = list(table).filter(({ info }) => info.commands.includes(command))
+  const listed = listOptions(table).filter(({ info }) => info.commands.includes(command))
   const decode = Schema.decodeUnknown(schema)
   return Options.all(listed.map(({ info }) => flag(info))).pipe(
     Options.mapEffect((given) =>
@@ -43,7 +43,7 @@ export const flags = <A, I>(
 
 /** The value of an option in the environment. */
 export const fromEnvironment = <A, I>(
-  info: Info,
+  info: OptionInfo,
   schema: Schema.Schema<A, I>
 ): Effect.Effect<A | undefined, ValidationError.ValidationError> =>
   Effect.flatMap(environment(info.name), (text) =>
@@ -59,13 +59,13 @@ export const wrongUse = (message: string): Effect.Effect<never, ValidationError.
 const invalid = (message: string): ValidationError.ValidationError =>
   ValidationError.invalidValue(HelpDoc.p(message))
 
-const expects = ({ name }: Info, expected: string): string =>
+const expects = ({ name }: OptionInfo, expected: string): string =>
   `--${name} (or ${variable(name)}) takes ${expected}`
 
 /** Puts each value at the path of its option. */
 const nested = (
-  table: Table,
-  listed: ReadonlyArray<Listed>,
+  table: OptionsTable,
+  listed: ReadonlyArray<ListedOption>,
   given: ReadonlyArray<Given>
 ): Record<string, Record<string, Given>> => {
   const sections: Record<string, Record<string, Given>> = {}
@@ -77,7 +77,7 @@ const nested = (
   return sections
 }
 
-const flag = (info: Info): Options.Options<Given> => {
+const flag = (info: OptionInfo): Options.Options<Given> => {
   switch (info.kind) {
     case "switch":
       return toggle(info)
@@ -88,20 +88,20 @@ const flag = (info: Info): Options.Options<Given> => {
   }
 }
 
-const toggle = (info: Switch): Options.Options<Given> =>
+const toggle = (info: SwitchInfo): Options.Options<Given> =>
   Options.boolean(info.name).pipe(
     Options.withDescription(described(info)),
     Options.withFallbackConfig(Config.withDefault(Config.boolean(variable(info.name)), info.default))
   )
 
-const single = (info: Single): Options.Options<Given> => {
+const single = (info: SingleInfo): Options.Options<Given> => {
   const given = info.isProgramWide
     ? text(info)
     : Options.withFallbackConfig(text(info), Config.string(variable(info.name)))
   return info.isRequired ? given : Options.map(Options.optional(given), Option.getOrUndefined)
 }
 
-const repeated = (info: Repeated): Options.Options<Given> =>
+const repeated = (info: RepeatedInfo): Options.Options<Given> =>
   Options.repeated(text(info)).pipe(
     Options.mapEffect((texts) =>
       texts.length > 0
@@ -110,13 +110,13 @@ const repeated = (info: Repeated): Options.Options<Given> =>
     )
   )
 
-const text = (info: Single | Repeated): Options.Options<string> =>
+const text = (info: SingleInfo | RepeatedInfo): Options.Options<string> =>
   Options.text(info.name).pipe(
     Options.withPseudoName(info.placeholder),
     Options.withDescription(described(info))
   )
 
-const described = (info: Info): string => {
+const described = (info: OptionInfo): string => {
   const fallback = info.kind === "repeated" || info.default === undefined ? "" : ` (default: ${info.default})`
   const repeats = info.kind === "repeated" ? "; repeatable" : ""
   return `${info.description}${repeats}${fallback} [${variable(info.name)}]`

@@ -4,7 +4,7 @@ import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { flags } from "./flags.js"
 import { ClientOptions, clientTable } from "./options.js"
-import type { CommandName } from "./options/fields.js"
+import type { CommandName } from "./options/rows.js"
 
 const optionsOf = (command: CommandName) => flags(command, clientTable, ClientOptions)
 

@@ -1,6 +1,6 @@
 /** Finds the mistake in a command line that the parser of `@effect/cli` refuses with an error about something later. */
 import { clientTable, forwardTable } from "./options.js"
-import { list } from "./options/fields.js"
+import { listOptions } from "./options/rows.js"
 
 /** The options of every command, by name, and whether they take a value. */
 const builtIn = { help: false, version: false, wizard: false, completions: true, "log-level": true }
@@ -9,7 +9,7 @@ const builtIn = { help: false, version: false, wizard: false, completions: true,
 const knownOptions = (): ReadonlyMap<string, boolean> =>
   new Map([
     ...Object.entries(builtIn),
-    ...[...list(forwardTable), ...list(clientTable)].map(({ info }): [string, boolean] => [
+    ...[...listOptions(forwardTable), ...listOptions(clientTable)].map(({ info }): [string, boolean] => [
       info.name,
       info.kind !== "switch"
     ])

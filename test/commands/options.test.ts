@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import { readFileSync } from "node:fs"
 import { withOptions } from "../../scripts/documentation/readme.js"
 import { ClientOptions, clientTable, ForwardOptions, forwardTable } from "../../src/commands/options.js"
-import { list } from "../../src/commands/options/fields.js"
+import { listOptions } from "../../src/commands/options/rows.js"
 import { wrongOption } from "../../src/commands/usageErrors.js"
 import * as EventTracker from "../../src/EventTracker.js"
 import * as HttpFront from "../../src/HttpFront.js"
@@ -13,7 +13,7 @@ import * as StdioFront from "../../src/StdioFront.js"
 import * as Http from "../../src/Upstream/Http.js"
 import * as Stdio from "../../src/Upstream/Stdio.js"
 
-const all = [...list(forwardTable), ...list(clientTable)]
+const all = [...listOptions(forwardTable), ...listOptions(clientTable)]
 
 /** The options as a configuration file may hold them. */
 const decode = (given: Readonly<Record<string, unknown>>) =>
@@ -49,7 +49,7 @@ describe("the options table", () => {
   })
 
   it.each(
-    list(forwardTable).flatMap(({ info, key, section }) =>
+    listOptions(forwardTable).flatMap(({ info, key, section }) =>
       info.kind === "repeated" || info.default === undefined || (info.kind === "single" && info.isProgramWide)
         ? []
         : [[info.name, section, key, info.default] as const]

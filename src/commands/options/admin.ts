@@ -1,6 +1,6 @@
 /** The options of the admin API, and of the commands that are its client. */
 import * as parsers from "../parsers.js"
-import { forwardHttp, optional, required, toggle } from "./fields.js"
+import { httpOnly, optional, required, toggle } from "./rows.js"
 
 export const admin = {
   port: optional({
@@ -9,7 +9,7 @@ export const admin = {
     schema: parsers.port,
     placeholder: "port",
     description: "Port of the admin API on 127.0.0.1, for metrics and sessions; no admin API if not set",
-    commands: forwardHttp
+    commands: httpOnly
   })
 }
 

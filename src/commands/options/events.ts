@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as EventTracker from "../../EventTracker.js"
 import * as parsers from "../parsers.js"
-import { forwardHttp, withDefault } from "./fields.js"
+import { httpOnly, withDefault } from "./rows.js"
 
 export const events = {
   maxEvents: withDefault({
@@ -13,7 +13,7 @@ export const events = {
     placeholder: "count",
     description:
       "Maximum number of stream events to keep for one session; 0 keeps none and relays streams unchanged",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxEventBytes: withDefault({
     name: "max-event-bytes",
@@ -22,7 +22,7 @@ export const events = {
     default: EventTracker.defaults.maxEventBytes,
     placeholder: "size",
     description: "Maximum size of the events to keep for one session",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxTotalEventBytes: withDefault({
     name: "max-total-event-bytes",
@@ -32,7 +32,7 @@ export const events = {
     placeholder: "size",
     description:
       "Maximum size of the events of all sessions; up to half may be incomplete events of up to 16 MiB each",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   retry: withDefault({
     name: "retry",
@@ -42,6 +42,6 @@ export const events = {
     placeholder: "duration",
     description:
       "Delay before a client reconnects to a broken stream; with less, the official clients give up too soon",
-    commands: forwardHttp
+    commands: httpOnly
   })
 }

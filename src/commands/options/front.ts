@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import * as HttpFront from "../../HttpFront.js"
 import * as parsers from "../parsers.js"
-import { forwardHttp, forwards, repeated, withDefault } from "./fields.js"
+import { httpOnly, forwards, repeated, withDefault } from "./rows.js"
 
 export const front = {
   host: withDefault({
@@ -13,7 +13,7 @@ export const front = {
     default: HttpFront.defaults.host,
     placeholder: "address",
     description: "Address to listen on",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   port: withDefault({
     name: "port",
@@ -22,7 +22,7 @@ export const front = {
     default: HttpFront.defaults.port,
     placeholder: "port",
     description: "Port to listen on; 0 for any free port",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   path: withDefault({
     name: "path",
@@ -31,7 +31,7 @@ export const front = {
     default: HttpFront.defaults.path,
     placeholder: "path",
     description: "Path of the MCP endpoint",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   allowHosts: repeated({
     name: "allow-host",
@@ -41,7 +41,7 @@ export const front = {
     separator: ",",
     placeholder: "host",
     description: "Additional value to accept in the Host header; * for all",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   allowOrigins: repeated({
     name: "allow-origin",
@@ -51,7 +51,7 @@ export const front = {
     separator: ",",
     placeholder: "origin",
     description: "Additional value to accept in the Origin header; * for all",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxConnections: withDefault({
     name: "max-connections",
@@ -60,7 +60,7 @@ export const front = {
     default: HttpFront.defaults.maxConnections,
     placeholder: "count",
     description: "Maximum number of client connections",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxBody: withDefault({
     name: "max-body",
@@ -79,7 +79,7 @@ export const front = {
     placeholder: "size",
     description:
       "Maximum size of all buffered request bodies; one eighth is reserved for bodies of at most 64 KiB",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   stallTimeout: withDefault({
     name: "stall-timeout",
@@ -88,7 +88,7 @@ export const front = {
     default: Duration.decode(HttpFront.defaults.stallTimeout),
     placeholder: "duration",
     description: "Maximum pause of a client that sends a request or reads a response",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   shutdownTimeout: withDefault({
     name: "shutdown-timeout",

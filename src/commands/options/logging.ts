@@ -1,7 +1,7 @@
 /** The options of logs. */
 import * as LogLevel from "effect/LogLevel"
 import * as parsers from "../parsers.js"
-import { forwards, programWide, withDefault } from "./fields.js"
+import { forwards, programWide, withDefault } from "./rows.js"
 
 export const defaultLogLevel = LogLevel.Info
 

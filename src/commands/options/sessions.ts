@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import { recoverByDefault } from "../../ForwardProxy.js"
 import * as Sessions from "../../Sessions.js"
 import * as parsers from "../parsers.js"
-import { forwardHttp, forwards, optional, toggle, withDefault } from "./fields.js"
+import { httpOnly, forwards, optional, toggle, withDefault } from "./rows.js"
 
 export const sessions = {
   multiSession: toggle({
@@ -12,7 +12,7 @@ export const sessions = {
     default: false,
     description:
       "Serve any number of sessions; if not set, there is one session at a time and the process ends with it",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   sessionTimeout: withDefault({
     name: "session-timeout",
@@ -22,7 +22,7 @@ export const sessions = {
     placeholder: "duration",
     description:
       "Maximum idle time of a session, with no request in flight, no open stream and no message sent",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   cleanupInterval: withDefault({
     name: "cleanup-interval",
@@ -31,7 +31,7 @@ export const sessions = {
     default: Duration.decode(Sessions.defaults.cleanupInterval),
     placeholder: "duration",
     description: "Time between two searches for idle sessions",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   recover: toggle({
     name: "recover",
@@ -54,7 +54,7 @@ export const sessions = {
     default: Sessions.defaults.maxSessions,
     placeholder: "count",
     description: "Maximum number of concurrent sessions",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxPerClient: optional({
     name: "max-per-client",
@@ -62,7 +62,7 @@ export const sessions = {
     schema: parsers.count,
     placeholder: "count",
     description: "Maximum number of concurrent sessions of one client address; no separate limit if not set",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   maxExchanges: withDefault({
     name: "max-exchanges",
@@ -80,7 +80,7 @@ export const sessions = {
     default: Sessions.defaults.maxStateless,
     placeholder: "count",
     description: "Maximum number of requests in flight without a session (MCP 2026-07-28)",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   keepAlive: withDefault({
     name: "keep-alive",
@@ -89,6 +89,6 @@ export const sessions = {
     default: Duration.decode(Sessions.defaults.keepAlive),
     placeholder: "duration",
     description: "Silence on a stream after which the proxy sends a comment",
-    commands: forwardHttp
+    commands: httpOnly
   })
 }

@@ -1,6 +1,6 @@
 /** The options of the storage of sessions and events. */
 import * as parsers from "../parsers.js"
-import { forwardHttp, withDefault } from "./fields.js"
+import { httpOnly, withDefault } from "./rows.js"
 
 export const store = {
   location: withDefault({
@@ -11,7 +11,7 @@ export const store = {
     placeholder: "store",
     description:
       "Storage of sessions: memory, or sqlite:PATH for sessions that survive a restart of the proxy",
-    commands: forwardHttp
+    commands: httpOnly
   }),
   sync: withDefault({
     name: "store-sync",
@@ -20,6 +20,6 @@ export const store = {
     default: "normal",
     placeholder: "level",
     description: "Durability of stored sessions: normal survives SIGKILL, full also survives a power failure",
-    commands: forwardHttp
+    commands: httpOnly
   })
 }

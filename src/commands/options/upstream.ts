@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Http from "../../Upstream/Http.js"
 import * as Stdio from "../../Upstream/Stdio.js"
 import * as parsers from "../parsers.js"
-import { forwardHttp, forwards, optional, repeated, toggle, withDefault } from "./fields.js"
+import { httpOnly, forwards, optional, repeated, toggle, withDefault } from "./rows.js"
 
 export const upstream = {
   url: optional({
@@ -111,6 +111,6 @@ export const upstream = {
     default: Stdio.defaults.maxChildren,
     placeholder: "count",
     description: "Maximum number of child processes, if the upstream is a command",
-    commands: forwardHttp
+    commands: httpOnly
   })
 }

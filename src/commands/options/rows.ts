@@ -25,10 +25,10 @@ export type CommandName =
   | "sessions show"
   | "sessions close"
 
-/** The forward proxy over HTTP only. */
-export const forwardHttp: ReadonlyArray<CommandName> = ["forward http"]
+/** The commands of an option that only the forward proxy over HTTP takes. */
+export const httpOnly: ReadonlyArray<CommandName> = ["forward http"]
 
-/** Both forward proxies. */
+/** The commands of an option that both forward proxies take. */
 export const forwards: ReadonlyArray<CommandName> = ["forward http", "forward stdio"]
 
 interface Documented {
@@ -46,13 +46,13 @@ interface Valued extends Documented {
 }
 
 /** A switch that needs no value on the command line. */
-export interface Switch extends Documented {
+export interface SwitchInfo extends Documented {
   readonly kind: "switch"
   readonly default: boolean
 }
 
 /** An option with one value. */
-export interface Single extends Valued {
+export interface SingleInfo extends Valued {
   readonly kind: "single"
   /** The default as people write it, or `undefined` if there is none. */
   readonly default: string | undefined
@@ -62,23 +62,33 @@ export interface Single extends Valued {
 }
 
 /** An option that may be given several times. */
-export interface Repeated extends Valued {
+export interface RepeatedInfo extends Valued {
   readonly kind: "repeated"
   /** Separates the values in the environment variable. */
   readonly separator: "," | "\n"
 }
 
-export type Info = Switch | Single | Repeated
+export type OptionInfo = SwitchInfo | SingleInfo | RepeatedInfo
 
 /** One row of a table: a field of a struct schema, with the documentation of its option. */
-export interface Row {
-  readonly info: Info
+export interface OptionRow {
+  readonly info: OptionInfo
 }
 
 /** Options by section and key, nested as the options of the layers are. */
-export type Table = Record.ReadonlyRecord<string, Record.ReadonlyRecord<string, Row>>
+export type OptionsTable = Record.ReadonlyRecord<string, Record.ReadonlyRecord<string, OptionRow>>
 
-const row = <Field extends object>(field: Field, info: Info): Field & Row => Object.assign(field, { info })
+const row = <Field extends object>(field: Field, info: OptionInfo): Field & OptionRow =>
+  Object.assign(field, { info })
+
+const single = (documented: Valued, differences: Partial<SingleInfo> = {}): SingleInfo => ({
+  ...documented,
+  kind: "single",
+  default: undefined,
+  isRequired: false,
+  isProgramWide: false,
+  ...differences
+})
 
 type Written = string | number
 
@@ -88,26 +98,17 @@ export const withDefault = <A>({
   default: value,
   ...documented
 }: Valued & { readonly schema: Schema.Schema<A, Written>; readonly default: NoInfer<A> }) =>
-  row(Schema.optionalWith(schema, { default: () => value }), {
-    ...documented,
-    kind: "single",
-    default: String(Schema.encodeSync(schema)(value)),
-    isRequired: false,
-    isProgramWide: false
-  })
+  row(
+    Schema.optionalWith(schema, { default: () => value }),
+    single(documented, { default: String(Schema.encodeSync(schema)(value)) })
+  )
 
 /** An option that has no value by default. */
 export const optional = <A>({
   schema,
   ...documented
 }: Valued & { readonly schema: Schema.Schema<A, Written> }) =>
-  row(Schema.optional(schema), {
-    ...documented,
-    kind: "single",
-    default: undefined,
-    isRequired: false,
-    isProgramWide: false
-  })
+  row(Schema.optional(schema), single(documented))
 
 /**
  * An option whose environment variable and default apply to the whole program. A command decodes it only from its own
@@ -118,26 +119,17 @@ export const programWide = <A>({
   default: value,
   ...documented
 }: Valued & { readonly schema: Schema.Schema<A, Written>; readonly default: NoInfer<A> }) =>
-  row(Schema.optional(schema), {
-    ...documented,
-    kind: "single",
-    default: String(Schema.encodeSync(schema)(value)),
-    isRequired: false,
-    isProgramWide: true
-  })
+  row(
+    Schema.optional(schema),
+    single(documented, { default: String(Schema.encodeSync(schema)(value)), isProgramWide: true })
+  )
 
 /** An option that must have a value. */
 export const required = <A>({
   schema,
   ...documented
 }: Valued & { readonly schema: Schema.Schema<A, Written> }) =>
-  row(Schema.propertySignature(schema), {
-    ...documented,
-    kind: "single",
-    default: undefined,
-    isRequired: true,
-    isProgramWide: false
-  })
+  row(Schema.propertySignature(schema), single(documented, { isRequired: true }))
 
 /** An option that may be given several times. Its schema decodes all values together. */
 export const repeated = <A>({
@@ -148,7 +140,7 @@ export const repeated = <A>({
 }: Valued & {
   readonly schema: Schema.Schema<A, ReadonlyArray<Written>>
   readonly default: NoInfer<A>
-  readonly separator: Repeated["separator"]
+  readonly separator: RepeatedInfo["separator"]
 }) =>
   row(Schema.optionalWith(schema, { default: () => value }), { ...documented, kind: "repeated", separator })
 
@@ -161,14 +153,14 @@ export const toggle = ({ default: value, ...documented }: Documented & { readonl
   })
 
 /** An option and the path of its value in the decoded options. */
-export interface Listed {
+export interface ListedOption {
   readonly section: string
   readonly key: string
-  readonly info: Info
+  readonly info: OptionInfo
 }
 
 /** All options of a table, in its order. */
-export const list = (table: Table): ReadonlyArray<Listed> =>
+export const listOptions = (table: OptionsTable): ReadonlyArray<ListedOption> =>
   Object.entries(table).flatMap(([section, rows]) =>
     Object.entries(rows).map(([key, { info }]) => ({ section, key, info }))
   )
