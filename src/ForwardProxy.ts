@@ -1,4 +1,4 @@
-/** One upstream, for the clients of a trusted machine: every client session has an upstream session of its own. */
+/** One upstream, for the clients of a trusted machine. Every client session has an upstream session of its own. */
 import * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
 import * as EventTracker from "./EventTracker.js"
@@ -9,19 +9,30 @@ import * as SessionStore from "./SessionStore.js"
 import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
-/** The upstream, and what differs from the defaults, over stores of your own. */
-export type HttpOptionsOver = UpstreamPool.Options &
-  Partial<HttpFront.HttpFrontOptions & Sessions.SessionsOptions>
+/** The options of `layerHttpOver`, by service. A missing option has the default of its service. */
+export interface HttpOptionsOver {
+  /** The upstream, a URL or a command. */
+  readonly upstream: UpstreamPool.Options
+  readonly front?: Partial<HttpFront.HttpFrontOptions>
+  /** The default of `recover` is in `recoverByDefault`. */
+  readonly sessions?: Partial<Sessions.SessionsOptions>
+}
 
-/** The upstream, and what differs from the defaults. */
-export type HttpOptions = HttpOptionsOver & Partial<EventTracker.EventTrackerOptions>
+/** The options of `layerHttp`, by service. A missing option has the default of its service. */
+export interface HttpOptions extends HttpOptionsOver {
+  readonly events?: Partial<EventTracker.EventTrackerOptions>
+}
 
-/** The upstream, and what differs from the defaults. */
-export type StdioOptions = UpstreamPool.Options &
-  Partial<StdioFront.StdioFrontOptions> &
-  Partial<Pick<Sessions.SessionsOptions, "maxExchanges" | "maxStateless" | "recover">>
+/** The options of `layerStdio`, by service. A missing option has the default of its service. */
+export interface StdioOptions {
+  /** The upstream, a URL or a command. */
+  readonly upstream: UpstreamPool.Options
+  readonly front?: Partial<StdioFront.StdioFrontOptions>
+  /** The default of `recover` is in `recoverByDefault`. */
+  readonly sessions?: Partial<Pick<Sessions.SessionsOptions, "maxExchanges" | "maxStateless" | "recover">>
+}
 
-/** What every forward proxy provides beside its front. */
+/** The services of every forward proxy, besides its front. */
 export type Services =
   | EventTracker.EventTracker
   | Sessions.Sessions
@@ -29,38 +40,48 @@ export type Services =
   | SessionStore.SessionStore
 
 /**
- * A forward proxy for clients of Streamable HTTP. To put a service of your own in the place of one of these, compose
- * the layers by hand, as this does.
+ * The default of `recover`, by kind of upstream. It is false for a command, because a new child process rarely has the
+ * state of the old one.
  */
-export const layerHttp = (options: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
-  layerHttpOver(Layer.merge(EventTracker.layerMemory(options), SessionStore.layerMemory), options)
+export const recoverByDefault = { url: Sessions.defaults.recover, command: false }
 
-/** The same over stores of your own, such as those of `shadowcat/Sqlite`. */
+const recovers = (upstream: UpstreamPool.Options): boolean =>
+  "url" in upstream ? recoverByDefault.url : recoverByDefault.command
+
+/** A forward proxy for clients that use Streamable HTTP. To replace one of its services, compose the layers directly. */
+export const layerHttp = ({
+  events,
+  ...options
+}: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
+  layerHttpOver(Layer.merge(EventTracker.layerMemory(events), SessionStore.layerMemory), options)
+
+/** A forward proxy for clients that use Streamable HTTP, over other stores, such as those of `shadowcat/Sqlite`. */
 export const layerHttpOver = <E>(
   stores: Layer.Layer<EventTracker.EventTracker | SessionStore.SessionStore, E>,
-  options: HttpOptionsOver
+  { front, sessions, upstream }: HttpOptionsOver
 ): Layer.Layer<HttpFront.HttpFront | Services, ListenError | E> =>
-  HttpFront.layer(options).pipe(
-    Layer.provideMerge(Sessions.layer({ ...recovery(options), ...options })),
-    Layer.provideMerge(UpstreamPool.layer(options)),
+  HttpFront.layer(front).pipe(
+    Layer.provideMerge(Sessions.layer({ recover: recovers(upstream), ...sessions })),
+    Layer.provideMerge(UpstreamPool.layer(upstream)),
     Layer.provideMerge(stores)
   )
 
-/** Unless told, sessions are recovered at a server: what a command held in memory is rarely made anew. */
-const recovery = (upstream: UpstreamPool.Options) => ({ recover: "url" in upstream })
-
-/** A forward proxy for the one client that has started this process. Its session lives as long as it does. */
-export const layerStdio = (options: StdioOptions): Layer.Layer<StdioFront.StdioFront | Services> =>
-  StdioFront.layer(options).pipe(
+/** A forward proxy for the one client that started this process. Its session lives as long as the process. */
+export const layerStdio = ({
+  front,
+  sessions,
+  upstream
+}: StdioOptions): Layer.Layer<StdioFront.StdioFront | Services> =>
+  StdioFront.layer(front).pipe(
     Layer.provideMerge(
       Sessions.layer({
-        ...recovery(options),
-        ...options,
+        recover: recovers(upstream),
+        ...sessions,
         multiSession: false,
         sessionTimeout: Duration.infinity
       })
     ),
     Layer.provideMerge(EventTracker.layerMemory()),
-    Layer.provideMerge(UpstreamPool.layer(options)),
+    Layer.provideMerge(UpstreamPool.layer(upstream)),
     Layer.provideMerge(SessionStore.layerMemory)
   )

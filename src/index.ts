@@ -1,6 +1,7 @@
 /**
- * The public API, one namespace a module. The admin API and its metrics are apart, as `shadowcat/Admin` and
- * `shadowcat/Prometheus`: they load what an application may never need.
+ * The public API, with one namespace for each module. The admin API, its metrics and the SQLite stores are separate
+ * entry points, `shadowcat/Admin`, `shadowcat/Prometheus` and `shadowcat/Sqlite`, so that applications load them only if
+ * they use them.
  */
 export * as EventTracker from "./EventTracker.js"
 export * as ForwardProxy from "./ForwardProxy.js"

@@ -23,7 +23,7 @@ import { ERROR, expectError, NO_SESSION } from "./fixtures/RpcError.js"
 
 const list = request(7, "tools/list")
 
-/** A proxy with a store of the test's own, composed by hand as the documentation says. */
+/** A proxy over a store of the test, composed of layers as in the documentation. */
 const composed = (upstream: { readonly url: string }, store: SessionStore.SessionStore["Type"]) =>
   HttpFront.layer({ port: 0, shutdownTimeout: 0 }).pipe(
     Layer.provideMerge(Sessions.layer()),
@@ -32,15 +32,15 @@ const composed = (upstream: { readonly url: string }, store: SessionStore.Sessio
     Layer.provide(Layer.succeed(SessionStore.SessionStore, store))
   )
 
-/** Builds a layer without its log, and gives the address that it serves. */
+/** Builds a layer without logs, and returns the URL of its endpoint. */
 const build = <R, E>(layer: Layer.Layer<HttpFront.HttpFront | R, E>) =>
   Layer.build(layer).pipe(
     Effect.map((services) => Context.get(services, HttpFront.HttpFront).url.href),
     Logger.withMinimumLogLevel(LogLevel.None)
   )
 
-describe("a forward proxy as a layer", () => {
-  it.scopedLive("keeps its sessions in the store that it is given", () =>
+describe("ForwardProxy", () => {
+  it.scopedLive("stores its sessions in the given store", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const memory = yield* SessionStore.makeMemory
@@ -78,7 +78,7 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("is shut down by closing its one scope: nothing is left, here or at the upstream", () =>
+  it.scopedLive("releases everything, here and at the upstream, when its scope closes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
         GET: ({ response }) => {
@@ -116,7 +116,7 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("does not disturb another in the same process", () =>
+  it.scopedLive("is independent of another proxy in the same process", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const other = yield* makePlainServer()
@@ -128,7 +128,7 @@ describe("a forward proxy as a layer", () => {
       const inTwo = yield* initialize(two.url)
       expect([inOne.answer.status, inTwo.answer.status]).toEqual([200, 200])
 
-      // Neither knows the other's sessions, or counts its calls.
+      // Neither proxy knows the sessions of the other or counts its calls.
       expectError(yield* post(two.url, list, inOne.session), { status: 404, code: NO_SESSION, id: 7 })
       const call = yield* Effect.fork(post(one.url, request(1, "hang"), inOne.session))
       yield* server.until(() => server.held.length === 1)
@@ -148,12 +148,16 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("can be two in one layer, each with services of its own", () =>
+  it.scopedLive("has its own services when one layer contains two proxies", () =>
     Effect.gen(function* () {
       const servers = [yield* makePlainServer(), yield* makePlainServer()] as const
       class Second extends Context.Tag("test/Second")<Second, { readonly url: URL }>() {}
       const proxy = (url: string) =>
-        ForwardProxy.layerHttp({ port: 0, shutdownTimeout: 0, url: new URL(url), maxSessions: 1 })
+        ForwardProxy.layerHttp({
+          upstream: { url: new URL(url) },
+          front: { port: 0, shutdownTimeout: 0 },
+          sessions: { maxSessions: 1 }
+        })
       const second = Layer.effect(Second, HttpFront.HttpFront).pipe(Layer.provide(proxy(servers[1].url)))
       const services = yield* Layer.build(Layer.merge(proxy(servers[0].url), second)).pipe(
         Logger.withMinimumLogLevel(LogLevel.None)
@@ -166,7 +170,7 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("fails with ListenError where the port is taken", () =>
+  it.scopedLive("fails with ListenError if the port is in use", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const error = yield* Effect.flip(startFront(server, { port: server.port }))
@@ -176,7 +180,7 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("fails with ListenError where the host is not this machine's", () =>
+  it.scopedLive("fails with ListenError if this machine does not have the address", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(startFront({ url: "http://127.0.0.1:1" }, { host: "192.0.2.1" }))
       expect(error).toBeInstanceOf(ListenError)
@@ -184,7 +188,7 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("reads its options from a Config too", () =>
+  it.scopedLive("reads its options from a Config", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const url = Config.mapAttempt(Config.string("UPSTREAM"), (text) => new URL(text))
@@ -213,23 +217,25 @@ describe("a forward proxy as a layer", () => {
     })
   )
 
-  it.scopedLive("answers a client when its store fails, ends that session, and goes on", () =>
-    Effect.gen(function* () {
-      const server = yield* makePlainServer()
-      const memory = yield* SessionStore.makeMemory
-      let fails = true
-      const store = SessionStore.SessionStore.of({
-        ...memory,
-        create: (record) => (fails ? new SessionExists() : memory.create(record))
+  it.scopedLive(
+    "responds with an error and ends the session when the store fails, and continues to serve",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* makePlainServer()
+        const memory = yield* SessionStore.makeMemory
+        let fails = true
+        const store = SessionStore.SessionStore.of({
+          ...memory,
+          create: (record) => (fails ? new SessionExists() : memory.create(record))
+        })
+        const url = yield* build(composed(server, store))
+        const failed = yield* initialize(url, { id: "i" })
+        expect(failed.answer.status).toBe(500)
+        expect(messages(failed.answer)).toMatchObject([{ jsonrpc: "2.0", id: "i", error: {} }])
+        expect(failed.sessionId).toBeUndefined()
+        yield* server.until(() => server.count("DELETE") === 1)
+        fails = false
+        expect((yield* initialize(url)).answer.status).toBe(200)
       })
-      const url = yield* build(composed(server, store))
-      const failed = yield* initialize(url, { id: "i" })
-      expect(failed.answer.status).toBe(500)
-      expect(messages(failed.answer)).toMatchObject([{ jsonrpc: "2.0", id: "i", error: {} }])
-      expect(failed.sessionId).toBeUndefined()
-      yield* server.until(() => server.count("DELETE") === 1)
-      fails = false
-      expect((yield* initialize(url)).answer.status).toBe(200)
-    })
   )
 })

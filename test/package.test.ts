@@ -43,7 +43,7 @@ import { EventTracker, ForwardProxy, Protocol, ProxyError, SessionStore, Telemet
 import { Layer } from "effect"
 
 export const observed = Admin.layer({ port: 0 }).pipe(
-  Layer.provideMerge(ForwardProxy.layerHttp({ url: new URL("http://127.0.0.1:1/mcp") })),
+  Layer.provideMerge(ForwardProxy.layerHttp({ upstream: { url: new URL("http://127.0.0.1:1/mcp") } })),
   Layer.provide(Prometheus.layer)
 )
 export const durable: Layer.Layer<SessionStore.SessionStore | EventTracker.EventTracker, ProxyError.StoreError> =

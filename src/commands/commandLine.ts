@@ -1,4 +1,4 @@
-/** A whole command line, from its arguments to what it ends with. */
+/** Runs a command line and describes its failure. */
 import * as CliConfig from "@effect/cli/CliConfig"
 import * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
@@ -11,41 +11,46 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { stripVTControlCharacters } from "node:util"
 import { version } from "../internal/version.js"
+import { wrongUse } from "./flags.js"
 import { environmentLogLevel } from "./logging.js"
-import { beginnings, shadowcat } from "./root.js"
+import { examples, shadowcat } from "./root.js"
 import { ServerCommand } from "./upstream.js"
-import { asksNobody, wrongOption } from "./usageErrors.js"
+import { isWizardWithoutTerminal, wrongOption } from "./usageErrors.js"
 
 const run = Command.run(shadowcat, { name: "shadowcat", version, executable: "shadowcat" })
 
-/** No parser looks at what follows `--`: it would take options that it does not know for arguments. */
-const part = (argv: ReadonlyArray<string>): readonly [ReadonlyArray<string>, ReadonlyArray<string>] => {
-  const border = argv.indexOf("--")
-  return border < 0 ? [argv, []] : [argv.slice(0, border), argv.slice(border + 1)]
+/** Splits the arguments at `--`. The parser does not see the second part: it would read its options as arguments. */
+const split = (argv: ReadonlyArray<string>): readonly [ReadonlyArray<string>, ReadonlyArray<string>] => {
+  const separator = argv.indexOf("--")
+  return separator < 0 ? [argv, []] : [argv.slice(0, separator), argv.slice(separator + 1)]
 }
 
-/** Help has no colours where standard output is no terminal; errors are told once, at the end. */
-const quiet = (console: Console.Console): Console.Console => ({
+/**
+ * Removes colours unless standard output is a terminal. Drops errors, because the program prints the error of a command
+ * once, when it ends.
+ */
+const plain = (console: Console.Console): Console.Console => ({
   ...console,
   log: (text: string) => console.log(process.stdout.isTTY ? text : stripVTControlCharacters(text)),
   error: () => Effect.void
 })
 
-/** Does what the arguments ask for; the first two are those that Node adds. What it fails with, `complain` tells. */
+/**
+ * Runs the command that `argv` names; its first two arguments are Node and the script. Use `describeFailure` to report a
+ * failure.
+ */
 export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
-    const [args, command] = part(argv)
+    const [args, command] = split(argv)
     const level = yield* environmentLogLevel
     const console = yield* Console.consoleWith(Effect.succeed)
-    if (asksNobody(args)) {
-      return yield* Effect.fail(
-        ValidationError.invalidValue(HelpDoc.p("--wizard asks questions: run it in a terminal"))
-      )
+    if (isWizardWithoutTerminal(args)) {
+      return yield* wrongUse("--wizard asks questions: run it in a terminal")
     }
     yield* run(args).pipe(
       Effect.provideService(ServerCommand, command),
       Logger.withMinimumLogLevel(level),
-      Effect.withConsole(quiet(console))
+      Effect.withConsole(plain(console))
     )
   }).pipe(
     Effect.provide(
@@ -56,27 +61,28 @@ export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknow
     )
   )
 
-export interface Complaint {
+export interface Failure {
+  /** The error message. */
   readonly line: string
-  /** The exit code: 2 for a wrong use, 1 for all else. */
+  /** The exit code: 2 for wrong use, 1 for every other failure. */
   readonly code: number
 }
 
-/** What is said, in one line, of a failure to do what these arguments ask for. */
-export const complain = (argv: ReadonlyArray<string>, cause: Cause.Cause<unknown>): Complaint => {
-  const { code, reason } = why(argv, Cause.squash(cause))
+/** Describes the failure of a command line in one line. */
+export const describeFailure = (argv: ReadonlyArray<string>, cause: Cause.Cause<unknown>): Failure => {
+  const { code, reason } = reasonOf(argv, Cause.squash(cause))
   return { code, line: `shadowcat: ${reason}` }
 }
 
-const why = (
+const reasonOf = (
   argv: ReadonlyArray<string>,
   error: unknown
 ): { readonly reason: string; readonly code: number } => {
   if (ValidationError.isValidationError(error) && ValidationError.isCommandMismatch(error)) {
-    return { reason: `Unknown command: use ${beginnings.join(" or ")} (see shadowcat --help)`, code: 2 }
+    return { reason: `Unknown command: use ${examples.join(" or ")} (see shadowcat --help)`, code: 2 }
   }
   if (ValidationError.isValidationError(error)) {
-    const [args] = part(argv)
+    const [args] = split(argv)
     const wrong = wrongOption(args.slice(2)) ?? oneLine(HelpDoc.toAnsiText(error.error))
     return { reason: `${wrong} (see shadowcat --help)`, code: 2 }
   }

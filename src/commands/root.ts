@@ -1,4 +1,4 @@
-/** The command line: `shadowcat forward http` and `stdio`, and `shadowcat sessions`. */
+/** The command line: `shadowcat forward http`, `shadowcat forward stdio` and `shadowcat sessions`. */
 import * as Command from "@effect/cli/Command"
 import { forwardHttp } from "./forwardHttp.js"
 import { forwardStdio } from "./forwardStdio.js"
@@ -9,8 +9,8 @@ const forward = Command.make("forward").pipe(
   Command.withSubcommands([forwardHttp, forwardStdio])
 )
 
-/** What a command line begins with, told to whom used another beginning. */
-export const beginnings = ["shadowcat forward http", "shadowcat forward stdio", "shadowcat sessions list"]
+/** Valid commands, for the error about an unknown one. */
+export const examples = ["shadowcat forward http", "shadowcat forward stdio", "shadowcat sessions list"]
 
 export const shadowcat = Command.make("shadowcat").pipe(
   Command.withDescription("A proxy for the Model Context Protocol that many clients share"),

@@ -1,4 +1,4 @@
-/** What `shadowcat sessions` asks of a running proxy, and how it prints what it is told. */
+/** A client of the admin API, which prints the sessions of a running proxy. */
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpApiClient from "@effect/platform/HttpApiClient"
 import * as Clock from "effect/Clock"
@@ -10,27 +10,27 @@ import { AdminApi, type SessionInfo, type SessionPage, UnknownSession } from "..
 
 class AdminUnreachable extends Data.TaggedError("AdminUnreachable")<{ readonly admin: URL }> {
   override get message() {
-    return `No admin API answers at ${this.admin.origin}: start the proxy with --admin-port, and give its address as --admin`
+    return `No admin API answers at ${this.admin.origin}: start the proxy with --admin-port and pass its URL as --admin`
   }
 }
 
-/** How long the proxy has to answer; closing a session waits for its upstream. */
+/** The maximum time of a request. It is long, because closing a session waits for its upstream. */
 const TIMEOUT = Duration.seconds(30)
 
-/** How many sessions are asked for at once. */
-const PAGE = 1000
+/** The number of sessions in one response. */
+const PAGE_SIZE = 1000
 
 const connect = (admin: URL) => HttpApiClient.make(AdminApi, { baseUrl: admin })
 
 type Client = Effect.Effect.Success<ReturnType<typeof connect>>
 
-/** Asks the API. Whatever goes wrong, other than what the API itself says, the address is not that of one. */
-const asking = <A, E>(
+/** Sends a request to the API. Every error that is not a response of the API means that there is no API at this URL. */
+const request = <A, E>(
   admin: URL,
-  ask: (client: Client) => Effect.Effect<A, E>
+  send: (client: Client) => Effect.Effect<A, E>
 ): Effect.Effect<A, AdminUnreachable | UnknownSession> =>
   connect(admin).pipe(
-    Effect.flatMap(ask),
+    Effect.flatMap(send),
     Effect.timeout(TIMEOUT),
     Effect.mapError((error) => (error instanceof UnknownSession ? error : new AdminUnreachable({ admin }))),
     Effect.provide(FetchHttpClient.layer)
@@ -38,11 +38,11 @@ const asking = <A, E>(
 
 /** Prints all live sessions. */
 export const list = (admin: URL, asJson: boolean) =>
-  asking(admin, (client) =>
+  request(admin, (client) =>
     Effect.gen(function* () {
       const sessions: Array<SessionInfo> = []
       for (let offset: number | undefined = 0; offset !== undefined;) {
-        const page: SessionPage = yield* client.sessions.list({ urlParams: { offset, limit: PAGE } })
+        const page: SessionPage = yield* client.sessions.list({ urlParams: { offset, limit: PAGE_SIZE } })
         sessions.push(...page.sessions)
         offset = page.next
       }
@@ -58,7 +58,7 @@ export const list = (admin: URL, asJson: boolean) =>
 
 /** Prints one session. */
 export const show = (admin: URL, handle: string, asJson: boolean) =>
-  asking(admin, (client) => client.sessions.show({ path: { handle } })).pipe(
+  request(admin, (client) => client.sessions.show({ path: { handle } })).pipe(
     Effect.flatMap((session) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
         Console.log(asJson ? JSON.stringify(session, undefined, 2) : table([session], now))
@@ -69,7 +69,7 @@ export const show = (admin: URL, handle: string, asJson: boolean) =>
 /** Closes a session. */
 export const close = (admin: URL, handle: string) =>
   Effect.zipRight(
-    asking(admin, (client) => client.sessions.close({ path: { handle } })),
+    request(admin, (client) => client.sessions.close({ path: { handle } })),
     Console.log(`closed ${handle}`)
   )
 

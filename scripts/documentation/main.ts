@@ -1,0 +1,6 @@
+/** Brings the options tables of README.md up to date. */
+import { readFileSync, writeFileSync } from "node:fs"
+import { withOptions } from "./readme.js"
+
+const file = new URL("../../README.md", import.meta.url)
+writeFileSync(file, withOptions(readFileSync(file, "utf8")))
