@@ -27,11 +27,19 @@ export interface AdminOptions {
 /** Whoever may ask can close sessions, so nobody else's machine may. */
 const HOST = "127.0.0.1"
 
-const infoOf = ({ client, createdAt, handle, lastActiveAt, load, protocolVersion, upstream }: Session) =>
+const infoOf = ({
+  client,
+  createdAt,
+  handle,
+  lastActiveAt,
+  load,
+  protocolVersion,
+  upstreamSession
+}: Session) =>
   new SessionInfo({
     handle,
     client,
-    upstream: upstream.name,
+    upstream: upstreamSession.name,
     protocolVersion,
     createdAt,
     lastActiveAt,

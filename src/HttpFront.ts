@@ -17,7 +17,7 @@ import * as Deadlines from "./internal/deadlines.js"
 import { OriginPolicy } from "./HttpFront/OriginPolicy.js"
 import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
-import { Sessions, type Size } from "./Sessions.js"
+import { Sessions, type SessionsSize } from "./Sessions.js"
 import { Telemetry } from "./Telemetry.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 
@@ -68,7 +68,7 @@ export class HttpFront extends Context.Tag("shadowcat/HttpFront")<
 >() {}
 
 /** What `/health` says beside the status. */
-export interface Health extends Size {
+export interface Health extends SessionsSize {
   readonly version: string
   readonly uptimeSeconds: number
   readonly connections: number
@@ -172,7 +172,7 @@ export const make = (
     const address = yield* Effect.acquireRelease(listen(server, options), () =>
       Effect.gen(function* () {
         router.isDraining = true
-        yield* sessions.quiet.pipe(Effect.interruptible, Effect.timeoutOption(options.shutdownTimeout))
+        yield* sessions.idle.pipe(Effect.interruptible, Effect.timeoutOption(options.shutdownTimeout))
         yield* sessions.drain
         yield* close(server, connections)
       })

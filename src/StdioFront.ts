@@ -56,7 +56,7 @@ export const make = (
 ): Effect.Effect<StdioFront["Type"], never, Sessions | UpstreamPool | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
-    const { name } = yield* UpstreamPool
+    const { upstreams } = yield* UpstreamPool
     const { input, maxBody, shutdownTimeout } = options
     const flow: Flow = { pause: () => input.pause(), unpause: () => input.resume() }
     const output = new Lines(options.output, flow)
@@ -65,7 +65,7 @@ export const make = (
     yield* Effect.addFinalizer(() => output.flushed)
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const client = new StdioClient({ sessions, output, upstream: name, run, flow })
+        const client = new StdioClient({ sessions, output, upstream: upstreams[0].name, run, flow })
         const lines = new LineSplitter(maxBody)
         const leave = () => Deferred.unsafeDone(left, Effect.succeed<CloseReason>("deleted"))
         const end = () => {
@@ -89,7 +89,7 @@ export const make = (
       }),
       (stop) => Effect.sync(stop)
     )
-    const answered = Effect.timeoutOption(sessions.quiet, shutdownTimeout)
+    const answered = Effect.timeoutOption(sessions.idle, shutdownTimeout)
     return StdioFront.of({
       ended: Effect.raceFirst(
         Effect.tap(Deferred.await(left), () => answered),

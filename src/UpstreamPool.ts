@@ -40,13 +40,22 @@ export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
     readonly upstreams: NonEmptyReadonlyArray<PooledUpstream>
     /** The upstream with this name; `undefined` if it is not configured any more. */
     readonly get: (name: string) => PooledUpstream | undefined
+    /** The child processes of all upstreams; absent if none is a command. */
+    readonly children: ChildCount | undefined
   }
 >() {}
 
 /** A pool of these upstreams. */
 export const make = (upstreams: NonEmptyReadonlyArray<PooledUpstream>): UpstreamPool["Type"] => {
   const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]))
-  return UpstreamPool.of({ upstreams, get: (name) => byName.get(name) })
+  return UpstreamPool.of({ upstreams, get: (name) => byName.get(name), children: sumOf(upstreams) })
+}
+
+const sumOf = (upstreams: ReadonlyArray<PooledUpstream>): ChildCount | undefined => {
+  const counts = upstreams.flatMap(({ children }) => (children === undefined ? [] : [children]))
+  if (counts.length === 0) return undefined
+  const sum = (count: (one: ChildCount) => number) => counts.reduce((total, one) => total + count(one), 0)
+  return { size: () => sum(({ size }) => size()), bound: sum(({ bound }) => bound) }
 }
 
 /** The options of `layerHttp`: the URL, and every option that differs from its default. */

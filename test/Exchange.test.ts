@@ -5,8 +5,9 @@ import { Exchange } from "../src/Exchange.js"
 import type { RequestId } from "../src/Protocol.js"
 import { SessionNotFound, ShuttingDown } from "../src/ProxyError.js"
 import type { Request } from "../src/Upstream.js"
-import { CountingOwner, type Resumption } from "./fixtures/CountingOwner.js"
+import { CountingContext } from "./fixtures/CountingContext.js"
 import { CountingPool } from "./fixtures/CountingPool.js"
+import { settle } from "./fixtures/ManualClock.js"
 import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
 import { call, get, modernCall, notification, post, response } from "./fixtures/requests.js"
 import { acts, FOREIGN, type ScriptedExchange } from "./fixtures/ScriptedExchange.js"
@@ -17,7 +18,7 @@ type Kind = "session" | "tracked" | "stateless"
 /** An exchange that has been started, and everyone whom it deals with. */
 class Started {
   readonly pool = new CountingPool()
-  readonly owner: CountingOwner
+  readonly owner: CountingContext
   readonly answer = new RecordedAnswer()
   /** The answer, and those that went on with it. */
   readonly reading = [this.answer]
@@ -25,13 +26,13 @@ class Started {
   readonly upstream: ScriptedExchange
 
   constructor(request: Request, kind: Kind = "session") {
-    this.owner = new CountingOwner(
+    this.owner = new CountingContext(
       this.pool,
       kind === "stateless" ? undefined : "the-proxy's-id",
       kind === "tracked"
     )
     this.exchange = new Exchange(this.owner, request, this.answer)
-    this.exchange.start((sink) => this.pool.exchange(request, sink))
+    this.exchange.start(request)
     const [upstream] = this.pool.exchanges
     if (upstream === undefined) throw new Error("nothing was asked")
     this.upstream = upstream
@@ -40,7 +41,7 @@ class Started {
   /** The client closes its connection. */
   leave(): void {
     this.answer.goes()
-    this.exchange.leave()
+    this.exchange.disconnect()
   }
 
   /** The ids of the events that the client got, on whichever connection. */
@@ -53,7 +54,7 @@ class Started {
     const lastEventId = this.eventIds.at(-1) ?? "none"
     const answer = new RecordedAnswer("the answer that goes on")
     this.reading.push(answer)
-    const leave = this.owner.resumable?.resume(lastEventId, answer)
+    const leave = this.owner.streams?.resume(lastEventId, answer)
     return {
       answer,
       leave: () => {
@@ -63,11 +64,13 @@ class Started {
     }
   }
 
-  /** What asks at the upstream how the stream goes on. */
-  get resumption(): Resumption {
-    const [resumption] = this.owner.resumptions
-    if (resumption === undefined) throw new Error("nothing asks the upstream to go on")
-    return resumption
+  /** The GET that asks the upstream for the rest of the stream, as soon as it is sent. */
+  get resumption(): Effect.Effect<ScriptedExchange> {
+    return Effect.map(this.owner.clock.advance("1 second"), () => {
+      const resumption = this.pool.exchanges[1]
+      if (resumption === undefined) throw new Error("the upstream is not asked to resume the stream")
+      return resumption
+    })
   }
 
   pass(seconds: number): Effect.Effect<void> {
@@ -159,21 +162,6 @@ describe("an answer in JSON", () => {
 })
 
 describe("an answer as a stream", () => {
-  it("waits for its client on another connection, too, when it goes on there", () => {
-    const { exchange } = new Started(post(call(1)))
-    const done: Array<string> = []
-    const flow = (name: string) => ({
-      pause: () => done.push(`${name} pauses`),
-      unpause: () => done.push(`${name} resumes`)
-    })
-    exchange.head(200, { "content-type": "text/event-stream" }, flow("one"))
-    exchange.pause()
-    exchange.follow(flow("two"))
-    exchange.unpause()
-    exchange.follow(flow("three"))
-    expect(done).toEqual(["one pauses", "two pauses", "two resumes"])
-  })
-
   it("is passed on in whole frames, with nothing that holds them back", () => {
     const { answer, exchange, upstream } = new Started(post(call(1)))
     const flow = { pause: () => {}, unpause: () => {} }
@@ -369,11 +357,11 @@ describe("a client that goes away", () => {
 
   it("is not waited for by a shutdown", () => {
     const started = new Started(post(call(1)))
-    expect(started.owner.inFlight.underWay).toBe(1)
+    expect(started.owner.inFlight.current).toBe(1)
     started.leave()
-    expect(started.owner.inFlight.underWay).toBe(0)
+    expect(started.owner.inFlight.current).toBe(0)
     started.upstream.act("json")
-    expect(started.owner.inFlight.underWay).toBe(0)
+    expect(started.owner.inFlight.current).toBe(0)
   })
 })
 
@@ -415,7 +403,7 @@ describe("cutting off", () => {
     const started = new Started(post(call(1)))
     started.upstream.act("json")
     started.exchange.cut(new ShuttingDown())
-    started.exchange.leave()
+    started.exchange.disconnect()
     expect(started.owner.settlements.length).toBe(1)
     expect(started.answer.violations).toEqual([])
   })
@@ -497,11 +485,11 @@ describe("a cancelled call", () => {
   it("is not waited for by a shutdown, which ends it as its grace would", () => {
     const started = new Started(post(call(1)))
     started.exchange.cancel(1)
-    expect(started.owner.inFlight.underWay).toBe(0)
+    expect(started.owner.inFlight.current).toBe(0)
     started.exchange.cut(new ShuttingDown())
     expect(started.answer).toMatchObject({ status: 200, text: "", ending: "end", violations: [] })
     expect(started.upstream.isAborted).toBe(true)
-    expect(started.owner.inFlight).toMatchObject({ underWay: 0, least: 0 })
+    expect(started.owner.inFlight).toMatchObject({ current: 0, least: 0 })
   })
 
   it.effect("of another id is another's affair", () =>
@@ -656,68 +644,77 @@ describe("a stream that is kept", () => {
     expect(started.owner.outcomes).toEqual(["failed"])
   })
 
-  it.each(["finish", "fail"] as const)("with ids is gone on with, unseen by its client (%s)", (how) => {
-    const started = new Started(post(call(1)), "tracked")
-    started.upstream.head(200, "text/event-stream")
-    started.upstream.data(numbered("a", progress))
-    started.upstream.data(numbered("b", progress) + "data: half")
-    if (how === "finish") started.upstream.finish()
-    else started.upstream.fail("Closed")
-    const { broken, done } = started.resumption
-    expect(broken).toMatchObject({ lastEventId: "b", isComplete: false })
-    expect(started.answer.isOver).toBe(false)
-    broken.restarted(flow)
-    broken.data(Buffer.from(numbered("b", progress)))
-    broken.data(Buffer.from(numbered("c", response(1))))
-    expect(broken.isComplete).toBe(true)
-    done(true)
-    expect(started.answer.messages()).toEqual([progress, progress, response(1)])
-    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
-    expect(started.owner.outcomes).toEqual(["answered"])
-  })
-
-  it("that cannot be gone on with ends with an error for each request that waits", () => {
-    const started = new Started(post([call(1), call(2)]), "tracked")
-    started.upstream.head(200, "text/event-stream")
-    started.upstream.data(numbered("a", response(2)))
-    started.upstream.fail("Closed")
-    started.resumption.done(false)
-    expect(started.answer.messages()).toMatchObject([
-      { id: 2, result: {} },
-      { id: 1, error: { code: -32000 } }
-    ])
-    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
-  })
-
-  it("that goes on may hold what belongs to others, which is dropped", () => {
-    const started = new Started(post(call(1)), "tracked")
-    started.upstream.act("event with id")
-    started.upstream.fail("Closed")
-    const { broken, done } = started.resumption
-    broken.restarted(flow)
-    broken.data(Buffer.from(numbered("b", response(FOREIGN)) + "id: c\ndata: {}\n\n"))
-    broken.data(Buffer.from(numbered("d", call(FOREIGN, "sampling/createMessage"))))
-    broken.data(Buffer.from(numbered("e", response(1))))
-    done(true)
-    expect(started.answer.messages().slice(1)).toEqual([call(FOREIGN, "sampling/createMessage"), response(1)])
-  })
-
-  it("holds back the upstream for a slow client on the next connection too", () => {
-    const started = new Started(post(call(1)), "tracked")
-    started.upstream.act("event with id")
-    started.answer.flow?.pause()
-    for (let count = 0; count < 600; count++) started.upstream.act("event")
-    expect(started.upstream.isPaused).toBe(true)
-    started.upstream.fail("Closed")
-    const calls: Array<string> = []
-    started.resumption.broken.restarted({
-      pause: () => calls.push("pause"),
-      unpause: () => calls.push("resume")
+  it.effect.each(["finish", "fail"] as const)("with ids is resumed, unseen by its client (%s)", (how) =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.head(200, "text/event-stream")
+      started.upstream.data(numbered("a", progress))
+      started.upstream.data(numbered("b", progress) + "data: half")
+      if (how === "finish") started.upstream.finish()
+      else started.upstream.fail("Closed")
+      const resumption = yield* started.resumption
+      expect(resumption.request.headers).toEqual({ "last-event-id": "b" })
+      expect(started.answer.isOver).toBe(false)
+      resumption.head(200, "text/event-stream")
+      resumption.data(numbered("b", progress))
+      resumption.data(numbered("c", response(1)))
+      yield* settle
+      expect(started.answer.messages()).toEqual([progress, progress, response(1)])
+      expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+      expect(started.owner.outcomes).toEqual(["answered"])
     })
-    expect(calls).toEqual(["pause"])
-    started.answer.flow?.unpause()
-    expect(calls).toEqual(["pause", "resume"])
-  })
+  )
+
+  it.effect("that cannot be resumed ends with an error for each request that waits", () =>
+    Effect.gen(function* () {
+      const started = new Started(post([call(1), call(2)]), "tracked")
+      started.upstream.head(200, "text/event-stream")
+      started.upstream.data(numbered("a", response(2)))
+      started.upstream.fail("Closed")
+      const resumption = yield* started.resumption
+      resumption.act("not found")
+      yield* settle
+      expect(started.answer.messages()).toMatchObject([
+        { id: 2, result: {} },
+        { id: 1, error: { code: -32000 } }
+      ])
+      expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+    })
+  )
+
+  it.effect("drops what belongs to other streams when it is resumed", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event with id")
+      started.upstream.fail("Closed")
+      const resumption = yield* started.resumption
+      resumption.head(200, "text/event-stream")
+      resumption.data(numbered("b", response(FOREIGN)) + "id: c\ndata: {}\n\n")
+      resumption.data(numbered("d", call(FOREIGN, "sampling/createMessage")))
+      resumption.data(numbered("e", response(1)))
+      yield* settle
+      expect(started.answer.messages().slice(1)).toEqual([
+        call(FOREIGN, "sampling/createMessage"),
+        response(1)
+      ])
+    })
+  )
+
+  it.effect("pauses the upstream for a slow client on the next connection too", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event with id")
+      started.answer.flow?.pause()
+      for (let count = 0; count < 600; count++) started.upstream.act("event")
+      expect(started.upstream.isPaused).toBe(true)
+      started.upstream.fail("Closed")
+      const resumption = yield* started.resumption
+      resumption.head(200, "text/event-stream")
+      expect(resumption.isPaused).toBe(true)
+      started.answer.flow?.unpause()
+      expect(resumption.isPaused).toBe(false)
+    })
+  )
 
   it("whose client has what it waits for is not gone on with", () => {
     const started = new Started(post(call(1)), "tracked")
@@ -734,6 +731,7 @@ describe("a stream that is kept", () => {
       started.upstream.fail("Closed")
       started.exchange.cancel(1)
       yield* started.pass(5)
+      yield* settle
       expect(started.owner.resumptions.size).toBe(0)
       expect(started.answer.messages().length).toBe(1)
       expect(started.answer).toMatchObject({ ending: "end", violations: [] })
@@ -741,15 +739,18 @@ describe("a stream that is kept", () => {
     })
   )
 
-  it("is cut off while it is gone on with, and says why", () => {
-    const started = new Started(post(call(1)), "tracked")
-    started.upstream.act("event with id")
-    started.upstream.fail("Closed")
-    started.exchange.cut(new SessionNotFound())
-    expect(started.owner.resumptions.size).toBe(0)
-    expect(started.answer.messages().at(-1)).toMatchObject({ id: 1, error: { code: -32001 } })
-    expect(started.answer).toMatchObject({ ending: "end", violations: [] })
-  })
+  it.effect("is cut while it is resumed, and says why", () =>
+    Effect.gen(function* () {
+      const started = new Started(post(call(1)), "tracked")
+      started.upstream.act("event with id")
+      started.upstream.fail("Closed")
+      started.exchange.cut(new SessionNotFound())
+      yield* settle
+      expect(started.owner.resumptions.size).toBe(0)
+      expect(started.answer.messages().at(-1)).toMatchObject({ id: 1, error: { code: -32001 } })
+      expect(started.answer).toMatchObject({ ending: "end", violations: [] })
+    })
+  )
 })
 
 describe("whatever happens to an exchange", () => {
@@ -782,12 +783,10 @@ describe("whatever happens to an exchange", () => {
     { weight: 1, arbitrary: FastCheck.constant(now((started) => void started.comeBack())) },
     {
       weight: 1,
-      arbitrary: FastCheck.constantFrom(event(response(1)), event(call(1)), undefined).map((said) =>
-        now(({ owner }) => {
-          const [resumption] = owner.resumptions
-          if (said === undefined) return resumption?.done(resumption.broken.isComplete)
-          resumption?.broken.restarted({ pause: () => {}, unpause: () => {} })
-          resumption?.broken.data(Buffer.from(said))
+      arbitrary: FastCheck.constantFrom(...acts).map((act) =>
+        now(({ pool }) => {
+          const resumption = pool.open.at(-1)
+          if (resumption?.request.method === "GET") resumption.act(act)
         })
       )
     },
@@ -816,21 +815,22 @@ describe("whatever happens to an exchange", () => {
     ([request, kind, steps]) =>
       Effect.gen(function* () {
         const started = new Started(request, kind)
-        const { answer, exchange, owner, upstream } = started
+        const { answer, exchange, owner, pool, upstream } = started
         for (const step of steps) {
           // Of an exchange that is over nobody is told anything any more.
           if (started.isOver) break
           yield* step(started)
         }
         exchange.cut(new ShuttingDown())
-        owner.resumable?.close()
-        owner.resumable?.log.close()
+        owner.close()
+        yield* settle
         expect(owner.settlements).toEqual([exchange])
         expect(owner.resumptions.size).toBe(0)
-        expect(owner.ledger?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
+        expect(owner.retention?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
         expect(owner.deadlines.size).toBe(0)
-        expect(owner.inFlight).toMatchObject({ underWay: 0, least: 0 })
+        expect(owner.inFlight).toMatchObject({ current: 0, least: 0 })
         expect(upstream.isOver).toBe(true)
+        expect(pool.open).toEqual([])
         expect(started.reading.flatMap(({ violations }) => violations)).toEqual([])
         expect(answer.isOver || answer.hasLeft).toBe(true)
         if (kind === "tracked") expect(new Set(started.eventIds).size).toBe(started.eventIds.length)

@@ -348,7 +348,7 @@ describe("an initialize whose client has gone", () => {
     Effect.gen(function* () {
       const proxied = yield* makeProxied()
       const { disconnect } = yield* proxied.connect()
-      const quiet = yield* Effect.fork(proxied.sessions.quiet)
+      const quiet = yield* Effect.fork(proxied.sessions.idle)
       yield* settle
       expect(Option.isNone(yield* Fiber.poll(quiet))).toBe(true)
       yield* disconnect
@@ -583,7 +583,7 @@ describe("calls that get no answer", () => {
         { method: "notifications/cancelled", params: { requestId: "slow" } }
       ])
       // Nobody waits for the answer to that.
-      yield* proxied.sessions.quiet
+      yield* proxied.sessions.idle
       yield* proxied.sessions.close(session.id, "deleted")
       expect(proxied.pool.open).toEqual([])
     })
@@ -764,7 +764,7 @@ describe("shutting down", () => {
       proxied.stateless(modernCall(9, "subscriptions/listen"))
       const left = proxied.request(session, call(1))
       const waiting = proxied.request(session, call(2))
-      const quiet = yield* Effect.fork(proxied.sessions.quiet)
+      const quiet = yield* Effect.fork(proxied.sessions.idle)
       left.disconnect()
       yield* settle
       expect(yield* Fiber.poll(quiet)).toEqual(Option.none())
@@ -781,9 +781,9 @@ describe("shutting down", () => {
       exchange.act("event")
       answer.goes()
       disconnect()
-      yield* proxied.sessions.quiet
+      yield* proxied.sessions.idle
       const back = proxied.resume(session, answer.eventIds().at(-1))
-      const waiting = yield* Effect.fork(proxied.sessions.quiet)
+      const waiting = yield* Effect.fork(proxied.sessions.idle)
       yield* settle
       expect(yield* Fiber.poll(waiting)).toEqual(Option.none())
       exchange.act("response")

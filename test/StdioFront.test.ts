@@ -24,9 +24,9 @@ const startStdioFront = (upstream: UpstreamPool.Options) =>
       lines.push(...parts.map((line): unknown => JSON.parse(line)))
       changes.notify()
     })
-    yield* Layer.build(ForwardProxy.layerStdio({ input, output, shutdownTimeout: 0, ...upstream })).pipe(
-      Logger.withMinimumLogLevel(LogLevel.None)
-    )
+    yield* Layer.build(
+      ForwardProxy.layerStdio({ upstream, front: { input, output, shutdownTimeout: 0 } })
+    ).pipe(Logger.withMinimumLogLevel(LogLevel.None))
     return {
       lines,
       send: (...messages: ReadonlyArray<object>) => {

@@ -30,8 +30,8 @@ const make = (options: Partial<EventTrackerOptions> = {}, retry?: number, teleme
       telemetry,
       keepAlive: KEEP_ALIVE,
       retry: retry ?? 0,
-      isPrimed: retry !== undefined,
-      bounds: { events: maxEvents, bytes: maxEventBytes },
+      hasPrimingEvents: retry !== undefined,
+      limits: { events: maxEvents, bytes: maxEventBytes },
       backlog: new Backlog()
     }
     return {
@@ -58,9 +58,9 @@ class Client {
 
   constructor(private readonly streams: Streams) {}
 
-  open(delivery: StreamWriter): void {
-    delivery.begin(this.answer, 200, { "content-type": "text/event-stream" })
-    this.leave = () => delivery.leave(this.answer)
+  open(writer: StreamWriter): void {
+    writer.start(this.answer, 200, { "content-type": "text/event-stream" })
+    this.leave = () => writer.disconnect(this.answer)
   }
 
   /** Takes in what has come; what comes later on a connection that is cut is lost. */
@@ -92,9 +92,9 @@ class Client {
 const begun = (...how: Parameters<typeof make>) =>
   Effect.map(make(...how), (made) => {
     const client = new Client(made.streams)
-    const delivery = made.streams.answering([1], made.upstream)
-    client.open(delivery)
-    return { ...made, client, delivery }
+    const writer = made.streams.openAnswer([1], made.upstream)
+    client.open(writer)
+    return { ...made, client, writer }
   })
 
 const event = (text: string) => Buffer.from(`data: ${text}\n\n`)
@@ -103,16 +103,16 @@ describe("a stream", () => {
   it.scoped("goes on for a client that comes back, with what it missed and what comes live", () =>
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
-      const delivery = streams.answering([1], upstream)
+      const writer = streams.openAnswer([1], upstream)
       const client = new Client(streams)
-      client.open(delivery)
-      delivery.append(event("one"), undefined)
+      client.open(writer)
+      writer.append(event("one"), undefined)
       client.take()
       client.cut()
-      delivery.append(event("two"), undefined)
+      writer.append(event("two"), undefined)
       client.comeBack()
-      delivery.append(event("three"), undefined)
-      delivery.end()
+      writer.append(event("three"), undefined)
+      writer.end()
       client.take()
       expect(client.texts).toEqual(["one", "two", "three"])
       expect(client.answer).toMatchObject({
@@ -131,8 +131,8 @@ describe("a stream", () => {
   it.scoped("counts what it tells once more", () =>
     Effect.gen(function* () {
       const replayed = vi.fn()
-      const { client, delivery } = yield* begun({}, undefined, { ...silent, eventsReplayed: replayed })
-      for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
+      const { client, writer } = yield* begun({}, undefined, { ...silent, eventsReplayed: replayed })
+      for (const text of ["one", "two", "three"]) writer.append(event(text), undefined)
       client.take()
       client.cut()
       client.comeBack(client.ids[0])
@@ -144,7 +144,7 @@ describe("a stream", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
       const client = new Client(streams)
-      client.open(streams.answering([1], upstream))
+      client.open(streams.openAnswer([1], upstream))
       yield* TestClock.adjust(KEEP_ALIVE + 1_000)
       expect(client.answer.text).toBe(": keep-alive\n\n")
     })
@@ -152,11 +152,11 @@ describe("a stream", () => {
 
   it.scoped("begins with an id and the time to wait, for clients that know them", () =>
     Effect.gen(function* () {
-      const { client, delivery } = yield* begun({}, 3_000)
+      const { client, writer } = yield* begun({}, 3_000)
       expect(client.answer.text).toMatch(/^id: \S+\nretry: 3000\ndata: \n\n$/)
       client.take()
       client.cut()
-      delivery.append(event("one"), undefined)
+      writer.append(event("one"), undefined)
       client.comeBack()
       client.take()
       expect(client.texts).toEqual(["one"])
@@ -165,9 +165,9 @@ describe("a stream", () => {
 
   it.scoped("that is over and delivered gets 405, one of no session 400, and never 404", () =>
     Effect.gen(function* () {
-      const { client, delivery } = yield* begun()
-      delivery.append(event("one"), undefined)
-      delivery.end()
+      const { client, writer } = yield* begun()
+      writer.append(event("one"), undefined)
+      writer.end()
       client.take()
       client.comeBack()
       expect(client.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
@@ -181,11 +181,11 @@ describe("a stream", () => {
     ["the end of which a client does not take, for as long as the session lives", false]
   ] as const)("is kept, %s", ([, reads]) =>
     Effect.gen(function* () {
-      const { client, delivery, tracker } = yield* begun()
-      delivery.append(event("one"), undefined)
-      delivery.append(event("two"), undefined)
+      const { client, writer, tracker } = yield* begun()
+      writer.append(event("one"), undefined)
+      writer.append(event("two"), undefined)
       client.answer.reads = reads
-      delivery.end()
+      writer.end()
       client.take()
       yield* TestClock.adjust("55 seconds")
       expect(tracker.size().events).toBe(2)
@@ -199,9 +199,9 @@ describe("a stream", () => {
 
   it.scoped("that ended whole is not let go of while a client reads it again", () =>
     Effect.gen(function* () {
-      const { client, delivery, streams, tracker } = yield* begun()
-      for (const text of ["one", "two", "three"]) delivery.append(event(text), undefined)
-      delivery.end()
+      const { client, writer, streams, tracker } = yield* begun()
+      for (const text of ["one", "two", "three"]) writer.append(event(text), undefined)
+      writer.end()
       client.take()
       const slow = new RecordedAnswer()
       slow.reads = false
@@ -213,11 +213,11 @@ describe("a stream", () => {
 
   it.scoped("is not taken for delivered by a client that it had before", () =>
     Effect.gen(function* () {
-      const { client, delivery, streams, tracker } = yield* begun()
-      for (const text of ["one", "two"]) delivery.append(event(text), undefined)
+      const { client, writer, streams, tracker } = yield* begun()
+      for (const text of ["one", "two"]) writer.append(event(text), undefined)
       let flushed = () => {}
       client.answer.end = (told = () => {}) => void (flushed = told)
-      delivery.end()
+      writer.end()
       client.take()
       const slow = new RecordedAnswer()
       slow.reads = false
@@ -230,12 +230,12 @@ describe("a stream", () => {
 
   it.scoped("gives the newest connection what comes, and ends the one before", () =>
     Effect.gen(function* () {
-      const { client, delivery } = yield* begun()
-      delivery.append(event("one"), undefined)
+      const { client, writer } = yield* begun()
+      writer.append(event("one"), undefined)
       client.take()
       const before = client.answer
       client.comeBack()
-      delivery.append(event("two"), undefined)
+      writer.append(event("two"), undefined)
       expect(before).toMatchObject({ ending: "end", violations: [] })
       client.take()
       expect(client.texts).toEqual(["one", "two"])
@@ -246,12 +246,12 @@ describe("a stream", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make({ maxEvents: 2 })
       const client = new Client(streams)
-      const delivery = streams.answering([1, "b"], upstream)
-      client.open(delivery)
-      delivery.append(event("one"), undefined)
+      const writer = streams.openAnswer([1, "b"], upstream)
+      client.open(writer)
+      writer.append(event("one"), undefined)
       client.take()
       client.cut()
-      for (const text of ["two", "three", "four"]) delivery.append(event(text), undefined)
+      for (const text of ["two", "three", "four"]) writer.append(event(text), undefined)
       client.comeBack()
       client.take()
       expect(client.errors.map(({ id }) => id)).toEqual([1, "b"])
@@ -259,8 +259,8 @@ describe("a stream", () => {
       expect(client.answer).toMatchObject({ status: 200, ending: "end" })
       client.comeBack()
       expect(client.answer.failure).toMatchObject({ status: 405 })
-      delivery.append(event("five"), undefined)
-      delivery.end()
+      writer.append(event("five"), undefined)
+      writer.end()
     })
   )
 
@@ -268,14 +268,14 @@ describe("a stream", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make({ maxEvents: 2 })
       const client = new Client(streams)
-      const delivery = streams.listening(upstream)
-      client.open(delivery)
-      delivery.append(event("one"), undefined)
+      const writer = streams.openStandaloneStream(upstream)
+      client.open(writer)
+      writer.append(event("one"), undefined)
       client.take()
       client.cut()
-      for (const text of ["two", "three", "four"]) delivery.append(event(text), undefined)
+      for (const text of ["two", "three", "four"]) writer.append(event(text), undefined)
       client.comeBack()
-      delivery.append(event("five"), undefined)
+      writer.append(event("five"), undefined)
       client.take()
       expect(client.texts).toEqual(["one", "three", "four", "five"])
       expect(client.answer.text).toMatch(/^: .* no longer kept\n\n/)
@@ -286,12 +286,12 @@ describe("a stream", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
       const client = new Client(streams)
-      const delivery = streams.listening(upstream)
-      client.open(delivery)
-      delivery.expire()
+      const writer = streams.openStandaloneStream(upstream)
+      client.open(writer)
+      writer.expire()
       expect(client.answer.text).toBe(": keep-alive\n\n")
       client.cut()
-      delivery.expire()
+      writer.expire()
       expect(client.answer.text).toBe(": keep-alive\n\n")
     })
   )
@@ -302,8 +302,8 @@ describe("standalone streams", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
       const [older, newer] = [new Client(streams), new Client(streams)]
-      older.open(streams.listening(upstream))
-      newer.open(streams.listening(upstream))
+      older.open(streams.openStandaloneStream(upstream))
+      newer.open(streams.openStandaloneStream(upstream))
       streams.newest?.append(event("one"), undefined)
       newer.take()
       newer.cut()
@@ -315,7 +315,7 @@ describe("standalone streams", () => {
       newer.take()
       expect(older.texts).toEqual(["two"])
       expect(newer.texts).toEqual(["one", "three"])
-      expect(streams.attended).toBe(1)
+      expect(streams.openStandalone).toBe(1)
     })
   )
 
@@ -323,13 +323,13 @@ describe("standalone streams", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
       const [first, second] = [new Client(streams), new Client(streams)]
-      const left = streams.listening(upstream)
+      const left = streams.openStandaloneStream(upstream)
       first.open(left)
       streams.newest?.append(event("one"), "up-1")
       first.take()
       first.cut()
       streams.newest?.append(event("two"), "up-2")
-      second.open(streams.listening(upstream))
+      second.open(streams.openStandaloneStream(upstream))
       streams.newest?.append(event("three"), "up-3")
       second.take()
       first.comeBack()
@@ -347,9 +347,9 @@ describe("standalone streams", () => {
       const { streams, tracker, upstream } = yield* make()
       for (let count = 0; count < 50; count++) {
         const client = new Client(streams)
-        const delivery = streams.listening(upstream)
-        client.open(delivery)
-        delivery.append(event("x"), undefined)
+        const writer = streams.openStandaloneStream(upstream)
+        client.open(writer)
+        writer.append(event("x"), undefined)
         client.cut()
       }
       expect(tracker.size().events).toBeLessThan(10)
@@ -360,16 +360,16 @@ describe("standalone streams", () => {
 describe("a slow reader", () => {
   it.scoped("is told from the log as it reads, and lets the upstream wait before anything is lost", () =>
     Effect.gen(function* () {
-      const { client, delivery, upstream } = yield* begun({ maxEvents: 10 })
+      const { client, writer, upstream } = yield* begun({ maxEvents: 10 })
       client.answer.flow?.pause()
-      for (let count = 1; count <= 4; count++) delivery.append(event(String(count)), undefined)
+      for (let count = 1; count <= 4; count++) writer.append(event(String(count)), undefined)
       expect(upstream.pause).not.toHaveBeenCalled()
-      delivery.append(event("5"), undefined)
+      writer.append(event("5"), undefined)
       expect(upstream.pause).toHaveBeenCalledTimes(1)
       expect(client.answer.text).toBe("")
       client.answer.flow?.unpause()
       expect(upstream.unpause).toHaveBeenCalledTimes(1)
-      delivery.end()
+      writer.end()
       client.take()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5"])
       expect(client.answer.ending).toBe("end")
@@ -378,12 +378,12 @@ describe("a slow reader", () => {
 
   it.scoped("loses nothing to what was on its way when the upstream was told to wait", () =>
     Effect.gen(function* () {
-      const { client, delivery } = yield* begun({ maxEvents: 10, maxEventBytes: 2_000 })
+      const { client, writer } = yield* begun({ maxEvents: 10, maxEventBytes: 2_000 })
       client.answer.flow?.pause()
       const texts = Array.from({ length: 40 }, (_, index) => String(index))
-      for (const text of texts) delivery.append(event(text), undefined)
-      delivery.append(event("x".repeat(5_000)), undefined)
-      delivery.end()
+      for (const text of texts) writer.append(event(text), undefined)
+      writer.append(event("x".repeat(5_000)), undefined)
+      writer.end()
       client.answer.flow?.unpause()
       client.take()
       expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
@@ -398,17 +398,17 @@ describe("a slow reader", () => {
       ] as const) {
         const { streams, upstream } = yield* make({ maxEvents: 8 })
         const client = new Client(streams)
-        const delivery = streams.answering([1], { ...upstream, isShared: true })
-        client.open(delivery)
-        delivery.pause()
-        for (let number = 0; number < count; number++) delivery.append(event(String(number)), undefined)
+        const writer = streams.openAnswer([1], { ...upstream, isShared: true })
+        client.open(writer)
+        writer.pause()
+        for (let number = 0; number < count; number++) writer.append(event(String(number)), undefined)
         const { answer } = client
         const data = answer.data.bind(answer)
         answer.data = (chunk) => {
           data(chunk)
-          delivery.pause()
+          writer.pause()
         }
-        if (takes) delivery.unpause()
+        if (takes) writer.unpause()
         yield* TestClock.adjust("7 seconds")
         expect(answer.ending).toBe("end")
       }
@@ -423,7 +423,7 @@ describe("a slow reader", () => {
         maxTotalEventBytes: 4_500
       })
       const client = new Client(streams)
-      const slow = streams.answering([1], noFlow)
+      const slow = streams.openAnswer([1], noFlow)
       client.open(slow)
       client.answer.flow?.pause()
       for (const text of ["one", "two"]) slow.append(event(text), undefined)
@@ -438,12 +438,12 @@ describe("a slow reader", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make({ maxEvents: 4 })
       const client = new Client(streams)
-      const delivery = streams.answering([1], { ...upstream, isShared })
-      client.open(delivery)
-      delivery.append(event("one"), undefined)
+      const writer = streams.openAnswer([1], { ...upstream, isShared })
+      client.open(writer)
+      writer.append(event("one"), undefined)
       client.take()
       client.answer.flow?.pause()
-      for (const text of ["two", "three"]) delivery.append(event(text), undefined)
+      for (const text of ["two", "three"]) writer.append(event(text), undefined)
       expect(upstream.pause).toHaveBeenCalledTimes(1)
       yield* TestClock.adjust("4 seconds")
       expect(client.answer.ending).toBeUndefined()
@@ -463,18 +463,18 @@ describe("a slow reader", () => {
         let isPaused = false
         const upstream = { pause: () => (isPaused = true), unpause: () => (isPaused = false) }
         const client = new Client(streams)
-        const delivery = streams.answering([id], upstream)
-        client.open(delivery)
+        const writer = streams.openAnswer([id], upstream)
+        client.open(writer)
         client.answer.flow?.pause()
-        return { client, delivery, sent: new Array<string>(), isPaused: () => isPaused }
+        return { client, writer, sent: new Array<string>(), isPaused: () => isPaused }
       })
       for (let round = 0; round < 400; round++) {
         for (const lane of lanes) {
           if (lane.isPaused()) continue
           lane.sent.push(String(round))
-          lane.delivery.append(event(String(round)), undefined)
+          lane.writer.append(event(String(round)), undefined)
         }
-        const quick = streams.answering(["quick"], { pause: () => {}, unpause: () => {} })
+        const quick = streams.openAnswer(["quick"], { pause: () => {}, unpause: () => {} })
         new Client(streams).open(quick)
         quick.append(event("quick"), undefined)
         quick.end()
@@ -483,8 +483,8 @@ describe("a slow reader", () => {
         flow?.unpause()
         flow?.pause()
       }
-      for (const { client, delivery, sent } of lanes) {
-        delivery.end()
+      for (const { client, writer, sent } of lanes) {
+        writer.end()
         client.answer.flow?.unpause()
         client.take()
         expect(client.texts).toEqual(sent)
@@ -497,9 +497,9 @@ describe("a slow reader", () => {
     Effect.gen(function* () {
       const { streams, upstream } = yield* make()
       const client = new Client(streams)
-      const delivery = streams.listening(upstream)
-      client.open(delivery)
-      delivery.append(event("one"), undefined)
+      const writer = streams.openStandaloneStream(upstream)
+      client.open(writer)
+      writer.append(event("one"), undefined)
       client.answer.flow?.pause()
       client.answer.flow?.unpause()
       yield* TestClock.adjust(KEEP_ALIVE + 1_000)
@@ -509,12 +509,12 @@ describe("a slow reader", () => {
 
   it.scoped("that goes lets the upstream go on", () =>
     Effect.gen(function* () {
-      const { client, delivery, upstream } = yield* begun({ maxEvents: 10 })
+      const { client, writer, upstream } = yield* begun({ maxEvents: 10 })
       client.answer.flow?.pause()
-      for (let count = 1; count <= 6; count++) delivery.append(event(String(count)), undefined)
+      for (let count = 1; count <= 6; count++) writer.append(event(String(count)), undefined)
       client.cut()
       expect(upstream.unpause).toHaveBeenCalledTimes(1)
-      client.comeBack(delivery.log.idAt(0))
+      client.comeBack(writer.log.idAt(0))
       client.take()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5", "6"])
     })
@@ -547,23 +547,23 @@ describe("whatever comes, breaks and is let go of", () => {
         Effect.gen(function* () {
           const { streams, tracker, upstream } = yield* make({ maxEvents }, 3_000)
           const lanes = [0, 1, 2].map((id) => {
-            const delivery = streams.answering([id], upstream)
+            const writer = streams.openAnswer([id], upstream)
             const client = new Client(streams)
-            client.open(delivery)
-            return { delivery, client, sent: new Array<string>(), isThere: true, hasEnded: false }
+            client.open(writer)
+            return { writer, client, sent: new Array<string>(), isThere: true, hasEnded: false }
           })
           for (const [index, { type, ...step }] of steps.entries()) {
             const lane = lanes[step.stream]
             if (lane === undefined) continue
             if (type === "append" && !lane.hasEnded) {
               lane.sent.push(`${step.stream}:${index}`)
-              lane.delivery.append(event(`${step.stream}:${index}`), undefined)
+              lane.writer.append(event(`${step.stream}:${index}`), undefined)
             } else if (type === "cut" && lane.isThere && !lane.client.answer.isOver) {
               if ("taken" in step && step.taken) lane.client.take()
               lane.client.cut()
               lane.isThere = false
             } else if (type === "back" && !lane.isThere) {
-              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.delivery.log.idAt(0))
+              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
               lane.isThere = true
             } else if (type === "pause" && lane.isThere && !lane.client.answer.isOver)
               lane.client.answer.flow?.pause()
@@ -571,15 +571,15 @@ describe("whatever comes, breaks and is let go of", () => {
               lane.client.answer.flow?.unpause()
             else if (type === "end" && !lane.hasEnded) {
               lane.hasEnded = true
-              lane.delivery.end()
+              lane.writer.end()
             }
           }
           for (const lane of lanes) {
-            if (!lane.hasEnded) lane.delivery.end()
+            if (!lane.hasEnded) lane.writer.end()
             if (!lane.client.answer.isOver && lane.isThere) lane.client.answer.flow?.unpause()
             lane.client.take()
             if (!lane.isThere || lane.client.answer.ending === "end") {
-              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.delivery.log.idAt(0))
+              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
               lane.client.take()
             }
             judge(lane.client, lane.sent)

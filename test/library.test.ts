@@ -90,23 +90,9 @@ class InProcess implements Upstream.Lease {
     sink.end()
     return () => {}
   }
-  send(): Upstream.Abort {
-    return () => {}
-  }
-  resume(_lastEventId: string | undefined, sink: Upstream.Sink) {
-    sink.head(405, {}, flow)
-    sink.end()
-    return () => {}
-  }
   sessionId() {
     return undefined
   }
-  negotiated() {}
-  parting() {}
-  identify() {}
-  adopt() {}
-  forget() {}
-  onLost() {}
 }
 
 describe("an application that uses the library", () => {
@@ -116,18 +102,24 @@ describe("an application that uses the library", () => {
       Effect.gen(function* () {
         const table = new Map<string, SessionStore.SessionRecord>()
         let leases = 0
-        const upstream = Layer.succeed(UpstreamPool.UpstreamPool, {
-          name: "in-process",
-          keepsSessions: false,
-          stateless: new InProcess(),
-          lease: Effect.acquireRelease(
-            Effect.sync(() => {
-              leases++
-              return new InProcess()
-            }),
-            () => Effect.sync(() => leases--)
-          )
-        })
+        const upstream = Layer.succeed(
+          UpstreamPool.UpstreamPool,
+          UpstreamPool.make([
+            {
+              name: "in-process",
+              keepsSessions: false,
+              stateless: new InProcess(),
+              lease: () =>
+                Effect.acquireRelease(
+                  Effect.sync(() => {
+                    leases++
+                    return new InProcess()
+                  }),
+                  () => Effect.sync(() => leases--)
+                )
+            }
+          ])
+        )
         const api = HttpRouter.empty.pipe(
           HttpRouter.get(
             "/clients",

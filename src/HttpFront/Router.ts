@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { isReadable } from "../internal/headers.js"
 import { isAcceptable } from "../Protocol/Accept.js"
 import {
@@ -112,7 +111,7 @@ export class Router {
     const request: Request = { method: "POST", headers, bytes, body }
     switch (kind._tag) {
       case "Modern":
-        return relay(this.deps.sessions, request, response)
+        return this.relayModern(request, clientOf(message), response)
       case "Initialize":
         return bytes.length > MAX_INITIALIZE
           ? response.error(new BadRequest({ reason: "InitializeTooLarge" }))
@@ -122,15 +121,20 @@ export class Router {
     }
   }
 
+  private relayModern(request: Request, client: string, response: HttpResponse): void {
+    response.holdRequest()
+    response.onDisconnect = this.deps.sessions.exchange(request, client, response)
+  }
+
   private open(request: Request, client: string, response: HttpResponse): void {
     const { run, sessions } = this.deps
     response.holdRequest()
     const fiber = run(
       reportErrors(
         response,
-        Effect.map(sessions.open(request, client, response), ({ leave, session }) => {
+        Effect.map(sessions.open(request, client, response), ({ disconnect, session }) => {
           response.onDisconnect = () => {
-            leave()
+            disconnect()
             // The client never got the session's id.
             if (response.isQueued) session.end("abandoned")
           }
@@ -161,7 +165,7 @@ export class Router {
     const { run, sessions } = this.deps
     const kind = classify(headers, undefined)
     this.inSession(kind, headers, response, (session) => {
-      session.parting(withOneRevision(headers, kind))
+      session.useDeleteHeaders(withOneRevision(headers, kind))
       // The client's session ends whatever the upstream answers.
       run(
         reportErrors(
@@ -234,13 +238,9 @@ const useWith = (
 }
 
 /** Hands a request to its session, or to all of them if it has none. */
-const relay = (
-  to: { readonly exchange: (request: Request, response: ClientResponse) => Disconnect },
-  request: Request,
-  response: HttpResponse
-): void => {
+const relay = (session: Session, request: Request, response: HttpResponse): void => {
   response.holdRequest()
-  response.onDisconnect = to.exchange(request, response)
+  response.onDisconnect = session.exchange(request, response)
 }
 
 /** Reports every error to the client, including defects. */

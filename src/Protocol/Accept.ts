@@ -17,7 +17,7 @@ let latest: { readonly accept: string | undefined; readonly acceptedTypes: Accep
 }
 
 /** Which of JSON and server-sent events an `Accept` leaves open; without one, both. */
-export const accepted = (accept: string | undefined): AcceptedTypes => {
+export const acceptedTypes = (accept: string | undefined): AcceptedTypes => {
   if (accept !== latest.accept) {
     // Some clients repeat a charset here, which narrows nothing.
     const ranges = accept?.replaceAll(/;(?!\s*q=)[^;,]*/gi, "")
@@ -32,6 +32,6 @@ export const accepted = (accept: string | undefined): AcceptedTypes => {
 
 /** Whether an `Accept` leaves JSON or server-sent events open. */
 export const isAcceptable = (accept: string | undefined): boolean => {
-  const { json, stream } = accepted(accept)
+  const { json, stream } = acceptedTypes(accept)
   return json || stream
 }

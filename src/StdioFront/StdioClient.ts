@@ -137,7 +137,8 @@ export class StdioClient {
       for (const id of ids) this.modern.delete(id)
     })
     const headers = { ...json, ...modernHeaders(body) }
-    const disconnect = this.deps.sessions.exchange({ method: "POST", headers, bytes, body }, response)
+    const request: Request = { method: "POST", headers, bytes, body }
+    const disconnect = this.deps.sessions.exchange(request, CLIENT, response)
     for (const id of response.pendingIds) this.modern.set(id, disconnect)
   }
 

@@ -6,8 +6,7 @@ import { buildConnector, Client, type Dispatcher, Pool } from "undici"
 import { first, type Headers, type MutableHeaders } from "../internal/headers.js"
 import { toUpstream } from "./headers.js"
 import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
-import { EVENT_STREAM } from "../Protocol/SseFrames.js"
-import { isInitialize, type Message, PROTOCOL_VERSION, SESSION_ID } from "../Protocol.js"
+import { isInitialize, SESSION_ID } from "../Protocol.js"
 import { errorCode, UpstreamError } from "../ProxyError.js"
 import {
   type Abort,

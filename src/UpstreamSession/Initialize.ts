@@ -84,7 +84,7 @@ class AnswerHolder extends SinkDecorator implements HeldAnswer, Expirable {
     private readonly resume: (result: Effect.Effect<HeldAnswer, UpstreamError>) => void
   ) {
     super(ignoreAnswer)
-    this.deadline = deadlines.of(this)
+    this.deadline = deadlines.create(this)
   }
 
   override head(status: number, headers: Headers, flow: Flow): void {

@@ -29,7 +29,8 @@ const withAdmin = <E>(port: number, proxy: ReturnType<typeof ForwardProxy.layerH
 /** Serves until a signal arrives or, in single-session mode, until the session ends. */
 const serve = Effect.gen(function* () {
   const { url } = yield* HttpFront
-  const { name } = yield* UpstreamPool
+  const { upstreams } = yield* UpstreamPool
+  const [{ name }] = upstreams
   const sessions = yield* Sessions
   const mode = sessions.options.multiSession ? "many sessions" : "one session"
   // This line is logged at every level, because a parent process reads the port from it.

@@ -19,7 +19,8 @@ class SessionLost extends Data.TaggedError("SessionLost")<{ readonly upstream: s
 /** Serves until a signal arrives, the client closes its side, or its session ends. */
 const serve = Effect.gen(function* () {
   const { ended } = yield* StdioFront
-  const { name } = yield* UpstreamPool
+  const { upstreams } = yield* UpstreamPool
+  const [{ name }] = upstreams
   yield* Effect.logInfo(`serving one client on standard input and output, upstream ${name}`)
   const reason = yield* ended
   if (reason === "failed") return yield* new SessionLost({ upstream: name })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { accepted, isAcceptable } from "../../src/Protocol/Accept.js"
+import { acceptedTypes, isAcceptable } from "../../src/Protocol/Accept.js"
 
 describe("Accept", () => {
   it.each([
@@ -55,6 +55,6 @@ describe("what is taken", () => {
     ["text/*, application/json;q=0", { json: false, stream: true }],
     ["text/html", { json: false, stream: false }]
   ])("by %j", (accept, expected) => {
-    expect(accepted(accept)).toEqual(expected)
+    expect(acceptedTypes(accept)).toEqual(expected)
   })
 })

@@ -9,7 +9,7 @@ import { LimitReached } from "../../src/ProxyError.js"
 const options: AdmissionOptions = { maxSessions: 3, maxPerClient: 2, limit: "max-sessions" }
 
 const taking = (admission: Admission, client: string) =>
-  Effect.flatMap(Scope.make(), (scope) => Effect.as(admission.reserve(client, scope), scope))
+  Effect.flatMap(Scope.make(), (scope) => Effect.as(Scope.extend(admission.reserve(client), scope), scope))
 
 describe("a place", () => {
   it.effect("is taken until its scope closes", () =>
@@ -37,7 +37,7 @@ describe("a place", () => {
       const admission = new Admission(options)
       const scope = yield* Scope.make()
       yield* Scope.close(scope, Exit.void)
-      yield* admission.reserve("a", scope)
+      yield* Scope.extend(admission.reserve("a"), scope)
       expect(admission.size).toBe(0)
     })
   )

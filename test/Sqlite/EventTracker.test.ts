@@ -140,7 +140,8 @@ describe("what is in the file", () => {
     Effect.gen(function* () {
       const part = yield* begin()
       yield* Effect.orDie(part.store.create(record("b")))
-      for (const session of ["a", "b", "c"]) (yield* part.open(session)).createStream([1]).append(event("x"), "1")
+      for (const session of ["a", "b", "c"])
+        (yield* part.open(session)).createStream([1]).append(event("x"), "1")
       yield* part.flushed
       expect(part.rows).toEqual([3, 3, 3])
       const log = yield* part.open("a")
@@ -185,7 +186,9 @@ describe("another process", () => {
       log.suspend()
       const second = yield* first.restarted
       const again = yield* second.open("a")
-      expect(again.unfinished.map(({ cursor, lastSequence, requests }) => ({ cursor, lastSequence, requests }))).toEqual([
+      expect(
+        again.unfinished.map(({ cursor, lastSequence, requests }) => ({ cursor, lastSequence, requests }))
+      ).toEqual([
         { cursor: "up-1", lastSequence: 1, requests: [1, "two"] },
         { cursor: "up-7", lastSequence: 1, requests: [] }
       ])

@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { type HeldAnswer, relay } from "../../src/UpstreamSession/Initialize.js"
+import { type HeldAnswer, relayInitialize } from "../../src/UpstreamSession/Initialize.js"
 import { Deadlines } from "../../src/internal/deadlines.js"
 import { UpstreamError } from "../../src/ProxyError.js"
 import { CountingPool } from "../fixtures/CountingPool.js"
@@ -23,7 +23,7 @@ const held = (script: (exchange: ScriptedExchange) => void) =>
     const clock = new ManualClock()
     const deadlines = new Deadlines(clock)
     const pool = new CountingPool()
-    const fiber = yield* Effect.fork(relay(pool, post(initialize()), deadlines))
+    const fiber = yield* Effect.fork(relayInitialize(pool, post(initialize()), deadlines))
     yield* settle
     const [exchange] = pool.exchanges
     if (exchange === undefined) return yield* Effect.dieMessage("nothing was asked")
@@ -180,7 +180,9 @@ describe("the answer to initialize", () => {
     Effect.gen(function* () {
       const pool = new CountingPool()
       pool.onExchange = (exchange) => streams(exchange, frame(JSON.stringify(response(0))))
-      const exit = yield* Effect.exit(relay(pool, post(initialize()), new Deadlines(new ManualClock())))
+      const exit = yield* Effect.exit(
+        relayInitialize(pool, post(initialize()), new Deadlines(new ManualClock()))
+      )
       expect(exit).toMatchObject({ _tag: "Failure", cause: { error: { reason: "NotMcp" } } })
       expect(pool.open).toEqual([])
     })

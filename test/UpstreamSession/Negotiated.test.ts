@@ -13,9 +13,9 @@ describe("what a server declares", () => {
 
   it("holds as long as nothing of it is missing", () => {
     const agreement = make(told)
-    expect(agreement.holds(told)).toBe(true)
-    expect(agreement.holds({ ...told, prompts: {} })).toBe(true)
-    expect(agreement.holds({ ...told, tools: { listChanged: true } })).toBe(true)
+    expect(agreement.isSatisfiedBy(told)).toBe(true)
+    expect(agreement.isSatisfiedBy({ ...told, prompts: {} })).toBe(true)
+    expect(agreement.isSatisfiedBy({ ...told, tools: { listChanged: true } })).toBe(true)
     for (const fewer of [
       { ...told, logging: undefined },
       { ...told, tools: {} },
@@ -23,7 +23,7 @@ describe("what a server declares", () => {
       { ...told, experimental: { x: { kinds: ["a"] } } },
       undefined
     ])
-      expect(agreement.holds(fewer)).toBe(false)
+      expect(agreement.isSatisfiedBy(fewer)).toBe(false)
   })
 
   it("is found by its path", () => {

@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import { type Cli, startCli } from "../fixtures/Cli.js"
 import { commandLine, environment, firstLine, forward, nowhere } from "../fixtures/commandLine.js"
-import { makeDeafServer } from "../fixtures/DeafServer.js"
+import { makeBlackholeServer } from "../fixtures/BlackholeServer.js"
 import { freePort } from "../fixtures/freePort.js"
 import { makePlainServer, type PlainServer } from "../fixtures/PlainServer.js"
 import { startProxy } from "../fixtures/Proxy.js"
@@ -248,7 +248,7 @@ describe.concurrent("an option can be set in the environment, and the command li
 
   it.scopedLive("--connect-timeout 1s", () =>
     Effect.gen(function* () {
-      const deaf = yield* makeDeafServer
+      const deaf = yield* makeBlackholeServer
       for (const [args, env] of [
         [[], { SHADOWCAT_CONNECT_TIMEOUT: "1s" }],
         [["--connect-timeout", "1s"], { SHADOWCAT_CONNECT_TIMEOUT: "1h" }]

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { vi } from "vitest"
-import { accepted } from "../../../src/Protocol/Accept.js"
+import { acceptedTypes } from "../../../src/Protocol/Accept.js"
 import type { Message, RequestId } from "../../../src/Protocol.js"
 import { UpstreamError } from "../../../src/ProxyError.js"
 import type { Abort } from "../../../src/Upstream.js"
@@ -10,7 +10,7 @@ import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
 import { bodyOf, call, notification, response } from "../../fixtures/requests.js"
 import { Told } from "../../fixtures/Told.js"
 
-const childExited = new UpstreamError({ reason: "Gone", upstream: "server" })
+const childExited = new UpstreamError({ reason: "Ended", upstream: "server" })
 
 /** A router, with functions that play the child and the clients. */
 const makeRouter = () => {
@@ -24,7 +24,7 @@ const makeRouter = () => {
     receive: (message: Message) => router.route(message, Buffer.from(JSON.stringify(message))),
     post: (json: unknown, accept?: string) => {
       const told = new Told()
-      const abort = router.addRequests(bodyOf(json), { accepted: accepted(accept) }, told)
+      const abort = router.addRequests(bodyOf(json), { accepted: acceptedTypes(accept) }, told)
       return { told, abort }
     },
     get: () => {

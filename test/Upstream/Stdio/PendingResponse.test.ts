@@ -7,7 +7,7 @@ import { response } from "../../fixtures/requests.js"
 import { Told } from "../../fixtures/Told.js"
 
 const notStarted = new UpstreamError({ reason: "StartTimeout", upstream: "server" })
-const childExited = new UpstreamError({ reason: "Gone", upstream: "server" })
+const childExited = new UpstreamError({ reason: "Ended", upstream: "server" })
 
 const line = Buffer.from(JSON.stringify(response(1)))
 
