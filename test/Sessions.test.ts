@@ -411,7 +411,7 @@ describe("closing", () => {
       expect(answer.status).toBe(404)
       yield* settle
       expect(proxied.sessions.get(session.id)).toBeUndefined()
-      expect(lease.sessionId()).toBeUndefined()
+      expect(lease.isEnded).toBe(false)
       expect(proxied.isEmpty).toBe(true)
     })
   )

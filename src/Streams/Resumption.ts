@@ -17,6 +17,8 @@ export interface BrokenStream {
   readonly progress: number
   /** True if no response is missing. */
   readonly isComplete: boolean
+  /** False if the upstream session of the stream is lost. */
+  readonly isResumable: boolean
   /** Starts to read on another connection, at the start of a frame. */
   readonly restart: (flow: Flow) => void
   readonly data: (chunk: Uint8Array) => void
@@ -50,10 +52,11 @@ export const resumeStream = (stream: BrokenStream, telemetry: TelemetryListener)
   }).pipe(Effect.map((result) => result === "complete"))
 
 /** Errors that every further attempt would meet too. */
-const final: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected", "SessionLost"])
+const final: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected"])
 
 const attempt = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Effect<AttemptResult> =>
   Effect.async<AttemptResult>((resume) => {
+    if (!stream.isResumable) return resume(Effect.succeed("refused"))
     let isOpen = false
     let isOver = false
     const before = stream.progress

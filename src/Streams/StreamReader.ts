@@ -196,10 +196,12 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     if (this.isPaused) flow.pause()
   }
 
+  get isResumable(): boolean {
+    return !this.isSessionLost
+  }
+
   requestRest(sink: Sink): Abort {
-    if (!this.isSessionLost) return this.deps.upstream.resume(this.lastEventId, sink)
-    sink.error(this.because("SessionLost"))
-    return nothingToAbort
+    return this.deps.upstream.resume(this.lastEventId, sink)
   }
 
   event(frame: Buffer, given: string | undefined): void {
@@ -274,6 +276,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
         if (this.state.type === "done") return
         // A standalone stream that cannot be resumed ends; its client opens another one.
         if (isComplete || this.kind === "standalone stream") this.finish()
+        else if (this.isSessionLost) this.fail(this.because("SessionLost"))
         else this.fail(cause ?? this.because("Closed"))
       })
     )

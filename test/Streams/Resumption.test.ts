@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/TestClock"
 import { UpstreamError } from "../../src/ProxyError.js"
-import { type Broken, type Resumable, resume } from "../../src/Streams/Resumption.js"
+import { type BrokenStream, resumeStream } from "../../src/Streams/Resumption.js"
 import { type TelemetryListener, silent } from "../../src/Telemetry.js"
 import type { Abort, Flow, Sink } from "../../src/Upstream.js"
 import { settle } from "../fixtures/ManualClock.js"
@@ -38,7 +38,7 @@ const events =
 const hangs: Act = () => {}
 
 /** An upstream that goes on with a stream as it is told, attempt by attempt. */
-class ScriptedLease implements Resumable {
+class ScriptedLease {
   /** The ids that it was asked to go on behind. */
   readonly asked: Array<string | undefined> = []
   /** When, by the clock of the test. */
@@ -64,15 +64,22 @@ class ScriptedLease implements Resumable {
 const COMMENT = ": nothing new\n\n"
 
 /** A stream that is complete with the event `last`. Each event is its own id. */
-class ScriptedStream implements Broken {
+class ScriptedStream implements BrokenStream {
   lastEventId: string | undefined = "begun"
   retryAfter: number | undefined
   progress = 0
   isComplete = false
+  isResumable = true
   restarts = 0
   readonly texts: Array<string> = []
 
-  restarted(): void {
+  constructor(private readonly lease: ScriptedLease) {}
+
+  requestRest(sink: Sink): Abort {
+    return this.lease.resume(this.lastEventId, sink)
+  }
+
+  restart(): void {
     this.restarts++
   }
 
@@ -97,10 +104,10 @@ const begin = (script: (attempt: number) => Act, options: Options = {}) =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const lease = new ScriptedLease(() => clock.unsafeCurrentTimeMillis(), script)
-    const stream = new ScriptedStream()
+    const stream = new ScriptedStream(lease)
     stream.retryAfter = options.retryAfter
     const fiber = yield* Effect.fork(
-      Effect.withRandomFixed(resume(lease, stream, options.telemetry ?? silent), [options.chance ?? 1])
+      Effect.withRandomFixed(resumeStream(stream, options.telemetry ?? silent), [options.chance ?? 1])
     )
     return { lease, stream, fiber }
   })

@@ -2,50 +2,79 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { vi } from "vitest"
 import { EventTracker, layerMemory } from "../../src/EventTracker.js"
-import { type Awaiting, StreamReader } from "../../src/Streams/StreamReader.js"
+import { StreamReader, type StreamReaderDeps } from "../../src/Streams/StreamReader.js"
+import type { StreamWriter } from "../../src/Streams/StreamWriter.js"
+import { ServerRequests } from "../../src/UpstreamSession/ServerRequests.js"
+import { call, get, post } from "../fixtures/requests.js"
 import { Backlog } from "../../src/Streams/Backlog.js"
 import * as Deadlines from "../../src/internal/deadlines.js"
 import type { RequestId } from "../../src/Protocol.js"
 import { Streams } from "../../src/Streams.js"
 import { type TelemetryListener, silent } from "../../src/Telemetry.js"
-import type { Flow } from "../../src/Upstream.js"
+import { ignoreAnswer, noFlow } from "../../src/Upstream.js"
 import { eventOf, toolResult } from "../fixtures/events.js"
 import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
 
-const still: Flow = { pause: () => {}, unpause: () => {} }
-
-/** One session of the upstream's, whose streams are read into one log. */
+/** One upstream session, whose streams are read into one log. */
 const readingFor = (telemetry: TelemetryListener) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
     const log = yield* tracker.open("a")
-    if (log === undefined) return yield* Effect.dieMessage("nothing is kept")
-    const terms = {
-      deadlines: yield* Deadlines.make,
+    if (log === undefined) return yield* Effect.dieMessage("streams are not tracked")
+    const streams = new Streams(
+      log,
+      {
+        deadlines: yield* Deadlines.make,
+        telemetry,
+        keepAlive: 15_000,
+        retry: 3_000,
+        hasPrimingEvents: false,
+        limits: { events: 1_000, bytes: 1_000_000 },
+        backlog: new Backlog()
+      },
+      "the-id"
+    )
+    const deps: StreamReaderDeps = {
+      log,
       telemetry,
-      keepAlive: 15_000,
-      retry: 3_000,
-      isPrimed: false,
-      bounds: { events: 1_000, bytes: 1_000_000 },
-      backlog: new Backlog()
+      report: () => {},
+      send: () => {},
+      fork: () => Effect.runFork(Effect.void),
+      upstream: {
+        name: "http://upstream.test/mcp",
+        recovers: true,
+        ownHeaders: {},
+        serverRequests: new ServerRequests(),
+        streamRequest: () => get,
+        exchange: () => () => {},
+        resume: () => () => {}
+      }
     }
-    const streams = new Streams(log, terms, "the-id")
     /** Reads a stream that answers these requests, or a standalone one. */
     const read = (...requests: ReadonlyArray<RequestId>) => {
       const answers = requests.length > 0
-      const delivery = answers ? streams.answering(requests, still) : streams.listening(still)
+      const writer = answers ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
       const answer = new RecordedAnswer()
-      delivery.begin(answer, 200, { "content-type": "text/event-stream" })
-      const noted: Array<string> = []
-      const awaiting: Awaiting = { requests, note: (frame) => noted.push(String(frame)), follow: () => {} }
-      const intake = new StreamReader(
-        awaiting,
-        answers,
-        () => (answers ? delivery : streams.newest),
-        streams.log,
-        telemetry
+      writer.start(answer, 200, { "content-type": "text/event-stream" })
+      let pieceTarget: StreamWriter | undefined
+      const request = answers ? post(requests.map((id) => call(id))) : get
+      const reader = new StreamReader(
+        deps,
+        request,
+        {
+          ...ignoreAnswer,
+          data: (chunk, part) => {
+            if (part?.type === "piece" && part.isFirst) pieceTarget = answers ? writer : streams.newest
+            const isWhole = part?.type === "event" || part?.type === "cursor"
+            const target = isWhole ? (answers ? writer : streams.newest) : pieceTarget
+            if (part !== undefined) target?.add(Buffer.from(chunk), part)
+          }
+        },
+        () => {}
       )
-      return { answer, delivery, intake, log: delivery.log, noted, streams }
+      reader.start(request)
+      reader.head(200, { "content-type": "text/event-stream" }, noFlow)
+      return { answer, writer, reader, log: writer.log, streams }
     }
     return read
   })
@@ -59,14 +88,14 @@ describe("a stream that is resumed", () => {
     Effect.gen(function* () {
       const read = yield* make
       const [one, two] = [read(1), read(2)]
-      one.intake.data(Buffer.from(eventOf(notification("one"), "e1")))
-      two.intake.data(Buffer.from(eventOf(notification("two"), "e2")))
+      one.reader.data(Buffer.from(eventOf(notification("one"), "e1")))
+      two.reader.data(Buffer.from(eventOf(notification("two"), "e2")))
       const all = [toolResult(1, "one"), toolResult(2, "two")].map((message, index) =>
         eventOf(message, `e${index + 3}`)
       )
-      for (const { intake } of [two, one]) {
-        intake.restarted(still)
-        intake.data(Buffer.from(all.join("")))
+      for (const { reader } of [two, one]) {
+        reader.restart(noFlow)
+        reader.data(Buffer.from(all.join("")))
       }
       expect(one.answer.messages()).toMatchObject([{ params: { text: "one" } }, { id: 1 }])
       expect(two.answer.messages()).toMatchObject([{ params: { text: "two" } }, { id: 2 }])
@@ -76,23 +105,23 @@ describe("a stream that is resumed", () => {
   it.scoped("goes on behind an event of its own, whatever of others came in between", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { intake } = read(1)
-      intake.data(Buffer.from("id: e1\ndata: \n\n"))
-      intake.restarted(still)
-      intake.data(Buffer.from(eventOf(notification("own"), "e2") + eventOf(toolResult(2, "two"), "e3")))
-      intake.data(Buffer.from("id: e4\ndata: {}\n\n"))
-      expect(intake.lastEventId).toBe("e2")
-      intake.data(Buffer.from("id: e5\ndata: \n\n"))
-      expect(intake.lastEventId).toBe("e5")
+      const { reader } = read(1)
+      reader.data(Buffer.from("id: e1\ndata: \n\n"))
+      reader.restart(noFlow)
+      reader.data(Buffer.from(eventOf(notification("own"), "e2") + eventOf(toolResult(2, "two"), "e3")))
+      reader.data(Buffer.from("id: e4\ndata: {}\n\n"))
+      expect(reader.lastEventId).toBe("e2")
+      reader.data(Buffer.from("id: e5\ndata: \n\n"))
+      expect(reader.lastEventId).toBe("e5")
     })
   )
 
   it.scoped("goes on behind an id that came without an event", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, intake, log } = read(1)
-      intake.data(Buffer.from(`${eventOf(notification("x"), "e1")}: a comment\nid: e2\n\n`))
-      expect([intake.lastEventId, log.cursor]).toEqual(["e2", "e2"])
+      const { answer, reader, log } = read(1)
+      reader.data(Buffer.from(`${eventOf(notification("x"), "e1")}: a comment\nid: e2\n\n`))
+      expect([reader.lastEventId, log.cursor]).toEqual(["e2", "e2"])
       expect(answer.messages()).toMatchObject([{ params: { text: "x" } }])
     })
   )
@@ -101,11 +130,11 @@ describe("a stream that is resumed", () => {
     Effect.gen(function* () {
       const read = yield* make
       for (const takenBack of ["id:\n\n", eventOf(notification("y"), ""), "id:\ndata:\n\n"]) {
-        const { intake, log } = read(1)
-        intake.data(Buffer.from(eventOf(notification("x"), `before ${JSON.stringify(takenBack)}`)))
-        expect(intake.isResumable).toBe(true)
-        intake.data(Buffer.from(takenBack))
-        expect([intake.isResumable, log.cursor]).toEqual([false, undefined])
+        const { reader, log } = read(1)
+        reader.data(Buffer.from(eventOf(notification("x"), `before ${JSON.stringify(takenBack)}`)))
+        expect(reader.lastEventId).toBeDefined()
+        reader.data(Buffer.from(takenBack))
+        expect([reader.lastEventId !== undefined, log.cursor]).toEqual([false, undefined])
       }
     })
   )
@@ -113,12 +142,12 @@ describe("a stream that is resumed", () => {
   it.scoped("does not go on behind an id that is too long to be remembered", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, intake, log } = read(1)
-      intake.data(
+      const { answer, reader, log } = read(1)
+      reader.data(
         Buffer.from(eventOf(notification("x"), "e1") + eventOf(notification("y"), "e".repeat(1_025)))
       )
       expect(answer.messages()).toHaveLength(2)
-      expect([intake.isResumable, log.cursor, log.after(1)?.upstreamId]).toEqual([
+      expect([reader.lastEventId !== undefined, log.cursor, log.after(1)?.upstreamId]).toEqual([
         false,
         undefined,
         undefined
@@ -129,10 +158,10 @@ describe("a stream that is resumed", () => {
   it.scoped("repeats nothing by ids that are empty", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, intake } = read()
+      const { answer, reader } = read()
       for (const text of ["x", "y"]) {
-        intake.restarted(still)
-        intake.data(Buffer.from(eventOf(notification(text), "")))
+        reader.restart(noFlow)
+        reader.data(Buffer.from(eventOf(notification(text), "")))
       }
       expect(answer.messages()).toMatchObject([{ params: { text: "x" } }, { params: { text: "y" } }])
     })
@@ -140,14 +169,14 @@ describe("a stream that is resumed", () => {
 
   it.scoped("counts what the upstream repeats", () =>
     Effect.gen(function* () {
-      const repeated = vi.fn()
-      const { answer, intake } = (yield* readingFor({ ...silent, duplicateDropped: repeated }))(1)
+      const duplicateDropped = vi.fn()
+      const { answer, reader } = (yield* readingFor({ ...silent, duplicateDropped }))(1)
       const once = Buffer.from(eventOf(notification("x"), "e1"))
-      intake.data(once)
-      intake.restarted(still)
-      intake.data(once)
+      reader.data(once)
+      reader.restart(noFlow)
+      reader.data(once)
       expect(answer.messages()).toHaveLength(1)
-      expect(repeated).toHaveBeenCalledTimes(1)
+      expect(duplicateDropped).toHaveBeenCalledTimes(1)
     }).pipe(Effect.provide(layerMemory()))
   )
 
@@ -156,10 +185,10 @@ describe("a stream that is resumed", () => {
       const read = yield* make
       const listening = read()
       const call = read(1)
-      listening.intake.restarted(still)
-      call.intake.restarted(still)
-      const repeated = `id: e1\ndata: {}\n\n${eventOf(toolResult(1, "one"), "e2")}${eventOf(notification("x"), "e3")}`
-      for (const { intake } of [listening, call]) intake.data(Buffer.from(repeated))
+      listening.reader.restart(noFlow)
+      call.reader.restart(noFlow)
+      const replayed = `id: e1\ndata: {}\n\n${eventOf(toolResult(1, "one"), "e2")}${eventOf(notification("x"), "e3")}`
+      for (const { reader } of [listening, call]) reader.data(Buffer.from(replayed))
       expect(listening.answer.messages()).toMatchObject([{ params: { text: "x" } }])
       expect(call.answer.messages()).toMatchObject([{ id: 1 }])
     })
@@ -171,8 +200,8 @@ describe("a stream that has not broken", () => {
     Effect.gen(function* () {
       const read = yield* make
       for (const id of [1, 2, 3]) {
-        const { answer, intake } = read(id)
-        intake.data(Buffer.from(eventOf(notification("on its way"), "1") + eventOf(toolResult(id, "x"), "2")))
+        const { answer, reader } = read(id)
+        reader.data(Buffer.from(eventOf(notification("on its way"), "1") + eventOf(toolResult(id, "x"), "2")))
         expect(answer.messages()).toMatchObject([{ params: { text: "on its way" } }, { id }])
       }
     })
@@ -183,53 +212,53 @@ describe("an event of more than is held", () => {
   it.scoped("passes in pieces, and what follows it as ever", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, intake } = read(1)
+      const { answer, reader } = read(1)
       const text = "x".repeat(17 * 1024 * 1024)
       const bytes = Buffer.from(eventOf(notification(text)) + eventOf(toolResult(1, "one")))
-      for (let at = 0; at < bytes.length; at += 65_536) intake.data(bytes.subarray(at, at + 65_536))
+      for (let at = 0; at < bytes.length; at += 65_536) reader.data(bytes.subarray(at, at + 65_536))
       expect(answer.messages()).toMatchObject([{ params: { text } }, { id: 1 }])
-      expect(intake.isComplete).toBe(true)
+      expect(reader.isComplete).toBe(true)
     })
   )
 
   const scarce = layerMemory({ maxTotalEventBytes: 2_000 })
   const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "of the upstream"))
-  const begin = (intake: StreamReader) => {
-    for (const start of [0, 1_000]) intake.data(large.subarray(start, start + 1_000))
+  const begin = (reader: StreamReader) => {
+    for (const start of [0, 1_000]) reader.data(large.subarray(start, start + 1_000))
   }
   const rest = large.subarray(2_000)
 
   it.scoped("has an id of the proxy's all the same, and what comes with its end is read", () =>
     Effect.gen(function* () {
-      const { answer, intake, log, noted } = (yield* reading)(1)
+      const { answer, reader, log } = (yield* reading)(1)
       const next = eventOf(toolResult(1, "one"), "next")
-      begin(intake)
-      intake.data(Buffer.concat([rest, Buffer.from(next)]))
+      begin(reader)
+      reader.data(Buffer.concat([rest, Buffer.from(next)]))
       expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
       expect(answer.eventIds()).toEqual([log.idAt(1), log.idAt(2)])
-      expect(noted.join("")).toContain("one")
+      expect(reader.isComplete).toBe(true)
       expect(log.hasEvicted(0)).toBe(true)
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("has no comment inside of it", () =>
     Effect.gen(function* () {
-      const { answer, delivery, intake } = (yield* reading)(1)
-      begin(intake)
-      delivery.expire()
-      intake.data(rest)
+      const { answer, writer, reader } = (yield* reading)(1)
+      begin(reader)
+      writer.expire()
+      reader.data(rest)
       expect(answer.messages()).toHaveLength(1)
-      delivery.expire()
+      writer.expire()
       expect(answer.text).toMatch(/\n\n: keep-alive\n\n$/)
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("that breaks is not taken for whole, and what is said next is heard", () =>
     Effect.gen(function* () {
-      const { answer, delivery, intake } = (yield* reading)(1)
-      begin(intake)
-      expect(intake.isComplete).toBe(false)
-      delivery.append(
+      const { answer, writer, reader } = (yield* reading)(1)
+      begin(reader)
+      expect(reader.isComplete).toBe(false)
+      writer.append(
         Buffer.from(eventOf({ jsonrpc: "2.0", id: 1, error: { code: -1, message: "cut" } })),
         undefined
       )
@@ -239,34 +268,34 @@ describe("an event of more than is held", () => {
 
   it.scoped("that breaks comes whole when the stream goes on", () =>
     Effect.gen(function* () {
-      const { answer, intake } = (yield* reading)(1)
-      begin(intake)
-      intake.restarted(still)
-      intake.data(Buffer.from(": nothing yet\n\n"))
-      expect(intake.isComplete).toBe(false)
-      begin(intake)
-      intake.data(rest)
+      const { answer, reader } = (yield* reading)(1)
+      begin(reader)
+      reader.restart(noFlow)
+      reader.data(Buffer.from(": nothing yet\n\n"))
+      expect(reader.isComplete).toBe(false)
+      begin(reader)
+      reader.data(rest)
       expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("is not parted by what the proxy itself says", () =>
     Effect.gen(function* () {
-      const { answer, intake, streams } = (yield* reading)(1)
-      begin(intake)
-      streams.tell(Buffer.from(eventOf(notification("of the proxy"))), true)
-      intake.data(rest)
+      const { answer, reader, streams } = (yield* reading)(1)
+      begin(reader)
+      streams.send(Buffer.from(eventOf(notification("of the proxy"))), true)
+      reader.data(rest)
       expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("goes on where it began, though there is a newer stream", () =>
     Effect.gen(function* () {
-      const { answer, intake, streams } = (yield* reading)()
-      begin(intake)
+      const { answer, reader, streams } = (yield* reading)()
+      begin(reader)
       const newer = new RecordedAnswer()
-      streams.join(newer, still)
-      intake.data(rest)
+      streams.join(newer, noFlow)
+      reader.data(rest)
       expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
       expect(newer.text).toBe("")
     }).pipe(Effect.provide(scarce))
@@ -274,12 +303,12 @@ describe("an event of more than is held", () => {
 
   it.scoped("is told to nobody who was not told its beginning", () =>
     Effect.gen(function* () {
-      const { answer, delivery, intake } = (yield* reading)()
-      begin(intake)
-      delivery.leave(answer)
+      const { answer, writer, reader } = (yield* reading)()
+      begin(reader)
+      writer.disconnect(answer)
       const late = new RecordedAnswer()
-      delivery.comeBack(late, { "content-type": "text/event-stream" }, 1)
-      intake.data(Buffer.concat([rest, Buffer.from(eventOf(notification("next")))]))
+      writer.resume(late, { "content-type": "text/event-stream" }, 1)
+      reader.data(Buffer.concat([rest, Buffer.from(eventOf(notification("next")))]))
       expect(late.messages()).toMatchObject([{ params: { text: "next" } }])
       expect(late.text).not.toContain("xxx")
     }).pipe(Effect.provide(scarce))
@@ -293,9 +322,9 @@ describe("events that are not whole", () => {
   it.scoped("have room as long as somebody reads on", () =>
     Effect.gen(function* () {
       const tracker = yield* EventTracker
-      const { intake } = (yield* reading)(1)
-      for (const leave of [() => intake.restarted(still), () => intake.close()]) {
-        intake.data(half)
+      const { reader } = (yield* reading)(1)
+      for (const leave of [() => reader.restart(noFlow), () => reader.abort()]) {
+        reader.data(half)
         expect(tracker.size()).toEqual({ events: 0, bytes: half.length })
         leave()
         expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
@@ -307,11 +336,11 @@ describe("events that are not whole", () => {
     Effect.gen(function* () {
       const read = yield* reading
       const [one, two] = [read(1), read(2)]
-      for (const { intake } of [one, two])
-        for (const part of [half.subarray(0, 300), half.subarray(300)]) intake.data(part)
+      for (const { reader } of [one, two])
+        for (const part of [half.subarray(0, 300), half.subarray(300)]) reader.data(part)
       expect(one.answer.text).toBe("")
       expect(two.answer.text).toMatch(/^id: .*\ndata: x+$/)
-      for (const { intake } of [one, two]) intake.data(Buffer.from("\n\n"))
+      for (const { reader } of [one, two]) reader.data(Buffer.from("\n\n"))
       for (const { answer } of [one, two]) expect(answer.text).toMatch(/^id: .*\ndata: x+\n\n$/)
     }).pipe(Effect.provide(layerMemory(bound)))
   )
@@ -321,15 +350,15 @@ describe("the progress of a stream", () => {
   it.scoped("is what is new in it", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { intake } = read(1)
+      const { reader } = read(1)
       const progressBy = (text: string) => {
-        const before = intake.progress
-        intake.data(Buffer.from(text))
-        return intake.progress - before
+        const before = reader.progress
+        reader.data(Buffer.from(text))
+        return reader.progress - before
       }
       expect(progressBy("id: e1\ndata: \n\n")).toBe(1)
       expect(progressBy(eventOf(notification("x"), "e2") + eventOf(notification("y")))).toBe(2)
-      intake.restarted(still)
+      reader.restart(noFlow)
       expect(progressBy(": comment\n\nretry: 5\n\ndata: \n\n")).toBe(0)
       expect(progressBy(eventOf(notification("x"), "e2") + eventOf(toolResult(2, "of another"), "e3"))).toBe(
         0
