@@ -104,5 +104,5 @@ it.scopedLive(
       expect((yield* run(folder, "node", "--input-type=module", "-e", stored)).trim()).toBe("0")
       expect(yield* run(folder, "node_modules/.bin/shadowcat", "--version")).toMatch(/^\d+\.\d+\.\d+\s*$/)
     }),
-  180_000
+  400_000
 )

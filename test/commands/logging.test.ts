@@ -126,31 +126,29 @@ describe.concurrent("the log", () => {
     )
   }
 
-  it.scopedLive(
-    "has one JSON object per line on stderr with --log-format json, and nothing is on stdout",
-    () =>
-      Effect.gen(function* () {
-        const server = yield* makePlainServer()
-        const proxy = yield* startProxy(server, [
-          "--multi-session",
-          "--log-format",
-          "json",
-          "--log-level",
-          "trace"
-        ])
-        yield* Effect.ignore(traffic(proxy, server))
-        // Many requests on one connection must not make Node print a warning of its own.
-        const socket = yield* connect(proxy.port)
-        yield* socket.write(requestBytes("GET", {}, undefined, "/health").repeat(50))
-        yield* socket.answer(49)
-        yield* proxy.signal("SIGTERM")
-        expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
-        expect(proxy.stdout()).toEqual([])
-        expect(proxy.stderr().length).toBeGreaterThan(1)
-        for (const line of proxy.stderr()) {
-          const entry: unknown = JSON.parse(line)
-          expect(entry).toMatchObject({ logLevel: expect.any(String), message: expect.anything() })
-        }
-      })
+  it.scopedLive("consists of one JSON object per line on stderr with --log-format json", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer()
+      const proxy = yield* startProxy(server, [
+        "--multi-session",
+        "--log-format",
+        "json",
+        "--log-level",
+        "trace"
+      ])
+      yield* Effect.ignore(traffic(proxy, server))
+      // Many requests on one connection must not make Node print a warning of its own.
+      const socket = yield* connect(proxy.port)
+      yield* socket.write(requestBytes("GET", {}, undefined, "/health").repeat(50))
+      yield* socket.answer(49)
+      yield* proxy.signal("SIGTERM")
+      expect(yield* proxy.exit).toEqual({ code: 0, signal: null })
+      expect(proxy.stdout()).toEqual([])
+      expect(proxy.stderr().length).toBeGreaterThan(1)
+      for (const line of proxy.stderr()) {
+        const entry: unknown = JSON.parse(line)
+        expect(entry).toMatchObject({ logLevel: expect.any(String), message: expect.anything() })
+      }
+    })
   )
 })

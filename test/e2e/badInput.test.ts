@@ -31,6 +31,9 @@ const concurrency = 100
 /** A safety net: far more than the time that the proxy waits for the rest of a rejected body. In milliseconds. */
 const closeTimeout = 60_000
 
+/** The proxy's `--max-body`, in bytes. */
+const maxBody = 256 * 1024
+
 const { seed } = FastCheck.readConfigureGlobal()
 
 /** Starts a server that stores a value for each of its sessions. */
@@ -133,14 +136,18 @@ const pipeline = (
       return Buffer.concat([Buffer.from(head), body])
     })
     yield* socket.write(Buffer.concat([...all, Buffer.from(lastRequest)]))
-    yield* socket.closed(closeTimeout)
+    const ending = yield* socket.closed(closeTimeout)
     const known = new Set(sessions.flatMap((session) => session["mcp-session-id"] ?? []))
     results.addSessions(socket.text(), known)
     const answers = results.add(socket.text())
     if (answers === bodies.length + 1) return []
-    // The proxy closes the connection after a body that is too large.
+    const rest = bodies.slice(answers)
+    // The proxy closes the connection after a body that is too large. If it has not read the bodies after it yet, the
+    // connection is reset, which may take the 413 with it: then this body is sent again, as the first one.
+    const isLost = answers > 0 && ending === "reset" && (rest[0]?.length ?? 0) > maxBody
+    if (isLost) return rest
     expect(socket.text().slice(socket.text().lastIndexOf("HTTP/1.1 "))).toMatch(/^HTTP\/1.1 413 /)
-    return bodies.slice(answers)
+    return rest
   }).pipe(
     Effect.scoped,
     Effect.flatMap((rest) => (rest.length === 0 ? Effect.void : pipeline(port, rest, sessions, results)))
@@ -188,7 +195,8 @@ it.scopedLive(
   () =>
     Effect.gen(function* () {
       const server = yield* makeServer
-      const bounds = ["--stall-timeout", "1s", "--max-body", "256KiB"]
+      // On a busy machine, the rest of a body may arrive more than a second late.
+      const bounds = ["--stall-timeout", "6s", "--max-body", String(maxBody)]
       const proxy = yield* startProxy(server, ["--multi-session", "--log-level", "warning", ...bounds])
       const { check, count, sessions } = yield* makeSessions(proxy, server)
       const before = yield* proxy.untilHealth(({ connections }) => connections === 3)
@@ -249,5 +257,5 @@ it.scopedLive(
       expect((yield* socket.answer(0)).status).toBe(200)
       expect(server.count(SMUGGLED)).toBe(1)
     }),
-  120_000
+  300_000
 )

@@ -144,7 +144,7 @@ for (const { json, make, name } of upstreamKinds) {
               Array.from({ length: 200 }, (_, index) => (index % 2 === 0 ? busy : other)),
               (client) => Effect.fork(client.call("wait", { until }))
             )
-            yield* server.until(() => server.pending().length === 200)
+            yield* server.until(() => server.pending().length === 200, 60_000)
             expect(yield* busy.call("sample", { prompt: "during" })).toBe("sampled during")
             expect(server.pending()).toHaveLength(200)
             yield* server.release(until)

@@ -16,9 +16,14 @@ import type { ToolServer } from "../fixtures/ToolServer.js"
 
 const signals = ["SIGKILL", "SIGTERM"] as const
 
-/** Connects one official client of each version. */
+/** Only a safety net: clients reconnect a second after the proxy has started. In milliseconds. */
+const restartTimeout = 40_000
+
+/** Connects one official client of each version. They reconnect until the next proxy has started. */
 const connectAll = (url: string) =>
-  Effect.forEach(officialClients, ([, connect]) => connect(url), { concurrency: "unbounded" })
+  Effect.forEach(officialClients, ([, connect]) => connect(url, { maxReconnections: 60 }), {
+    concurrency: "unbounded"
+  })
 
 const ids = (clients: ReadonlyArray<AnyConnection>) => clients.map(({ sessionId }) => sessionId())
 
@@ -104,8 +109,8 @@ for (const signal of signals) {
         yield* end(proxy, signal)
         yield* logInAll(server, "two")
         const again = yield* start()
-        for (const client of clients) yield* client.until(() => logsOf(client).length === 2)
-        yield* again.untilHealth(({ streams }) => streams === clients.length)
+        for (const client of clients) yield* client.until(() => logsOf(client).length === 2, restartTimeout)
+        yield* again.untilHealth(({ streams }) => streams === clients.length, restartTimeout)
         yield* logInAll(server, "three")
         for (const client of clients) yield* client.until(() => logsOf(client).length === 3)
         yield* expectContinues(server, clients, before)
@@ -134,7 +139,7 @@ for (const signal of signals) {
         // The first call completes while no proxy runs, the second after the restart.
         yield* server.release("end 0")
         const again = yield* start()
-        yield* again.untilHealth(({ sessions }) => sessions === clients.length)
+        yield* again.untilHealth(({ sessions }) => sessions === clients.length, restartTimeout)
         yield* server.release("end 1")
         for (const [index, { fiber, progress }] of calls.entries()) {
           expect(yield* Fiber.join(fiber)).toBe(`${3 + index} steps`)
