@@ -106,7 +106,9 @@ const repeated = (info: RepeatedInfo): Options.Options<Given> =>
     Options.mapEffect((texts) =>
       texts.length > 0
         ? Effect.succeed(texts)
-        : Effect.map(environment(info.name), (text) => text && separated(text, info.separator))
+        : Effect.map(environment(info.name), (text) =>
+            text === undefined ? undefined : separated(text, info.separator)
+          )
     )
   )
 

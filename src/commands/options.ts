@@ -1,6 +1,6 @@
 /**
  * The table of all options, nested as the options of `ForwardProxy` are. Each option is declared once: its flag, its
- * environment variable, `--help` and the table in README come from its row.
+ * environment variable, `--help` and the tables in README come from its row. After a change, run `scripts/options`.
  */
 import * as Schema from "effect/Schema"
 import { admin, client } from "./options/admin.js"

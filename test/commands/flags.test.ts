@@ -80,6 +80,14 @@ describe("the flags of a command", () => {
     })
   )
 
+  it.effect("read an empty variable of a repeatable option as no value", () =>
+    Effect.gen(function* () {
+      const { front, upstream } = yield* parse([], { SHADOWCAT_HEADER: "", SHADOWCAT_ALLOW_HOST: " " })
+      expect(upstream.headers).toEqual({})
+      expect(front.allowHosts).toEqual([])
+    })
+  )
+
   it.effect("leave the log level of the environment to the whole program", () =>
     Effect.gen(function* () {
       const { logging } = yield* parse([], { SHADOWCAT_LOG_LEVEL: "debug", SHADOWCAT_LOG_FORMAT: "json" })
