@@ -22,7 +22,15 @@ it.scopedLive(
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       // Long enough that a client on a busy machine can open its stream before its session is swept.
-      const args = ["--multi-session", "--session-timeout", "3s", "--cleanup-interval", "1s"]
+      const args = [
+        "--multi-session",
+        "--session-timeout",
+        "3s",
+        "--cleanup-interval",
+        "1s",
+        "--log-level",
+        "error"
+      ]
       const proxy = yield* startProxy(server, args, withUsage)
 
       /** Opens all sessions, each with a GET stream, and then disconnects all clients. */

@@ -39,10 +39,10 @@ it.scopedLive(
   `2000 children that end or hang in many ways leave no process behind, also when the proxy is killed (seed ${seed})`,
   () =>
     Effect.gen(function* () {
-      const census = new ProcessTracker()
+      const tracker = new ProcessTracker()
       const planned = planSessions(sessions)
 
-      const first = yield* startChildrenCli(options, census)
+      const first = yield* startChildrenCli(options, tracker)
       const halfway = yield* Deferred.make<void>()
       let begun = 0
       const runOnFirst = (session: PlannedSession) =>
@@ -56,7 +56,7 @@ it.scopedLive(
       // The number of living children depends on the machine. Sessions run until there are enough of them.
       const killHalfway = Effect.gen(function* () {
         yield* Deferred.await(halfway)
-        yield* census.until((alive) => alive.length > clients / 2, TIMEOUT)
+        yield* tracker.until((alive) => alive.length > clients / 2, TIMEOUT)
         yield* first.signal("SIGKILL")
       })
       yield* Effect.raceFirst(
@@ -64,21 +64,21 @@ it.scopedLive(
         killHalfway
       )
       expect(yield* first.exit).toEqual({ code: null, signal: "SIGKILL" })
-      yield* census.untilEmpty(TIMEOUT)
+      yield* tracker.untilEmpty(TIMEOUT)
 
-      const second = yield* startChildrenCli(options, census)
+      const second = yield* startChildrenCli(options, tracker)
       const before = yield* descriptors(second.pid)
       yield* Effect.forEach(planned.slice(begun), (session) => runSession(second, session), {
         concurrency: clients,
         discard: true
       })
       yield* second.untilHealth(({ sessions }) => sessions === 0, TIMEOUT)
-      yield* census.untilEmpty(TIMEOUT)
+      yield* tracker.untilEmpty(TIMEOUT)
       yield* eventually(descriptors(second.pid), ({ total }) => total === before.total, TIMEOUT)
 
       yield* second.signal("SIGTERM")
       expect(yield* second.exit).toEqual({ code: 0, signal: null })
-      expect(census.alive()).toEqual([])
+      expect(tracker.alive()).toEqual([])
       expect(watchdogsOf(second.pid)).toEqual([])
     }),
   600_000
