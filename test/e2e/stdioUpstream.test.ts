@@ -238,7 +238,7 @@ layer(
         [request(1, "ping"), { ...session, "mcp-protocol-version": "2099-01-01" }, "2099-01-01"],
         [request(1, "ping"), { "mcp-protocol-version": "2026-07-28" }, "2026-07-28"],
         [request(1, "server/discover", { _meta }), {}, "2026-07-28"],
-        [request(1, "initialize", { _meta }), session, "2026-07-28"]
+        [request(1, "initialize", { _meta }), { "mcp-protocol-version": "2026-07-28" }, "2026-07-28"]
       ] as const) {
         const refused = yield* post(proxy.url, body, headers)
         expect(refused).toMatchObject({ status: 400, headers: { "content-type": "application/json" } })
