@@ -1,190 +1,237 @@
-/** Writes an answer to an HTTP client, no faster than the client reads. */
+/** Writes a response to an HTTP client, at the speed at which the client reads. */
 import type { ServerResponse } from "node:http"
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import type { Budget } from "../internal/budget.js"
-import type { BodyReceiver, BodyLimits } from "./readBody.js"
 import type { Deadline, Expirable } from "../internal/deadlines.js"
 import { hasType, type MutableHeaders } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 import { type ClientError, errorLabel, LimitReached, type ProxyError, toJsonRpc } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
-import type { Flow } from "../Upstream.js"
+import { type Flow, noFlow } from "../Upstream.js"
+import type { BodyLimits, BodyReceiver } from "./readBody.js"
 
-/** What all answers of a front have in common. */
+/** What all responses of an HTTP front share. */
 export interface HttpResponseDeps extends BodyLimits {
-  /** The bytes of request bodies that are held at once: each until it is relayed and its response is closed. */
+  /** The bytes of all request bodies in memory. A body counts until its request is settled and its response closed. */
   readonly budget: Budget
   readonly telemetry: TelemetryListener
 }
 
-/** How long a client may go on sending a body that nobody will read, in milliseconds. */
+/** How long a client may keep sending a body after its error response, in milliseconds. */
 const LINGER = 5_000
 
-/** How much of a stream may go out in one piece with its head, in bytes. */
-const MAX_EARLY = 64 * 1024
+/** The maximum size of a stream's first part that is sent together with its head, in bytes. */
+const MAX_FIRST_PART = 64 * 1024
+
+/**
+ * The phase of a response. The head of a response leads from `Waiting` to `HeadHeld` or, for a stream, `FirstTick`; then
+ * `Streaming` and `Paused` alternate. Every phase may lead to `Ended`, with a short response or an error, and to `Closed`.
+ */
+type Phase =
+  /** Nothing is known of the response. */
+  | { readonly _tag: "Waiting" }
+  /** The head waits for the body. If the body never comes, an error can still replace it. */
+  | HeadHeld
+  /** The head of a stream waits for the end of the tick, together with the first part of the body. */
+  | FirstTick
+  /** The head is sent. */
+  | { readonly _tag: "Streaming" }
+  /** The client does not read, so the upstream is paused. */
+  | { readonly _tag: "Paused" }
+  /** The response is complete, but not yet sent. */
+  | { readonly _tag: "Ended" }
+  /** The response is sent, or its connection is closed. */
+  | { readonly _tag: "Closed" }
+
+interface Head {
+  readonly status: number
+  readonly headers: MutableHeaders
+}
+
+interface HeadHeld extends Head {
+  readonly _tag: "HeadHeld"
+}
+
+interface FirstTick extends Head {
+  readonly _tag: "FirstTick"
+  readonly chunks: Array<Uint8Array>
+  bytes: number
+}
+
+// Phases without data are shared, so that a response does not allocate them.
+const waiting: Phase = { _tag: "Waiting" }
+const streaming: Phase = { _tag: "Streaming" }
+const paused: Phase = { _tag: "Paused" }
+const ended: Phase = { _tag: "Ended" }
+const closed: Phase = { _tag: "Closed" }
 
 export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
-  /** The request that an error would answer. */
+  /** The id of the request, for an error response. */
   requestId: RequestId | undefined
-  /** Whom to tell when the client goes away. */
+  /** Called when the client disconnects before the response is sent. */
   onDisconnect: Disconnect | undefined
-  private flow: Flow | undefined
-  private isPaused = false
-  /** The head waits for the body, or for the end of this tick, and in that time what comes of the body with it. */
-  private heldHead: { readonly status: number; readonly headers: MutableHeaders } | undefined
-  private early: Array<Uint8Array> | undefined
-  private earlyBytes = 0
+  private phase: Phase = waiting
+  /** The flow of the upstream's response, from its head to its end. */
+  private flow: Flow = noFlow
+  /** The bytes of the request's body that count against the budget. */
   private reserved = 0
-  private isHeld = false
-  private isClosed = false
+  /** True while the request may have to be sent again. */
+  private isRequestHeld = false
   private readonly deadline: Deadline
 
   constructor(
     private readonly response: ServerResponse,
-    private readonly terms: HttpResponseDeps,
-    /** The CORS grants, for web pages. */
+    private readonly deps: HttpResponseDeps,
+    /** The CORS headers of the response. */
     private readonly grants: MutableHeaders | undefined
   ) {
-    this.deadline = terms.deadlines.of(this)
+    this.deadline = deps.deadlines.of(this)
     const close = () => this.close()
     response.on("close", close)
     if (this.isQueued) {
-      // A pipelined response that still waits for its turn is not told when the connection closes. There may be
-      // many of them, each with its listener.
+      // A queued response emits no `close` when its connection closes. Each of the many that may be queued on one
+      // connection adds a listener.
       const { socket } = response.req
       socket.setMaxListeners(0).once("close", close)
       response.once("close", () => socket.off("close", close))
     }
   }
 
-  /** Whether it still waits for its turn, behind other responses on its connection: nothing of it has gone out. */
+  /** True while earlier responses on the connection are not complete (pipelining). Nothing of it is sent. */
   get isQueued(): boolean {
     return this.response.socket === null
   }
 
-  /** Makes room for bytes of the request's body, or says that there is none. */
+  /** Reserves bytes of the budget for the request's body. */
   reserve(bytes: number): LimitReached | undefined {
-    const { budget } = this.terms
+    const { budget } = this.deps
     if (!budget.take(bytes, this.reserved))
       return new LimitReached({ limit: "max-buffered", bound: budget.bound })
     this.reserved += bytes
-    this.terms.telemetry.bytesReceived(bytes)
+    this.deps.telemetry.bytesReceived(bytes)
     return undefined
   }
 
-  /** The request is about to be relayed: its bytes are held until that is settled, whether or not the client stays. */
+  /** Keeps the reserved bytes until `settled`, even if the client disconnects. */
   holdRequest(): void {
-    this.isHeld = true
+    this.isRequestHeld = true
   }
 
   settled(): void {
-    this.isHeld = false
-    this.release()
+    this.isRequestHeld = false
+    this.releaseBytes()
   }
 
   head(status: number, headers: MutableHeaders, flow: Flow): void {
+    if (this.phase._tag === "Closed") return
     this.flow = flow
-    // It goes out with the body: if that never comes, there can still be an error in its place.
-    this.heldHead = { status, headers }
-    if (!hasType(headers, EVENT_STREAM)) return
-    // A stream may stay silent for long after its head; most are over in the same tick, and their length is known then.
-    this.early = []
+    if (!hasType(headers, EVENT_STREAM)) {
+      this.phase = { _tag: "HeadHeld", status, headers }
+      return
+    }
+    // Most streams end in the tick of their head, and then have a known length. Others may be silent for long.
+    this.phase = { _tag: "FirstTick", status, headers, chunks: [], bytes: 0 }
     process.nextTick(flush, this)
   }
 
-  /** The tick is over in which the head of a stream came. */
-  flush(): void {
-    const chunks = this.early
-    this.early = undefined
-    if (chunks === undefined || this.response.destroyed) return
-    this.releaseHead()
-    if (chunks.length === 0) this.response.flushHeaders()
-    for (const chunk of chunks) this.write(chunk)
-  }
-
   data(chunk: Uint8Array): void {
-    this.terms.telemetry.bytesSent(chunk.length)
-    if (this.early !== undefined) return this.hasten(this.early, chunk)
-    this.releaseHead()
-    this.write(chunk)
+    const { phase } = this
+    this.deps.telemetry.bytesSent(chunk.length)
+    switch (phase._tag) {
+      case "HeadHeld":
+        this.sendHead(phase)
+        return this.write(chunk)
+      case "FirstTick":
+        phase.chunks.push(chunk)
+        phase.bytes += chunk.length
+        if (phase.bytes > MAX_FIRST_PART) this.flush()
+        return
+      case "Streaming":
+      case "Paused":
+        this.write(chunk)
+    }
   }
 
-  /** What comes in the first tick is held back for it to go out at once, unless it is much. */
-  private hasten(early: Array<Uint8Array>, chunk: Uint8Array): void {
-    early.push(chunk)
-    this.earlyBytes += chunk.length
-    if (this.earlyBytes > MAX_EARLY) this.flush()
-  }
-
-  private write(chunk: Uint8Array): void {
-    if (this.response.write(chunk) || this.response.destroyed || this.isPaused) return
-    this.isPaused = true
-    this.flow?.pause()
-    this.response.once("drain", () => this.resume())
-    this.expectRead()
+  /** Ends the first tick of a stream: sends its head and the part of its body that is there. */
+  flush(): void {
+    const { phase } = this
+    if (phase._tag !== "FirstTick") return
+    this.sendHead(phase)
+    if (this.response.destroyed) return
+    if (phase.chunks.length === 0) this.response.flushHeaders()
+    for (const chunk of phase.chunks) this.write(chunk)
   }
 
   end(flushed?: () => void): void {
+    const { phase } = this
     if (flushed !== undefined) this.response.prependOnceListener("finish", () => this.finished(flushed))
-    // Whoever filled it may be filling another by the time that this one is read.
-    this.flow = undefined
-    if (this.early === undefined) {
-      this.releaseHead()
-      this.response.end()
-    } else this.endAtOnce(this.early)
-    if (this.response.writableLength > 0) this.expectRead()
+    // The same flow may belong to another response by the time that the client has read this one.
+    this.flow = noFlow
+    switch (phase._tag) {
+      case "HeadHeld":
+        this.sendHead(phase)
+        return this.finish()
+      case "FirstTick":
+        return this.sendWhole(phase)
+      default:
+        this.finish()
+    }
   }
 
   error(error: ProxyError): void {
-    if (this.response.writableEnded) return
-    this.terms.telemetry.errorReturned(errorLabel(error))
-    if (this.early !== undefined && this.early.length > 0) this.flush()
-    if (this.response.headersSent) return this.expire()
-    this.heldHead = undefined
-    this.early = undefined
+    if (this.phase._tag === "Ended") return
+    this.deps.telemetry.errorReturned(errorLabel(error))
+    if (this.phase._tag === "FirstTick" && this.phase.chunks.length > 0) this.flush()
+    if (this.phase._tag === "Streaming" || this.phase._tag === "Paused") return this.expire()
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
   }
 
-  /** The client does not read, or does not stop sending: its connection is closed. */
+  /** Closes the connection of a client that does not read, or does not stop sending. */
   expire(): void {
     this.response.destroy()
   }
 
-  /** Answers with a document of the proxy's own. */
+  /** Responds with a JSON document of the proxy. */
   json(status: number, json: string, headers?: MutableHeaders): void {
+    if (this.phase._tag === "Closed") return
     const bytes = Buffer.from(json)
     this.writeHead(status, {
       ...headers,
       "content-type": "application/json",
       "content-length": String(bytes.length)
     })
-    this.terms.telemetry.bytesSent(bytes.length)
+    this.deps.telemetry.bytesSent(bytes.length)
     this.response.write(bytes)
     this.endAfterRequest()
   }
 
-  /** Answers without a body. */
+  /** Responds without a body. */
   empty(status: number, headers: MutableHeaders): void {
+    if (this.phase._tag === "Closed") return
     this.writeHead(status, headers)
     this.endAfterRequest()
   }
 
-  /** The whole stream has come in the tick of its head. */
-  private endAtOnce(chunks: ReadonlyArray<Uint8Array>): void {
-    const [first] = chunks
-    const body = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks)
-    this.early = undefined
-    if (this.heldHead !== undefined) this.heldHead.headers["content-length"] = String(body.length)
-    this.releaseHead()
-    this.response.end(body)
+  private sendHead({ headers, status }: Head): void {
+    this.phase = streaming
+    this.writeHead(status, headers)
   }
 
-  private releaseHead(): void {
-    if (this.heldHead === undefined) return
-    const { headers, status } = this.heldHead
-    this.heldHead = undefined
+  /** Sends a stream that ended in the tick of its head. */
+  private sendWhole({ bytes, chunks, headers, status }: FirstTick): void {
+    const [first] = chunks
+    headers["content-length"] = String(bytes)
     this.writeHead(status, headers)
+    this.finish(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks))
+  }
+
+  private write(chunk: Uint8Array): void {
+    if (this.response.write(chunk) || this.response.destroyed || this.phase._tag === "Paused") return
+    this.phase = paused
+    this.flow.pause()
+    this.response.once("drain", () => this.drained())
+    this.expectRead()
   }
 
   private writeHead(status: number, headers: MutableHeaders): void {
@@ -198,50 +245,56 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     })
   }
 
-  /**
-   * Ends the response when the request has arrived whole, for a connection that is closed on a client that is
-   * still sending takes the answer with it.
-   */
+  /** Ends the response after the request has arrived, because a client that is still sending may not read before. */
   private endAfterRequest(): void {
     const { req: request } = this.response
-    if (request.complete) return this.end()
+    if (request.complete) return this.finish()
+    this.phase = ended
     this.deadline.set(LINGER)
-    request.once("end", () => this.end()).resume()
+    request.once("end", () => this.finish()).resume()
   }
 
-  /** Node says so, too, of what is thrown away with its connection, which it has not detached yet. */
+  private finish(body?: Uint8Array): void {
+    if (this.phase._tag === "Closed") return
+    this.phase = ended
+    this.response.end(body)
+    if (this.response.writableLength > 0) this.expectRead()
+  }
+
+  /** Node also emits `finish` for a response that it discards with its connection. */
   private finished(flushed: () => void): void {
     if (!this.response.req.socket.destroyed) flushed()
   }
 
   private close(): void {
-    if (this.isClosed) return
-    this.isClosed = true
+    if (this.phase._tag === "Closed") return
+    this.phase = closed
     this.deadline.clear()
-    this.release()
+    this.releaseBytes()
     if (!this.response.writableFinished) this.onDisconnect?.()
   }
 
-  /** Gives the room for the request's bytes back, once nobody holds them any more. */
-  private release(): void {
-    if (this.isHeld || !this.isClosed) return
-    this.terms.budget.give(this.reserved)
+  /** Returns the reserved bytes to the budget when neither the client nor the upstream needs the request. */
+  private releaseBytes(): void {
+    if (this.isRequestHeld || this.phase._tag !== "Closed") return
+    this.deps.budget.give(this.reserved)
     this.reserved = 0
   }
 
-  /** A pipelined response that still waits for its turn is not one that the client does not read. */
+  /** Sets the deadline for the client to read. A client cannot read a queued response yet. */
   private expectRead(): void {
-    if (!this.isQueued) this.deadline.set(this.terms.stallTimeout)
+    if (!this.isQueued) this.deadline.set(this.deps.stallTimeout)
   }
 
-  private resume(): void {
-    this.isPaused = false
+  private drained(): void {
     this.deadline.clear()
-    this.flow?.unpause()
+    if (this.phase._tag !== "Paused") return
+    this.phase = streaming
+    this.flow.unpause()
   }
 }
 
-const flush = (answer: HttpResponse): void => answer.flush()
+const flush = (response: HttpResponse): void => response.flush()
 
 const errorHeaders = ({ allow, retryAfter, status }: ClientError): MutableHeaders => ({
   ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
