@@ -109,8 +109,8 @@ describe("a command that", () => {
 
 describe("a child that does not come to answer `initialize`", () => {
   for (const [kind, message] of [
-    ["exits at once", /is gone \(exited with code 3: the database is locked\)/],
-    ["is killed at once", /is gone \(was ended by SIGKILL\)/]
+    ["exits at once", /has ended \(exited with code 3: the database is locked\)/],
+    ["is killed at once", /has ended \(was ended by SIGKILL\)/]
   ] as const) {
     nasty(`because it ${kind} is told at once`, (front) =>
       Effect.gen(function* () {
@@ -134,13 +134,13 @@ describe("a child that does not come to answer `initialize`", () => {
 
 describe("a child that ends in the middle of a call", () => {
   for (const [what, message] of [
-    ["exit", /is gone \(exited with code 7: out of cheese\)/],
-    ["kill", /is gone \(was ended by SIGKILL\)/],
-    ["close stdout", /is gone \(closed its standard output\)/],
-    ["half a line and exit", /is gone \(exited with code 0\)/],
+    ["exit", /has ended \(exited with code 7: out of cheese\)/],
+    ["kill", /has ended \(was ended by SIGKILL\)/],
+    ["close stdout", /has ended \(closed its standard output\)/],
+    ["half a line and exit", /has ended \(exited with code 0\)/],
     // These hold the pipes of the child that has gone.
-    ["fork and exit", /is gone \(exited with code 0\)/],
-    ["fork a deaf one and exit", /is gone \(exited with code 0\)/]
+    ["fork and exit", /has ended \(exited with code 0\)/],
+    ["fork a deaf one and exit", /has ended \(exited with code 0\)/]
   ] as const) {
     nasty(`(${what}) ends its session, and all that it has started`, (front) =>
       Effect.gen(function* () {
@@ -262,7 +262,7 @@ describe("a child that says what it should not", () => {
           status: 502,
           code: ERROR,
           id: 1,
-          message: /is gone \(sent a message of more than --max-message 65536 bytes\)/
+          message: /has ended \(sent a message of more than --max-message 65536 bytes\)/
         })
         yield* front.untilHealth(({ sessions }) => sessions === 1)
         yield* expectGone(front, session)
