@@ -18,13 +18,17 @@ import {
   stream
 } from "../fixtures/RawClient.js"
 import { connect, type ReadAnswer, requestBytes } from "../fixtures/RawSocket.js"
-import { ERROR, expectError, INVALID, NOT_JSON, type Told } from "../fixtures/RpcError.js"
+import { ERROR, expectError, INVALID, NOT_JSON, type ExpectedError } from "../fixtures/RpcError.js"
 
 const list = request(7, "tools/list")
 const modern = { "mcp-protocol-version": "2026-07-28" }
 
 /** Expects an error that names the limit, has `Retry-After`, and has the id of the request. */
-const expectLimit = (answer: Answer | ReadAnswer, limit: string, told: Omit<Told, "code" | "message">) => {
+const expectLimit = (
+  answer: Answer | ReadAnswer,
+  limit: string,
+  told: Omit<ExpectedError, "code" | "message">
+) => {
   expectError(answer, { ...told, code: ERROR, message: new RegExp(`--${limit}\\b`) })
   expect(Number(answer.headers["retry-after"])).toBeGreaterThan(0)
 }
