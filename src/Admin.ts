@@ -92,7 +92,7 @@ const guarded = <E, R>(
 
 /** Logs the address at every log level, because the port may be chosen by the system. */
 const announced = HttpServer.addressFormattedWith((address) =>
-  Logger.withMinimumLogLevel(Effect.logInfo(`admin API on ${address}`), LogLevel.All)
+  Logger.withMinimumLogLevel(Effect.logInfo(`admin: listening: ${address}`), LogLevel.All)
 )
 
 /** Serves the admin API until the layer's scope closes. Fails if the port is not available. */

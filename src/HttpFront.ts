@@ -158,7 +158,7 @@ export const make = (
     })
     const server = createServer(
       {
-        // TCP keep-alive tells a vanished client from one whose stream is silent.
+        // TCP keep-alive detects a vanished client behind a silent stream.
         keepAlive: true,
         keepAliveInitialDelay: KEEP_ALIVE_DELAY,
         headersTimeout: stallTimeout,

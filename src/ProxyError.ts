@@ -1,6 +1,6 @@
 /**
- * The errors of the proxy. An error that can reach a client has an HTTP status and a JSON-RPC code. Its message says what
- * is wrong and what to do.
+ * The errors of the proxy. An error that can reach a client has an HTTP status and a JSON-RPC code. Its message names
+ * the problem and the remedy.
  */
 import { toStringUnknown } from "effect/Inspectable"
 import * as Schema from "effect/Schema"

@@ -14,7 +14,7 @@ const start = (server: PlainServer, args: ReadonlyArray<string> = []) =>
     const cli = yield* startCli(["forward", "http", ...options, ...args])
     const admin = cli
       .stderr()
-      .map((line) => /admin API on (http:\/\/\S+)/.exec(line)?.[1])
+      .map((line) => /admin: listening: (http:\/\/\S+)/.exec(line)?.[1])
       .find((url) => url !== undefined)
     if (admin === undefined) return yield* Effect.dieMessage("no admin API")
     const metrics = Effect.map(get(`${admin}/metrics`), ({ text }) => read(text))

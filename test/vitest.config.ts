@@ -6,7 +6,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 const weight = ({ moduleId }: TestSpecification): number =>
   /(churn|leaks|soak)\.test/.test(moduleId)
     ? 2
-    : /\/e2e\/|(main|package|HttpFront)\.test/.test(moduleId)
+    : /\/(e2e|HttpFront)\/|(main|package)\.test/.test(moduleId)
       ? 1
       : 0
 

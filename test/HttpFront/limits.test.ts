@@ -27,9 +27,9 @@ const modern = { "mcp-protocol-version": "2026-07-28" }
 const expectLimit = (
   answer: Answer | ReadAnswer,
   limit: string,
-  told: Omit<ExpectedError, "code" | "message">
+  expected: Omit<ExpectedError, "code" | "message">
 ) => {
-  expectError(answer, { ...told, code: ERROR, message: new RegExp(`--${limit}\\b`) })
+  expectError(answer, { ...expected, code: ERROR, message: new RegExp(`--${limit}\\b`) })
   expect(Number(answer.headers["retry-after"])).toBeGreaterThan(0)
 }
 

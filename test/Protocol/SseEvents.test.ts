@@ -121,20 +121,20 @@ describe("readEvents", () => {
 
   it("calls the handler as a method, also for retry", () => {
     class Remembering {
-      readonly told: Array<unknown> = []
+      readonly calls: Array<unknown> = []
       event(frame: Buffer, id: string | undefined) {
-        this.told.push(frame.toString(), id)
+        this.calls.push(frame.toString(), id)
       }
       idOnly(id: string) {
-        this.told.push(id)
+        this.calls.push(id)
       }
       retry(millis: number) {
-        this.told.push(millis)
+        this.calls.push(millis)
       }
     }
     const reader = new Remembering()
     readEvents(Buffer.from("id: 7\nretry: 50\ndata: x\n\n"), reader)
-    expect(reader.told).toEqual([50, "data: x\n\n", "7"])
+    expect(reader.calls).toEqual([50, "data: x\n\n", "7"])
   })
 
   it("withEventId prepends an id", () => {
