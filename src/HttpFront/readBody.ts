@@ -21,15 +21,15 @@ export interface BodyReceiver {
 /** Calls `done` with the body, or `error` of the receiver. Returns a function that stops reading. */
 export const readBody = (
   request: IncomingMessage,
-  bounds: BodyLimits,
+  limits: BodyLimits,
   receiver: BodyReceiver,
   done: (bytes: Buffer) => void
 ): (() => void) => {
-  if (Number(request.headers["content-length"]) > bounds.maxBody) {
+  if (Number(request.headers["content-length"]) > limits.maxBody) {
     receiver.error(new BadRequest({ reason: "TooLarge" }))
     return () => {}
   }
-  const body = new Body(bounds, receiver, done)
+  const body = new Body(limits, receiver, done)
   request.on("data", (chunk: Buffer) => body.take(chunk)).on("end", () => body.end())
   return () => body.stop()
 }
@@ -45,25 +45,25 @@ class Body implements Expirable {
   private isStopped = false
 
   constructor(
-    private readonly bounds: BodyLimits,
+    private readonly limits: BodyLimits,
     private readonly receiver: BodyReceiver,
     private readonly done: (bytes: Buffer) => void
   ) {
-    this.deadline = bounds.deadlines.of(this)
-    this.deadline.set(bounds.stallTimeout)
+    this.deadline = limits.deadlines.of(this)
+    this.deadline.set(limits.stallTimeout)
   }
 
   take(chunk: Buffer): void {
     if (this.isStopped) return
     this.length += chunk.length
     const rejection =
-      this.length > this.bounds.maxBody
+      this.length > this.limits.maxBody
         ? new BadRequest({ reason: "TooLarge" })
         : this.receiver.reserve(chunk.length)
     if (rejection !== undefined) return this.reject(rejection)
     this.chunks.push(chunk)
     if (this.chunks.length - this.merged === MERGED) this.merge()
-    this.deadline.set(this.bounds.stallTimeout)
+    this.deadline.set(this.limits.stallTimeout)
   }
 
   end(): void {

@@ -32,7 +32,7 @@ const secondSession = (url: string) =>
     return [status, (yield* post(url, initializeRequest())).status]
   })
 
-interface Bound {
+interface LimitCase {
   readonly option: string
   readonly options: FrontOptions
   /** The label of the metric. */
@@ -45,7 +45,7 @@ interface Bound {
   ) => Effect.Effect<ReadonlyArray<number>, unknown, Scope.Scope>
 }
 
-const bounds: ReadonlyArray<Bound> = [
+const limitCases: ReadonlyArray<LimitCase> = [
   {
     option: "--max-sessions",
     options: { maxSessions: 1 },
@@ -165,16 +165,16 @@ const bounds: ReadonlyArray<Bound> = [
 ]
 
 describe("every limit returns an error, counts it, and accepts requests again below the limit", () => {
-  for (const { meet, option, options, reason, statuses } of bounds) {
+  for (const { meet, option, options, reason, statuses } of limitCases) {
     it.scopedLive(option, () =>
       Effect.gen(function* () {
-        const refused: Array<string> = []
+        const reasons: Array<string> = []
         const server = yield* makePlainServer()
         const front = yield* startFront(server, options).pipe(
-          Effect.provideService(Telemetry, { ...silent, errorReturned: (reason) => refused.push(reason) })
+          Effect.provideService(Telemetry, { ...silent, errorReturned: (reason) => reasons.push(reason) })
         )
         expect(yield* meet(front, server)).toEqual(statuses)
-        expect(new Set(refused)).toEqual(new Set([reason]))
+        expect(new Set(reasons)).toEqual(new Set([reason]))
       })
     )
   }
