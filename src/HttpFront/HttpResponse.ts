@@ -29,7 +29,7 @@ const MAX_FIRST_PART = 64 * 1024
  * `Streaming` and `Paused` alternate. Every phase may lead to `Ended`, with a short response or an error, and to `Closed`.
  */
 type Phase =
-  /** Nothing is known of the response. */
+  /** The response has no head yet. */
   | { readonly _tag: "Waiting" }
   /** The head waits for the body. If the body never comes, an error can still replace it. */
   | HeadHeld
