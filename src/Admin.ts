@@ -1,4 +1,4 @@
-/** Serves the admin API of a running proxy, to this machine alone. */
+/** Serves the admin API of a running proxy, on 127.0.0.1 only. */
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpServer from "@effect/platform/HttpServer"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
@@ -20,11 +20,11 @@ import { Sessions } from "./Sessions.js"
 import { Metrics } from "./Telemetry/Prometheus.js"
 
 export interface AdminOptions {
-  /** The port to listen on, of 127.0.0.1; 0 picks a free one. */
+  /** The port to listen on; 0 picks a free one. */
   readonly port: number
 }
 
-/** Whoever may ask can close sessions, so nobody else's machine may. */
+/** Every client of the API can close sessions, so other machines must not reach it. */
 const HOST = "127.0.0.1"
 
 const infoOf = ({
@@ -81,24 +81,29 @@ const metrics = HttpApiBuilder.group(AdminApi, "metrics", (handlers) =>
   })
 )
 
-const gatekeeper = new OriginPolicy({ host: HOST, allowHosts: [], allowOrigins: [] })
+const originPolicy = new OriginPolicy({ host: HOST, allowHosts: [], allowOrigins: [] })
 
-/** A page in a browser of this machine must not reach the API through a name that it rebinds. */
+/** Rejects requests of web pages that reach the API through DNS rebinding. */
 const guarded = <E, R>(
   app: HttpApp.Default<E, R>
 ): HttpApp.Default<E, R | HttpServerRequest.HttpServerRequest> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
-    gatekeeper.check(headers) === undefined
+    originPolicy.check(headers) === undefined
       ? app
-      : Effect.succeed(HttpServerResponse.text("This API is for programs of this machine", { status: 403 }))
+      : Effect.succeed(
+          HttpServerResponse.text(
+            "The Host or Origin is not allowed: the admin API serves programs of this machine only",
+            { status: 403 }
+          )
+        )
   )
 
-/** Whoever started this has to learn the port, however little else is to be logged. */
+/** Logs the address at every log level, because the port may be chosen by the system. */
 const announced = HttpServer.addressFormattedWith((address) =>
-  Logger.withMinimumLogLevel(Effect.logInfo(`admin API on ${address}`), LogLevel.All)
+  Logger.withMinimumLogLevel(Effect.logInfo(`admin: listening: ${address}`), LogLevel.All)
 )
 
-/** The admin API, until the layer's scope closes. Fails when the port cannot be had. */
+/** Serves the admin API until the layer's scope closes. Fails if the port is not available. */
 export const layer = ({
   port
 }: AdminOptions): Layer.Layer<never, ListenError, HttpFront | Metrics | Sessions> =>

@@ -1,4 +1,4 @@
-/** What clients speak to: a server of Streamable HTTP, and its orderly end. */
+/** The HTTP front: a server of Streamable HTTP, and its graceful shutdown. */
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import * as Config from "effect/Config"
@@ -28,19 +28,19 @@ export interface HttpFrontOptions {
   readonly port: number
   /** The path of the MCP endpoint. Default: /mcp. */
   readonly path: string
-  /** How many connections clients may have open. Default: 10,000. */
+  /** The maximum number of client connections. Default: 10,000. */
   readonly maxConnections: number
-  /** How many bytes the body of a request may have. Default: 4 MiB. */
+  /** The maximum size of a request body, in bytes. Default: 4 MiB. */
   readonly maxBody: number
-  /** How many bytes of bodies may be held at once, of all clients. Default: 256 MiB. */
+  /** The maximum size of all request bodies in memory, in bytes. Default: 256 MiB. */
   readonly maxBuffered: number
-  /** How long a client may stop sending a request or reading an answer. Default: 60 s. */
+  /** The maximum time in which a client sends no part of its request, or reads none of its response. Default: 60 s. */
   readonly stallTimeout: Duration.DurationInput
-  /** How long a shutdown waits for calls in flight. Default: 10 s. */
+  /** The maximum time that a shutdown waits for calls in flight. Default: 10 s. */
   readonly shutdownTimeout: Duration.DurationInput
-  /** Hosts that clients may use beside localhost and `host`; `*` for all. Default: none. */
+  /** The allowed hosts in addition to localhost and `host`; `*` allows all. Default: none. */
   readonly allowHosts: ReadonlyArray<string>
-  /** Origins that pages may have beside those of localhost and `host`; `*` for all. Default: none. */
+  /** The allowed origins in addition to those of localhost and `host`; `*` allows all. Default: none. */
   readonly allowOrigins: ReadonlyArray<string>
 }
 
@@ -60,26 +60,26 @@ export const defaults: HttpFrontOptions = {
 export class HttpFront extends Context.Tag("shadowcat/HttpFront")<
   HttpFront,
   {
-    /** The MCP endpoint, with the port that is really bound. */
+    /** The URL of the MCP endpoint, with the actual port. */
     readonly url: URL
-    /** How much there is of everything that is bounded, as `/health` tells it. */
+    /** Returns the current values and limits that `/health` shows. */
     readonly health: () => Health
   }
 >() {}
 
-/** What `/health` says beside the status. */
+/** The document at `/health`, without the status. */
 export interface Health extends SessionsSize {
   readonly version: string
   readonly uptimeSeconds: number
   readonly connections: number
-  /** Child processes; absent where the upstream is no command. */
+  /** Child processes; absent if the upstream is not a command. */
   readonly children?: number | undefined
-  /** The bytes of request bodies that are held. */
+  /** The bytes of request bodies in memory. */
   readonly bufferedBytes: number
-  /** The events of streams that are kept, and their bytes. */
+  /** The stored events of streams, and their bytes. */
   readonly events: number
   readonly eventBytes: number
-  /** The bounds of these and of others; `maxPerClient` is absent where there is none. */
+  /** The limits of these and other values; `maxPerClient` is absent if it has none. */
   readonly limits: {
     readonly maxSessions: number
     readonly maxPerClient?: number | undefined
@@ -95,25 +95,25 @@ export interface Health extends SessionsSize {
   }
 }
 
-/** What a front needs. */
-type Services = Sessions | UpstreamPool | EventTracker
+/** The services that an HTTP front needs. */
+type HttpFrontDeps = Sessions | UpstreamPool | EventTracker
 
-/** How long the last answers may take to reach their clients, when everything else is closed. */
+/** The maximum time that a shutdown waits for the last responses to be sent. */
 const FLUSH_TIMEOUT = Duration.seconds(1)
 
-/** How long a connection is silent before TCP asks whether the client is still there, in milliseconds. */
+/** The idle time of a connection before the first TCP keep-alive probe, in milliseconds. */
 const KEEP_ALIVE_DELAY = 60_000
 
-/** A request may arrive slowly, but not for longer than so many times the stall timeout. */
-const SLOWEST_REQUEST = 5
+/** The maximum time in which a request arrives, as a multiple of the stall timeout. */
+const REQUEST_TIMEOUT_FACTOR = 5
 
 /**
- * Listens until the scope closes. Then no new work is taken, calls in flight may finish, all sessions are closed,
- * and last the connections. Fails when the address cannot be had.
+ * Listens until the scope closes. Then it rejects new requests, waits for calls in flight, closes all sessions and last
+ * the connections. Fails if the address is not available.
  */
 export const make = (
   options: HttpFrontOptions
-): Effect.Effect<HttpFront["Type"], ListenError, Services | Scope.Scope> =>
+): Effect.Effect<HttpFront["Type"], ListenError, HttpFrontDeps | Scope.Scope> =>
   Effect.gen(function* () {
     const sessions = yield* Sessions
     const { children } = yield* UpstreamPool
@@ -158,11 +158,11 @@ export const make = (
     })
     const server = createServer(
       {
-        // A client that has vanished, asleep or cut off, is told apart from one whose stream is silent.
+        // TCP keep-alive detects a vanished client behind a silent stream.
         keepAlive: true,
         keepAliveInitialDelay: KEEP_ALIVE_DELAY,
         headersTimeout: stallTimeout,
-        requestTimeout: SLOWEST_REQUEST * stallTimeout,
+        requestTimeout: REQUEST_TIMEOUT_FACTOR * stallTimeout,
         connectionsCheckingInterval: Math.min(stallTimeout, 5_000)
       },
       (request, response) => router.handle(request, response)
@@ -182,15 +182,15 @@ export const make = (
 
 const listen = (server: Server, { host, port }: HttpFrontOptions): Effect.Effect<AddressInfo, ListenError> =>
   Effect.async((resume) => {
-    const failed = (cause: Error) => resume(new ListenError({ host, port, cause }))
-    server.once("error", failed)
+    const fail = (cause: Error) => resume(new ListenError({ host, port, cause }))
+    server.once("error", fail)
     server.listen({ host, port }, () => {
-      server.off("error", failed)
+      server.off("error", fail)
       const address = server.address()
       resume(
         typeof address === "object" && address !== null
           ? Effect.succeed(address)
-          : new ListenError({ host, port, cause: new Error("it is no network address") })
+          : new ListenError({ host, port, cause: new Error("it is not a network address") })
       )
     })
   })
@@ -212,12 +212,14 @@ const close = (server: Server, connections: Connections): Effect.Effect<void> =>
 const urlOf = ({ address, family, port }: AddressInfo, path: string): URL =>
   new URL(`http://${family === "IPv6" ? `[${address}]` : address}:${port}${path}`)
 
-/** A server of Streamable HTTP for the sessions there are. */
-export const layer = (options?: Partial<HttpFrontOptions>): Layer.Layer<HttpFront, ListenError, Services> =>
+/** The HTTP front with these options, and the defaults for the others. */
+export const layer = (
+  options?: Partial<HttpFrontOptions>
+): Layer.Layer<HttpFront, ListenError, HttpFrontDeps> =>
   Layer.scoped(HttpFront, make({ ...defaults, ...options }))
 
-/** The same, with its options read from a `Config`. */
+/** The HTTP front with options from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<HttpFrontOptions>>
-): Layer.Layer<HttpFront, ListenError | ConfigError, Services> =>
+): Layer.Layer<HttpFront, ListenError | ConfigError, HttpFrontDeps> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

@@ -1,6 +1,6 @@
 /**
- * Everything that can go wrong in the proxy, in one place. Every error that can reach a client says which
- * HTTP status and which JSON-RPC code it becomes, and its message says what is wrong and what to do.
+ * The errors of the proxy. An error that can reach a client has an HTTP status and a JSON-RPC code. Its message names
+ * the problem and the remedy.
  */
 import { toStringUnknown } from "effect/Inspectable"
 import * as Schema from "effect/Schema"
@@ -11,74 +11,108 @@ const Code = {
   ParseError: -32700,
   InvalidRequest: -32600,
   InternalError: -32603,
-  /** Implementation-defined: a limit, an upstream that fails, a proxy that shuts down. */
+  /** Implementation-defined: a limit, an upstream failure, a shutdown. */
   ServerError: -32000,
-  /** The session is unknown or has ended; the official servers use this code too. */
+  /** The session is unknown or has ended. The official servers use the same code. */
   SessionNotFound: -32001
 } as const
 
-/** How an error is told to a client: an HTTP status and headers around a JSON-RPC error. */
+/** The form in which a client gets an error: an HTTP status and headers around a JSON-RPC error. */
 export interface ClientError {
   readonly message: string
   readonly status: number
   readonly code: number
-  /** Seconds until another try may succeed. */
+  /** Seconds until a retry may succeed. */
   readonly retryAfter?: number
-  /** The methods that would be right. */
+  /** The allowed HTTP methods. */
   readonly allow?: string | undefined
 }
 
 const badRequests = {
-  NotJson: [400, Code.ParseError, "The body is not JSON in UTF-8"],
+  NotJson: [400, Code.ParseError, "The body is not JSON in UTF-8: send one JSON-RPC message"],
   NotJsonRpc: [
     400,
     Code.InvalidRequest,
-    "The body is not a JSON-RPC 2.0 message or a non-empty batch of them"
+    "The body is not a JSON-RPC 2.0 message or a non-empty batch of messages"
   ],
   MissingSessionId: [
     400,
     Code.InvalidRequest,
-    "The Mcp-Session-Id header is missing: send `initialize` first and repeat the session id of its answer"
+    "The Mcp-Session-Id header is missing: send `initialize` first, and repeat the session id of its response"
   ],
   NotInitialized: [400, Code.InvalidRequest, "There is no session yet: send `initialize` first"],
   InitializeInBatch: [400, Code.InvalidRequest, "`initialize` must be sent alone, not in a batch"],
-  InitializeTooDeep: [400, Code.InvalidRequest, "The parameters of `initialize` are nested too deeply"],
-  BatchTooLarge: [400, Code.InvalidRequest, "The batch holds more than 256 messages"],
+  InitializeTooDeep: [
+    400,
+    Code.InvalidRequest,
+    "The parameters of `initialize` are nested too deeply: flatten them"
+  ],
+  BatchTooLarge: [400, Code.InvalidRequest, "The batch has more than 256 messages: split it"],
   BatchNotSupported: [
     400,
     Code.InvalidRequest,
-    "Only MCP 2025-03-26 has batches: send one message at a time"
+    "Only MCP 2025-03-26 has batches: send one message per request"
   ],
-  DuplicateRequestId: [400, Code.InvalidRequest, "A request with this id is in flight already"],
-  InitializeTooLarge: [413, Code.InvalidRequest, "`initialize` must not be larger than 64 KiB"],
-  TooLarge: [413, Code.InvalidRequest, "The body is larger than --max-body allows"],
-  BodyTimeout: [408, Code.InvalidRequest, "The request stopped arriving before it was complete"],
+  DuplicateRequestId: [
+    400,
+    Code.InvalidRequest,
+    "A request with this id is already in flight: use another id"
+  ],
+  InitializeTooLarge: [
+    413,
+    Code.InvalidRequest,
+    "`initialize` is larger than 64 KiB: send shorter parameters"
+  ],
+  TooLarge: [413, Code.InvalidRequest, "The body is larger than --max-body: send less, or raise the option"],
+  BodyTimeout: [
+    408,
+    Code.InvalidRequest,
+    "The body stopped arriving before it was complete (--stall-timeout): send the request again"
+  ],
   WrongContentType: [
     415,
     Code.InvalidRequest,
-    "The body must be sent as Content-Type: application/json, not compressed"
+    "The body must be uncompressed and have the Content-Type application/json"
   ],
   NotAcceptable: [
     406,
     Code.InvalidRequest,
-    "The Accept header refuses both application/json and text/event-stream, and MCP answers with one of them"
+    "The Accept header excludes application/json and text/event-stream: accept at least one of them"
   ],
-  WrongMethod: [405, Code.InvalidRequest, "MCP uses POST, GET and DELETE here", "GET, POST, DELETE"],
-  PostOnly: [405, Code.InvalidRequest, "From MCP 2026-07-28 on, only POST is used here", "POST"],
-  UnknownEventId: [400, Code.InvalidRequest, "The Last-Event-ID header names no event of this session"],
+  WrongMethod: [
+    405,
+    Code.InvalidRequest,
+    "The method is not allowed: use POST, GET or DELETE",
+    "GET, POST, DELETE"
+  ],
+  PostOnly: [
+    405,
+    Code.InvalidRequest,
+    "The method is not allowed: MCP 2026-07-28 and later use POST only",
+    "POST"
+  ],
+  UnknownEventId: [
+    400,
+    Code.InvalidRequest,
+    "The Last-Event-ID header names no event of this session: send the id of an event that was received"
+  ],
   StreamEnded: [
     405,
     Code.InvalidRequest,
-    "The stream has ended, and nothing of it is left to deliver",
+    "The stream has ended and all its events are delivered: do not resume it",
     "POST"
   ],
-  UnknownRevision: [400, Code.InvalidRequest, "The MCP-Protocol-Version header names no revision of MCP"],
-  WrongPath: [404, Code.InvalidRequest, "There is no MCP endpoint at this path"],
-  HostNotAllowed: [403, Code.InvalidRequest, "This Host is not allowed: add it with --allow-host"],
-  OriginNotAllowed: [403, Code.InvalidRequest, "This Origin is not allowed: add it with --allow-origin"]
+  UnknownRevision: [
+    400,
+    Code.InvalidRequest,
+    "The MCP-Protocol-Version header names an unknown revision: send the negotiated one"
+  ],
+  WrongPath: [404, Code.InvalidRequest, "This path is not the MCP endpoint: use the path of --path"],
+  HostNotAllowed: [403, Code.InvalidRequest, "The Host is not allowed: add it with --allow-host"],
+  OriginNotAllowed: [403, Code.InvalidRequest, "The Origin is not allowed: add it with --allow-origin"]
 } as const
 
-/** A request that the proxy answers itself, for it is not one that could be relayed. */
+/** A request that the proxy rejects because it cannot be relayed. */
 export class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", {
   reason: Schema.Literal(...Struct.keys(badRequests))
 }) {
@@ -97,24 +131,24 @@ export class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", {
 }
 
 const limits = {
-  "max-sessions": [503, "All sessions of this proxy are taken"],
-  "max-per-client": [429, "This client has all the sessions that it may have"],
-  "max-exchanges": [429, "Too many requests are in flight at once"],
-  "max-stateless": [503, "All places for requests without a session are taken"],
-  "max-message": [503, "The upstream's command does not read what it is sent"],
-  "max-children": [503, "All child processes of this proxy are in use"],
-  "max-connections": [503, "This proxy has all the connections that it may have"],
-  "max-buffered": [503, "This proxy holds all the request bytes that it may hold"],
+  "max-sessions": [503, "The proxy has its maximum number of sessions"],
+  "max-per-client": [429, "This client has its maximum number of sessions"],
+  "max-exchanges": [429, "This session has its maximum number of requests in flight"],
+  "max-stateless": [503, "The proxy has its maximum number of requests without a session in flight"],
+  "max-message": [503, "The upstream's command does not read its input"],
+  "max-children": [503, "The proxy has its maximum number of child processes"],
+  "max-connections": [503, "The proxy has its maximum number of connections"],
+  "max-buffered": [503, "The proxy holds its maximum of request bytes"],
   "multi-session": [
     503,
-    "This proxy serves one session at a time, and it is in use: start it with --multi-session"
+    "The proxy serves one session at a time, and that one is in use: start it with --multi-session"
   ]
 } as const
 
-/** Seconds after which a client that met a bound is asked to try again. */
+/** The `Retry-After` of a client that reaches a limit, in seconds. */
 const RETRY_AFTER = 5
 
-/** A bound is reached. The message names the option that sets it. */
+/** A limit is reached. The message names its option. */
 export class LimitReached extends Schema.TaggedError<LimitReached>()("LimitReached", {
   limit: Schema.Literal(...Struct.keys(limits)),
   bound: Schema.Number
@@ -125,21 +159,21 @@ export class LimitReached extends Schema.TaggedError<LimitReached>()("LimitReach
     return limits[this.limit][0]
   }
   override get message() {
-    const what = limits[this.limit][1]
-    return this.limit === "multi-session" ? what : `${what} (--${this.limit} ${this.bound})`
+    const text = limits[this.limit][1]
+    return this.limit === "multi-session" ? text : `${text} (--${this.limit} ${this.bound}): retry later`
   }
 }
 
-/** No live session has this id: the client starts anew with `initialize` (Transports, "Session Management"). */
+/** No session has this id. The client must send `initialize` again (Transports, "Session Management"). */
 export class SessionNotFound extends Schema.TaggedError<SessionNotFound>()("SessionNotFound", {}) {
   readonly status = 404
   readonly code = Code.SessionNotFound
   override get message() {
-    return "Session not found: it is unknown or has ended; start a new one with `initialize`"
+    return "Session not found: it is unknown or has ended; send `initialize` to open another"
   }
 }
 
-/** The proxy is shutting down and takes no new work. */
+/** The proxy is shutting down and accepts no new requests. */
 export class ShuttingDown extends Schema.TaggedError<ShuttingDown>()("ShuttingDown", {}) {
   readonly status = 503
   readonly code = Code.ServerError
@@ -152,23 +186,23 @@ export class ShuttingDown extends Schema.TaggedError<ShuttingDown>()("ShuttingDo
 const upstreamReasons = {
   Unreachable: [502, "cannot be reached"],
   ConnectTimeout: [504, "did not accept a connection within --connect-timeout"],
-  ResponseTimeout: [504, "did not begin to answer within --request-timeout"],
-  Stalled: [504, "stopped in the middle of its answer"],
-  Closed: [502, "closed the connection before its answer was complete"],
-  Redirected: [502, "redirects to another address; give that one as --url"],
-  NotMcp: [502, "did not answer `initialize` with an MCP result; is the URL that of its MCP endpoint?"],
-  InitializeRefused: [502, "refused `initialize`"],
-  Unsupported: [502, "cannot be asked that"],
+  ResponseTimeout: [504, "did not respond within --request-timeout"],
+  Stalled: [504, "stopped in the middle of its response"],
+  Closed: [502, "closed the connection before its response was complete"],
+  Redirected: [502, "redirects to another address: set --url to that address"],
+  NotMcp: [502, "did not answer `initialize` with an MCP result: check that --url is its MCP endpoint"],
+  InitializeRefused: [502, "rejected `initialize`"],
+  Unsupported: [502, "does not support this request"],
   HttpError: [502, "answered with an HTTP error"],
-  NoResponse: [502, "ended its answer without a response"],
+  NoResponse: [502, "ended its response without a JSON-RPC response to this request"],
   NotStarted: [502, "cannot be started"],
   StartTimeout: [504, "did not answer `initialize` within --start-timeout"],
-  Ended: [502, "is gone"],
-  SessionLost: [502, "has lost the session, and with it the answer to this request"],
-  Incompatible: [502, "is not what it was: it lacks what the client was told that it has"]
+  Ended: [502, "has ended"],
+  SessionLost: [502, "lost the session, and with it the response to this request"],
+  Incompatible: [502, "no longer has the revision or the capabilities that the client negotiated"]
 } as const
 
-/** With these, the upstream was sent nothing. */
+/** The reasons with which the upstream got nothing of the request. */
 const unsent: ReadonlySet<keyof typeof upstreamReasons> = new Set([
   "Unreachable",
   "ConnectTimeout",
@@ -176,14 +210,14 @@ const unsent: ReadonlySet<keyof typeof upstreamReasons> = new Set([
   "NotStarted"
 ])
 
-/** The upstream failed to answer. */
+/** The upstream failed to respond. */
 export class UpstreamError extends Schema.TaggedError<UpstreamError>()("UpstreamError", {
   reason: Schema.Literal(...Struct.keys(upstreamReasons)),
-  /** The upstream's address or command, without anything secret. */
+  /** The upstream's address or command, without secrets. */
   upstream: Schema.String,
-  /** What the system or the upstream itself said. */
+  /** The error of the system or of the upstream. */
   detail: Schema.optional(Schema.String),
-  /** Whether it may have carried out the request that it was sent. */
+  /** True if the upstream may have carried out the request. */
   isUncertain: Schema.optionalWith(Schema.Boolean, { default: () => false })
 }) {
   readonly code = Code.ServerError
@@ -192,38 +226,38 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
   }
   override get message() {
     const detail = this.detail === undefined ? "" : ` (${this.detail})`
-    const rest = this.isUncertain ? "; it may have carried out the request: repeat it if that is safe" : ""
+    const rest = this.isUncertain ? "; it may have carried out the request: retry only if that is safe" : ""
     return `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}${detail}${rest}`
   }
 
-  /** The same for a request that was sent and is not answered. */
+  /** This error for a request that was sent and has no response. */
   get afterSending(): UpstreamError {
     const { detail, reason, upstream } = this
     return unsent.has(reason) ? this : new UpstreamError({ reason, upstream, detail, isUncertain: true })
   }
 }
 
-/** A client comes back for events that are no longer kept. */
+/** A client resumes a stream whose events were evicted. */
 export class EventsEvicted extends Schema.TaggedError<EventsEvicted>()("EventsLost", {}) {
   readonly status = 200
   readonly code = Code.ServerError
   override get message() {
-    return "What came on this stream meanwhile is no longer kept (--max-events, --max-event-bytes): send the request again if that is safe"
+    return "The missed events of this stream are no longer kept (--max-events, --max-event-bytes): send the request again if that is safe"
   }
 }
 
-/** A defect of the proxy itself: the request that met it fails, and nothing else does. */
+/** A defect of the proxy. Only the request that hits it fails. */
 export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", {
   cause: Schema.Defect
 }) {
   readonly status = 500
   readonly code = Code.InternalError
   override get message() {
-    return "The proxy has failed to handle this request; please report it"
+    return "The proxy failed to handle this request: report it with the log of the proxy"
   }
 }
 
-/** Everything that the proxy may answer to a client of its own accord. */
+/** The errors with which the proxy answers a client. */
 export type ProxyError =
   | BadRequest
   | LimitReached
@@ -233,28 +267,28 @@ export type ProxyError =
   | StoreError
   | InternalError
 
-/** What an error is counted under: the bound that was reached, what was wrong, or the kind of the error. */
+/** The metric label of an error: the limit, the reason, or the tag. */
 export const errorLabel = (error: ProxyError): string =>
   "limit" in error ? error.limit : "reason" in error ? error.reason : error._tag
 
-/** A session record with this id is stored already. */
+/** The store already has a session record with this id. */
 export class SessionExists extends Schema.TaggedError<SessionExists>()("SessionExists", {}) {
   override get message() {
-    return "A session with this id is stored already"
+    return "A session with this id is already stored"
   }
 }
 
 const storeReasons = {
   Unavailable: "cannot be used",
-  NewerVersion: "was written by a newer version of shadowcat: use that one, or another file",
-  InUse: "is used by another process: each needs a file of its own",
-  Broken: "is no database, or a damaged one: restore it, or remove it and lose its sessions"
+  NewerVersion: "was written by a newer version of shadowcat: use that version or another file",
+  InUse: "is used by another process: give each process its own file",
+  Broken: "is not a database or is damaged: restore it, or remove it with its sessions"
 } as const
 
-/** What is to outlive the process cannot be kept, or not be read. */
+/** The session store failed to read or write. */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   reason: Schema.Literal(...Struct.keys(storeReasons)),
-  /** Where the sessions are stored, without anything secret. */
+  /** The location of the store, without secrets. */
   store: Schema.String,
   cause: Schema.optional(Schema.Defect)
 }) {
@@ -262,14 +296,14 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   readonly code = Code.ServerError
   readonly retryAfter = RETRY_AFTER
   override get message() {
-    const what = `The session store ${this.store} ${storeReasons[this.reason]}`
+    const text = `The session store ${this.store} ${storeReasons[this.reason]}`
     return this.reason === "Unavailable" && this.cause instanceof Error
-      ? `${what} (${this.cause.message})`
-      : what
+      ? `${text} (${this.cause.message})`
+      : text
   }
 }
 
-/** The proxy cannot listen where it was told to. */
+/** The proxy cannot listen on its address. */
 export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
   host: Schema.String,
   port: Schema.Number,
@@ -294,10 +328,10 @@ export class ListenError extends Schema.TaggedError<ListenError>()("ListenError"
   }
 }
 
-/** The code that Node or undici gave an error, such as `ECONNREFUSED`. */
+/** The code of an error of Node or undici, such as `ECONNREFUSED`. */
 export const errorCode = (error: unknown): string | undefined =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined
 
-/** The JSON-RPC error response that tells an error to whoever sent the request with this id. */
+/** Encodes an error as the JSON-RPC response to the request with this id. */
 export const toJsonRpc = (error: ClientError, id: string | number | undefined): string =>
   JSON.stringify({ jsonrpc: "2.0", id: id ?? null, error: { code: error.code, message: error.message } })

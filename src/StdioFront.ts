@@ -1,4 +1,4 @@
-/** What one client speaks to that has started this process: standard input and output. */
+/** The stdio front: serves the one client that started this process, on standard input and output. */
 import type { Readable, Writable } from "node:stream"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
@@ -19,13 +19,13 @@ import type { Flow } from "./Upstream.js"
 import { UpstreamPool } from "./UpstreamPool.js"
 
 export interface StdioFrontOptions {
-  /** Where the client writes to. Default: standard input. */
+  /** The stream that the client writes to. Default: standard input. */
   readonly input: Readable
-  /** Where it reads from. Default: standard output. */
+  /** The stream that the client reads from. Default: standard output. */
   readonly output: Writable
-  /** How many bytes a message of the client may have. Default: 4 MiB. */
+  /** The maximum size of a client message, in bytes. Default: 4 MiB. */
   readonly maxBody: number
-  /** How long the end waits for calls in flight when the client has closed its side. Default: 10 s. */
+  /** The maximum wait for calls in flight after the client closes its side. Default: 10 s. */
   readonly shutdownTimeout: Duration.DurationInput
 }
 
@@ -40,14 +40,14 @@ export class StdioFront extends Context.Tag("shadowcat/StdioFront")<
   StdioFront,
   {
     /**
-     * Completes when the client has closed its side and its calls are answered, or its session has ended otherwise.
-     * Fails when it sends what cannot be read on.
+     * Completes when the client has closed its side and its calls are answered, or when its session has ended.
+     * Fails if a message is larger than `maxBody`, because the rest of the input cannot be parsed.
      */
     readonly ended: Effect.Effect<CloseReason, ProxyError>
   }
 >() {}
 
-/** How long the last lines may take to reach the client. */
+/** The maximum time that the end waits for the last lines to be written. */
 const FLUSH_TIMEOUT = Duration.seconds(1)
 
 /** Serves the client until the scope closes. */
@@ -59,32 +59,32 @@ export const make = (
     const { upstreams } = yield* UpstreamPool
     const { input, maxBody, shutdownTimeout } = options
     const flow: Flow = { pause: () => input.pause(), unpause: () => input.resume() }
-    const output = new Lines(options.output, flow)
-    const left = yield* Deferred.make<CloseReason, ProxyError>()
+    const output = new BackpressuredWriter(options.output, flow)
+    const inputEnded = yield* Deferred.make<CloseReason, ProxyError>()
     const run = yield* FiberSet.makeRuntime<never>()
     yield* Effect.addFinalizer(() => output.flushed)
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const client = new StdioClient({ sessions, output, upstream: upstreams[0].name, run, flow })
         const lines = new LineSplitter(maxBody)
-        const leave = () => Deferred.unsafeDone(left, Effect.succeed<CloseReason>("deleted"))
+        const endInput = () => Deferred.unsafeDone(inputEnded, Effect.succeed<CloseReason>("deleted"))
         const end = () => {
           const rest = lines.flush()
           if (rest !== undefined) client.receive(rest)
-          client.finish(leave)
+          client.finish(endInput)
         }
         const read = (chunk: Buffer) => {
           if (lines.push(chunk, (line) => client.receive(line))) return
           const error = new BadRequest({ reason: "TooLarge" })
           output.write(lineOf(toJsonRpc(error, undefined)))
-          Deferred.unsafeDone(left, Effect.fail(error))
+          Deferred.unsafeDone(inputEnded, Effect.fail(error))
         }
         input.on("data", read).on("end", end).on("error", end)
-        // A client that reads no more has left.
-        options.output.on("error", leave)
+        // A client that closed its reading side has ended the session.
+        options.output.on("error", endInput)
         return () => {
           input.off("data", read).off("end", end).off("error", end).pause()
-          options.output.off("error", leave).on("error", () => {})
+          options.output.off("error", endInput).on("error", () => {})
         }
       }),
       (stop) => Effect.sync(stop)
@@ -92,26 +92,26 @@ export const make = (
     const answered = Effect.timeoutOption(sessions.idle, shutdownTimeout)
     return StdioFront.of({
       ended: Effect.raceFirst(
-        Effect.tap(Deferred.await(left), () => answered),
+        Effect.tap(Deferred.await(inputEnded), () => answered),
         sessions.over
       )
     })
   })
 
-/** Lines, written no faster than they are read. */
-class Lines implements LineWriter {
-  private readonly stopped = new Set<Flow>()
+/** Writes lines at the speed at which the client reads. */
+class BackpressuredWriter implements LineWriter {
+  private readonly paused = new Set<Flow>()
 
   constructor(
     private readonly stream: Writable,
-    /** What is stopped when a line comes from nobody else. */
+    /** The flow to pause for lines that no upstream sent. */
     private readonly input: Flow
   ) {}
 
   write(line: Buffer, flow = this.input): void {
     if (this.stream.write(line)) return
-    if (this.stopped.size === 0) this.stream.once("drain", () => this.resume())
-    this.stopped.add(flow)
+    if (this.paused.size === 0) this.stream.once("drain", () => this.unpause())
+    this.paused.add(flow)
     flow.pause()
   }
 
@@ -120,20 +120,20 @@ class Lines implements LineWriter {
     this.stream.write("", () => resume(Effect.void))
   }).pipe(Effect.interruptible, Effect.timeoutOption(FLUSH_TIMEOUT), Effect.asVoid)
 
-  private resume(): void {
-    const flows = Array.from(this.stopped)
-    this.stopped.clear()
+  private unpause(): void {
+    const flows = Array.from(this.paused)
+    this.paused.clear()
     for (const flow of flows) flow.unpause()
   }
 }
 
-/** One client, on standard input and output, or on what the options name. */
+/** The stdio front with these options, and the defaults for the others. */
 export const layer = (
   options?: Partial<StdioFrontOptions>
 ): Layer.Layer<StdioFront, never, Sessions | UpstreamPool> =>
   Layer.scoped(StdioFront, make({ ...defaults, ...options }))
 
-/** The same, with its options read from a `Config`. */
+/** The stdio front with options from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<Omit<StdioFrontOptions, "input" | "output">>>
 ): Layer.Layer<StdioFront, ConfigError, Sessions | UpstreamPool> =>

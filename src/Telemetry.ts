@@ -1,48 +1,47 @@
-/** What the proxy does, told as it happens to whoever measures it. */
+/** Reports events of the proxy to metrics. */
 import * as Context from "effect/Context"
 
 /**
- * How an exchange ended: the upstream's answer was passed on whole, or refused with a status of 400 and above; an
- * error of the proxy stands in its place or after a part of it; the client cancelled it, or went away; or it was
- * never sent, for a bound was reached.
+ * The outcome of an exchange: the whole response was passed on (`answered`), it had a status of 400 or above
+ * (`rejected`), an error of the proxy replaced or truncated it (`failed`), the client cancelled (`cancelled`) or
+ * disconnected (`disconnected`), or a limit kept the request from being sent (`refused`).
  */
 export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "disconnected" | "refused"
 
-/**
- * Hears what happens. Synchronous, for every exchange tells it, and free where nobody listens: without another
- * layer, nobody does. Each label has a bounded number of values.
- */
+/** The listener of the proxy's events. The default does nothing. */
 export class Telemetry extends Context.Reference<Telemetry>()("shadowcat/Telemetry", {
   defaultValue: (): TelemetryListener => silent
 }) {}
 
+/** Listens to events. Its members are synchronous, because every exchange calls them. Labels have few values. */
 export interface TelemetryListener {
+  /** A session opened. */
   readonly sessionOpened: () => void
-  /** A session goes on that an earlier process had left. */
+  /** A session of an earlier process was restored. */
   readonly sessionRestored: () => void
-  /** A session has ended, for this `CloseReason`. */
+  /** A session closed. `reason` is a `CloseReason`. */
   readonly sessionClosed: (reason: string) => void
-  /** A request got an error of the proxy's own: the name of a bound, or of what is wrong with it. */
+  /** A request got an error of the proxy. `reason` is the result of `errorLabel`. */
   readonly errorReturned: (reason: string) => void
-  /** An exchange is over. `method` is one of `Protocol.methodLabel`. */
+  /** An exchange ended. `method` is the result of `Protocol.methodLabel`. */
   readonly exchangeEnded: (method: string, outcome: Outcome, millis: number) => void
-  /** Bytes of request bodies came from a client. */
+  /** Bytes of a request body arrived from a client. */
   readonly bytesReceived: (bytes: number) => void
-  /** Bytes of answers' bodies went to a client. */
+  /** Bytes of a response body were written to a client. */
   readonly bytesSent: (bytes: number) => void
-  /** A client that came back got so many events of a stream that it had missed. */
+  /** A client that resumed a stream got the events that it had missed. */
   readonly eventsReplayed: (events: number) => void
-  /** An event that the upstream sent twice was dropped. */
+  /** An event that the upstream sent again was dropped. */
   readonly duplicateDropped: () => void
-  /** So many events were let go of at a bound, for newer ones. */
+  /** Events were evicted at a limit. */
   readonly eventsEvicted: (events: number) => void
-  /** The upstream's part of a stream that had broken goes on. */
+  /** A broken stream was resumed at the upstream. */
   readonly streamResumed: () => void
-  /** Another session was opened at an upstream that had lost one, or could not be. */
+  /** The failover of a lost upstream session ended. */
   readonly failoverEnded: (outcome: "succeeded" | "failed") => void
 }
 
-/** Hears nothing. */
+/** Ignores all events. */
 export const silent: TelemetryListener = {
   sessionOpened: () => {},
   sessionRestored: () => {},

@@ -7,14 +7,14 @@ import { runCli, startCli } from "./fixtures/Cli.js"
 import { makePlainServer, type PlainServer } from "./fixtures/PlainServer.js"
 import { del, get, initialize, post, request, stream } from "./fixtures/RawClient.js"
 
-/** A proxy with its admin API, before a server. */
+/** A proxy with its admin API, in front of a server. */
 const start = (server: PlainServer, args: ReadonlyArray<string> = []) =>
   Effect.gen(function* () {
     const options = ["--port", "0", "--multi-session", "--url", server.url, "--admin-port", "0"]
     const cli = yield* startCli(["forward", "http", ...options, ...args])
     const admin = cli
       .stderr()
-      .map((line) => /admin API on (http:\/\/\S+)/.exec(line)?.[1])
+      .map((line) => /admin: listening: (http:\/\/\S+)/.exec(line)?.[1])
       .find((url) => url !== undefined)
     if (admin === undefined) return yield* Effect.dieMessage("no admin API")
     const metrics = Effect.map(get(`${admin}/metrics`), ({ text }) => read(text))
@@ -36,70 +36,67 @@ const sessionsOf = Schema.decodeUnknownSync(Schema.parseJson(Schema.Array(Sessio
 const list = request(1, "tools/list")
 
 describe("/metrics", () => {
-  it.scopedLive(
-    "counts sessions, exchanges, refusals and bytes, and shows each bound beside what there is",
-    () =>
-      Effect.gen(function* () {
-        const server = yield* makePlainServer({
-          GET: ({ response }) =>
-            response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders()
-        })
-        const proxy = yield* start(server, ["--max-sessions", "2", "--max-per-client", "2"])
-        const one = yield* initialize(proxy.url)
-        const two = yield* initialize(proxy.url)
-        expect((yield* post(proxy.url, request(0, "initialize"))).status).toBe(503)
-        yield* post(proxy.url, list, one.session)
-        yield* post(proxy.url, request(2, "made/up"), one.session)
-        yield* post(proxy.url, "{", one.session)
-        expect((yield* stream(proxy.url, { headers: two.session })).status).toBe(200)
-        const hanging = yield* Effect.fork(post(proxy.url, request(3, "hang"), two.session))
-        yield* server.until(() => server.held.length === 1)
-
-        const during = yield* proxy.metrics
-        expect(Object.fromEntries(during)).toMatchObject({
-          shadowcat_sessions: 2,
-          shadowcat_sessions_limit: 2,
-          shadowcat_client_sessions_max: 2,
-          shadowcat_client_sessions_max_limit: 2,
-          shadowcat_session_exchanges_max: 2,
-          shadowcat_session_exchanges_max_limit: 256,
-          shadowcat_stateless_exchanges: 0,
-          shadowcat_stateless_exchanges_limit: 1000,
-          shadowcat_connections_limit: 10_000,
-          shadowcat_buffered_bytes_limit: 268_435_456,
-          shadowcat_body_bytes_limit: 4_194_304,
-          shadowcat_streams: 1,
-          shadowcat_sessions_opened_total: 2,
-          'shadowcat_errors_total{reason="max-sessions"}': 1,
-          'shadowcat_errors_total{reason="NotJson"}': 1,
-          'shadowcat_exchanges_total{method="initialize",outcome="answered"}': 2,
-          'shadowcat_exchanges_total{method="tools/list",outcome="answered"}': 1,
-          'shadowcat_exchange_duration_seconds_count{method="tools/list"}': 1
-        })
-        // Clients choose methods, and must not choose how many labels there are.
-        expect(Array.from(during.keys()).join()).not.toContain("made/up")
-        expect(during.get('shadowcat_exchanges_total{method="other",outcome="answered"}')).toBe(1)
-        expect(during.get("shadowcat_connections")).toBeGreaterThanOrEqual(2)
-        expect(during.get("shadowcat_buffered_bytes")).toBe(JSON.stringify(request(3, "hang")).length)
-        expect(during.get("shadowcat_received_bytes_total")).toBeGreaterThan(200)
-        expect(during.get("shadowcat_sent_bytes_total")).toBeGreaterThan(200)
-
-        yield* Fiber.interrupt(hanging)
-        server.held[0]?.result()
-        yield* del(proxy.url, one.session)
-        yield* del(proxy.url, two.session)
-        expect(Object.fromEntries(yield* proxy.metrics)).toMatchObject({
-          shadowcat_sessions: 0,
-          shadowcat_streams: 0,
-          shadowcat_buffered_bytes: 0,
-          'shadowcat_sessions_closed_total{reason="deleted"}': 2
-        })
+  it.scopedLive("counts sessions, exchanges, errors and bytes, and has a limit for each limited gauge", () =>
+    Effect.gen(function* () {
+      const server = yield* makePlainServer({
+        GET: ({ response }) => response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders()
       })
+      const proxy = yield* start(server, ["--max-sessions", "2", "--max-per-client", "2"])
+      const one = yield* initialize(proxy.url)
+      const two = yield* initialize(proxy.url)
+      expect((yield* post(proxy.url, request(0, "initialize"))).status).toBe(503)
+      yield* post(proxy.url, list, one.session)
+      yield* post(proxy.url, request(2, "made/up"), one.session)
+      yield* post(proxy.url, "{", one.session)
+      expect((yield* stream(proxy.url, { headers: two.session })).status).toBe(200)
+      const hanging = yield* Effect.fork(post(proxy.url, request(3, "hang"), two.session))
+      yield* server.until(() => server.held.length === 1)
+
+      const during = yield* proxy.metrics
+      expect(Object.fromEntries(during)).toMatchObject({
+        shadowcat_sessions: 2,
+        shadowcat_sessions_limit: 2,
+        shadowcat_client_sessions_max: 2,
+        shadowcat_client_sessions_max_limit: 2,
+        shadowcat_session_exchanges_max: 2,
+        shadowcat_session_exchanges_max_limit: 256,
+        shadowcat_stateless_exchanges: 0,
+        shadowcat_stateless_exchanges_limit: 1000,
+        shadowcat_connections_limit: 10_000,
+        shadowcat_buffered_bytes_limit: 268_435_456,
+        shadowcat_body_bytes_limit: 4_194_304,
+        shadowcat_streams: 1,
+        shadowcat_sessions_opened_total: 2,
+        'shadowcat_errors_total{reason="max-sessions"}': 1,
+        'shadowcat_errors_total{reason="NotJson"}': 1,
+        'shadowcat_exchanges_total{method="initialize",outcome="answered"}': 2,
+        'shadowcat_exchanges_total{method="tools/list",outcome="answered"}': 1,
+        'shadowcat_exchange_duration_seconds_count{method="tools/list"}': 1
+      })
+      // Clients choose methods, but must not add labels.
+      expect(Array.from(during.keys()).join()).not.toContain("made/up")
+      expect(during.get('shadowcat_exchanges_total{method="other",outcome="answered"}')).toBe(1)
+      expect(during.get("shadowcat_connections")).toBeGreaterThanOrEqual(2)
+      expect(during.get("shadowcat_buffered_bytes")).toBe(JSON.stringify(request(3, "hang")).length)
+      expect(during.get("shadowcat_received_bytes_total")).toBeGreaterThan(200)
+      expect(during.get("shadowcat_sent_bytes_total")).toBeGreaterThan(200)
+
+      yield* Fiber.interrupt(hanging)
+      server.held[0]?.result()
+      yield* del(proxy.url, one.session)
+      yield* del(proxy.url, two.session)
+      expect(Object.fromEntries(yield* proxy.metrics)).toMatchObject({
+        shadowcat_sessions: 0,
+        shadowcat_streams: 0,
+        shadowcat_buffered_bytes: 0,
+        'shadowcat_sessions_closed_total{reason="deleted"}': 2
+      })
+    })
   )
 })
 
 describe("/sessions", () => {
-  it.scopedLive("lists sessions in parts, by names that open nothing, shows one and closes it", () =>
+  it.scopedLive("lists sessions in pages, shows one and closes it, by handles that give no access", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const proxy = yield* start(server)
@@ -135,7 +132,7 @@ describe("/sessions", () => {
     })
   )
 
-  it.scopedLive("is for programs of this machine: no page can reach it by another name", () =>
+  it.scopedLive("rejects foreign hosts and origins", () =>
     Effect.gen(function* () {
       const proxy = yield* start(yield* makePlainServer())
       for (const headers of [{ host: "evil.example" }, { origin: "https://evil.example" }]) {
@@ -174,7 +171,7 @@ describe("shadowcat sessions", () => {
     })
   )
 
-  it.scopedLive("says so in one line when no admin API answers", () =>
+  it.scopedLive("reports in one line that no admin API answers", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       for (const admin of ["http://127.0.0.1:1", server.url]) {
@@ -191,7 +188,7 @@ describe("shadowcat sessions", () => {
     })
   )
 
-  it.scopedLive("a port that is taken ends the start with the option that sets it", () =>
+  it.scopedLive("fails on a port in use, and names the option", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const options = ["--port", "0", "--url", server.url, "--admin-port", new URL(server.url).port]

@@ -14,7 +14,7 @@ import {
 
 const upstream = "http://upstream.test/mcp"
 
-describe("what a client is told", () => {
+describe("an error for a client", () => {
   const table: ReadonlyArray<readonly [error: ClientError, status: number, code: number]> = [
     [new BadRequest({ reason: "NotJson" }), 400, -32700],
     [new BadRequest({ reason: "NotJsonRpc" }), 400, -32600],
@@ -44,7 +44,7 @@ describe("what a client is told", () => {
     [new UpstreamError({ reason: "NotMcp", upstream }), 502, -32000]
   ]
 
-  it.each(table)("%s has its status and its code", (error, status, code) => {
+  it.each(table)("%s has a status, a code and a message of one line", (error, status, code) => {
     expect(error).toMatchObject({ status, code })
     expect(error.message).not.toBe("")
     expect(error.message).not.toContain("\n")
@@ -57,30 +57,30 @@ describe("what a client is told", () => {
     "max-stateless",
     "max-connections",
     "max-buffered"
-  ] as const)("a limit names its option and its bound: %s", (limit) => {
+  ] as const)("names the option and the value of a limit: %s", (limit) => {
     const error = new LimitReached({ limit, bound: 17 })
     expect(error.message).toContain(`--${limit} 17`)
     expect(error.retryAfter).toBeGreaterThan(0)
   })
 
-  it("in single-session mode the error names the option for many", () => {
+  it("names --multi-session in single-session mode", () => {
     expect(new LimitReached({ limit: "multi-session", bound: 1 }).message).toContain("--multi-session")
   })
 
-  it("whoever meets a shutdown is asked to come again", () => {
+  it("has a Retry-After during a shutdown", () => {
     expect(new ShuttingDown().retryAfter).toBeGreaterThan(0)
   })
 
-  it("an upstream's failure names the upstream and what the system said", () => {
+  it("names the upstream and the error of the system", () => {
     const error = new UpstreamError({ reason: "Unreachable", upstream, detail: "ECONNREFUSED" })
     expect(error.message).toContain(upstream)
     expect(error.message).toContain("ECONNREFUSED")
   })
 })
 
-describe("as JSON-RPC", () => {
+describe("toJsonRpc", () => {
   it.prop(
-    "an error carries the id of its request, with its type",
+    "keeps the id of the request and its type",
     [FastCheck.oneof(FastCheck.string(), FastCheck.integer())],
     ([id]) => {
       const parsed: unknown = JSON.parse(toJsonRpc(new ShuttingDown(), id))
@@ -92,17 +92,17 @@ describe("as JSON-RPC", () => {
     }
   )
 
-  it("an error to nobody in particular has the id null", () => {
+  it("uses the id null without a request", () => {
     expect(JSON.parse(toJsonRpc(new ShuttingDown(), undefined))).toMatchObject({ id: null })
   })
 
-  it.prop("an error is one line, so that it fits an event", [FastCheck.string()], ([detail]) => {
+  it.prop("returns one line, which fits an event", [FastCheck.string()], ([detail]) => {
     const error = new UpstreamError({ reason: "NotMcp", upstream, detail })
     expect(toJsonRpc(error, 1)).not.toMatch(/[\r\n]/)
   })
 })
 
-describe("a port that cannot be had", () => {
+describe("ListenError", () => {
   const failure = (code: string) => Object.assign(new Error(`listen ${code}`), { code })
 
   it.each([
@@ -111,14 +111,14 @@ describe("a port that cannot be had", () => {
     ["EADDRNOTAVAIL", "no such address"],
     ["ENOTFOUND", "no such address"],
     ["EMFILE", "listen EMFILE"]
-  ])("%s says in one line what to do", (code, words) => {
+  ])("says in one line what to do on %s", (code, words) => {
     const { message } = new ListenError({ host: "127.0.0.1", port: 80, cause: failure(code) })
     expect(message).toContain("127.0.0.1:80")
     expect(message).toContain(words)
     expect(message).not.toContain("\n")
   })
 
-  it.prop("whatever was thrown, there is a message and a code or none", [FastCheck.anything()], ([cause]) => {
+  it.prop("has a message for any cause", [FastCheck.anything()], ([cause]) => {
     expect(new ListenError({ host: "h", port: 1, cause }).message).toContain("Cannot listen on h:1")
     expect(errorCode(cause)).toBeUndefined()
   })

@@ -6,7 +6,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 const weight = ({ moduleId }: TestSpecification): number =>
   /e2e\/(churn|conformance|leaks|soak)|package\.test/.test(moduleId)
     ? 2
-    : /\/(commands|e2e)\/|(demo|scripts|HttpFront)\.test/.test(moduleId)
+    : /\/(commands|e2e|HttpFront)\/|(demo|scripts)\.test/.test(moduleId)
       ? 1
       : 0
 

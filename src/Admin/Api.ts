@@ -1,4 +1,4 @@
-/** What can be asked of a running proxy by those who operate it: an HTTP API, and its OpenAPI document. */
+/** The admin API for operators of a running proxy, with its OpenAPI document. */
 import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
@@ -7,30 +7,30 @@ import * as OpenApi from "@effect/platform/OpenApi"
 import * as Schema from "effect/Schema"
 import { version } from "../internal/version.js"
 
-/** A live session, named by a handle that opens nothing. Times are milliseconds since 1970. */
+/** A live session. Its handle gives no access to it. Times are in milliseconds since 1970. */
 export class SessionInfo extends Schema.Class<SessionInfo>("SessionInfo")({
-  /** Twelve hexadecimal digits, the same as in the logs. */
+  /** Twelve hexadecimal digits, as in the logs. */
   handle: Schema.String,
-  /** The address of the client that opened it. */
+  /** The address of the client that opened the session. */
   client: Schema.String,
-  /** The upstream's address, without anything secret. */
+  /** The upstream's address, without secrets. */
   upstream: Schema.String,
-  /** The revision that `initialize` settled. */
+  /** The revision that `initialize` negotiated. */
   protocolVersion: Schema.String,
   createdAt: Schema.Number,
   lastActiveAt: Schema.Number,
-  /** How many exchanges are in flight, streams among them. */
+  /** The number of exchanges in flight, including streams. */
   exchanges: Schema.Number,
-  /** How many streams the client holds open. */
+  /** The number of streams that the client has open. */
   streams: Schema.Number
 }) {}
 
-/** A part of the list of all sessions, oldest first. */
+/** A page of the list of sessions, oldest first. */
 export class SessionPage extends Schema.Class<SessionPage>("SessionPage")({
   sessions: Schema.Array(SessionInfo),
-  /** How many sessions there are in all. */
+  /** The number of all sessions. */
   total: Schema.Number,
-  /** The `offset` of the next part; absent from the last one. */
+  /** The `offset` of the next page; absent on the last one. */
   next: Schema.optional(Schema.Number)
 }) {}
 
@@ -41,7 +41,7 @@ export class UnknownSession extends Schema.TaggedError<UnknownSession>()(
   HttpApiSchema.annotations({ status: 404 })
 ) {
   override get message() {
-    return `There is no session ${this.handle}: \`shadowcat sessions list\` shows those there are`
+    return `There is no session ${this.handle}: \`shadowcat sessions list\` shows the live ones`
   }
 }
 
@@ -54,9 +54,9 @@ const sessions = HttpApiGroup.make("sessions")
     HttpApiEndpoint.get("list", "/sessions")
       .setUrlParams(
         Schema.Struct({
-          /** How many sessions to leave out. Default: 0. */
+          /** The number of sessions to skip. Default: 0. */
           offset: Schema.optionalWith(atMost(Number.MAX_SAFE_INTEGER), { default: () => 0 }),
-          /** How many sessions to tell. Default: 100, and at most 1000. */
+          /** The maximum number of sessions to return. Default: 100; at most 1000. */
           limit: Schema.optionalWith(atMost(1000), { default: () => 100 })
         })
       )
@@ -67,13 +67,13 @@ const sessions = HttpApiGroup.make("sessions")
     HttpApiEndpoint.get("show")`/sessions/${handle}`
       .addSuccess(SessionInfo)
       .addError(UnknownSession)
-      .annotate(OpenApi.Description, "Tells about one live session.")
+      .annotate(OpenApi.Description, "Returns one live session.")
   )
   .add(
     HttpApiEndpoint.del("close")`/sessions/${handle}`
       .addSuccess(HttpApiSchema.NoContent)
       .addError(UnknownSession)
-      .annotate(OpenApi.Description, "Closes a session, and answers when everything it held is released.")
+      .annotate(OpenApi.Description, "Closes a session. Responds when its resources are released.")
   )
 
 const metrics = HttpApiGroup.make("metrics").add(
@@ -83,7 +83,7 @@ const metrics = HttpApiGroup.make("metrics").add(
         HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/plain; version=0.0.4; charset=utf-8" })
       )
     )
-    .annotate(OpenApi.Description, "Everything that is measured, in the text format of Prometheus.")
+    .annotate(OpenApi.Description, "Returns all metrics in the Prometheus text format.")
 )
 
 /** The OpenAPI document is at `/openapi.json`. */

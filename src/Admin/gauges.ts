@@ -1,10 +1,10 @@
-/** What there is at present, and each bound beside it, read when the metrics are asked for. */
+/** Gauges of the proxy's current values and their limits. They are read when the metrics are requested. */
 import { Gauge, type Registry } from "prom-client"
 import type { HttpFront } from "../HttpFront.js"
 import type { Session } from "../Sessions/Session.js"
 import type { Sessions } from "../Sessions.js"
 
-/** Adds the gauges of a running proxy. */
+/** Adds the gauges of a running proxy to a registry. */
 export const register = (
   registry: Registry,
   { health }: HttpFront["Type"],
@@ -23,59 +23,54 @@ export const register = (
       })
     )
   }
-  const bounded = (name: string, help: string, limit: number | undefined, read: () => number): void => {
+  const limited = (name: string, help: string, limit: number | undefined, read: () => number): void => {
     gauge(name, help, read)
-    if (limit !== undefined) gauge(`${name}_limit`, `The bound of shadowcat_${name}`, () => limit)
+    if (limit !== undefined) gauge(`${name}_limit`, `Limit of shadowcat_${name}`, () => limit)
   }
 
-  bounded("sessions", "Live sessions, with those being opened", limits.maxSessions, () => health().sessions)
-  bounded(
+  limited("sessions", "Live and opening sessions", limits.maxSessions, () => health().sessions)
+  limited(
     "client_sessions_max",
-    "Live sessions of the client address that has most",
+    "Live sessions of the client address that has the most",
     limits.maxPerClient,
-    () => most(sessions.list())
+    () => maxPerClient(sessions.list())
   )
-  bounded(
+  limited(
     "session_exchanges_max",
-    "Exchanges in flight of the session that has most",
+    "Exchanges in flight of the session that has the most",
     limits.maxExchanges,
     () => Math.max(0, ...sessions.list().map(({ load }) => load.exchanges))
   )
-  bounded(
+  limited(
     "stateless_exchanges",
-    "Exchanges in flight that belong to no session",
+    "Exchanges in flight without a session",
     limits.maxStateless,
     () => health().stateless
   )
-  bounded("connections", "Open connections of clients", limits.maxConnections, () => health().connections)
+  limited("connections", "Open client connections", limits.maxConnections, () => health().connections)
   if (limits.maxChildren !== undefined) {
-    bounded("children", "Child processes", limits.maxChildren, () => health().children ?? 0)
+    limited("children", "Child processes", limits.maxChildren, () => health().children ?? 0)
   }
-  bounded(
+  limited(
     "buffered_bytes",
-    "Bytes of request bodies that are held",
+    "Bytes of request bodies in memory",
     limits.maxBuffered,
     () => health().bufferedBytes
   )
-  gauge("events", "Events of streams that are kept", () => health().events)
+  gauge("events", "Stored events of streams", () => health().events)
+  gauge("session_events_limit", "Limit of the stored events of one session", () => limits.maxEvents)
   gauge(
-    "session_events_limit",
-    "The bound of the events that are kept of one session",
-    () => limits.maxEvents
+    "session_event_bytes_limit",
+    "Limit of the bytes of stored events of one session",
+    () => limits.maxEventBytes
   )
-  gauge("session_event_bytes_limit", "The bound of their bytes", () => limits.maxEventBytes)
-  bounded(
-    "event_bytes",
-    "Bytes of events that are kept",
-    limits.maxTotalEventBytes,
-    () => health().eventBytes
-  )
-  gauge("body_bytes_limit", "The bound of one request's body", () => limits.maxBody)
-  gauge("streams", "Streams that clients hold open", () => health().streams)
-  gauge("uptime_seconds", "How long the proxy has been running", () => health().uptimeSeconds)
+  limited("event_bytes", "Bytes of stored events", limits.maxTotalEventBytes, () => health().eventBytes)
+  gauge("body_bytes_limit", "Limit of the body of one request", () => limits.maxBody)
+  gauge("streams", "Open client streams", () => health().streams)
+  gauge("uptime_seconds", "Uptime of the proxy", () => health().uptimeSeconds)
 }
 
-const most = (sessions: ReadonlyArray<Session>): number => {
+const maxPerClient = (sessions: ReadonlyArray<Session>): number => {
   const counts = new Map<string, number>()
   for (const { client } of sessions) counts.set(client, (counts.get(client) ?? 0) + 1)
   return Math.max(0, ...counts.values())

@@ -1,8 +1,8 @@
-/** A server's connections, and their bound. */
+/** The connections of a server, and their limit. */
 import type { Server } from "node:http"
 import type { Socket } from "node:net"
 
-/** How many connections past the bound are told about it; more are closed without a word. */
+/** The number of connections over the limit that get an error response. More are closed without one. */
 const SURPLUS = 64
 
 export class Connections {
@@ -24,15 +24,12 @@ export class Connections {
     })
   }
 
-  /**
-   * Closes the connections on which nothing has arrived yet, such as clients hold in reserve: Node does not count
-   * them among the idle ones.
-   */
+  /** Closes the connections on which no data has arrived. Node does not count these as idle. */
   closeUnused(): void {
     for (const socket of this.open) if (socket.bytesRead === 0) socket.destroy()
   }
 
-  /** Whether this connection is one too many: its request is to be refused. */
+  /** True if the connection is over the limit and its request must be rejected. */
   isSurplus(socket: Socket): boolean {
     return this.surplus.has(socket)
   }

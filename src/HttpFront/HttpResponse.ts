@@ -11,7 +11,7 @@ import type { TelemetryListener } from "../Telemetry.js"
 import { type Flow, noFlow } from "../Upstream.js"
 import type { BodyLimits, BodyReceiver } from "./readBody.js"
 
-/** What all responses of an HTTP front share. */
+/** The dependencies of all responses of an HTTP front. */
 export interface HttpResponseDeps extends BodyLimits {
   /** The bytes of all request bodies in memory. A body counts until its request is settled and its response closed. */
   readonly budget: Budget
@@ -29,7 +29,7 @@ const MAX_FIRST_PART = 64 * 1024
  * `Streaming` and `Paused` alternate. Every phase may lead to `Ended`, with a short response or an error, and to `Closed`.
  */
 type Phase =
-  /** Nothing is known of the response. */
+  /** The response has no head yet. */
   | { readonly _tag: "Waiting" }
   /** The head waits for the body. If the body never comes, an error can still replace it. */
   | HeadHeld
@@ -76,7 +76,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   private flow: Flow = noFlow
   /** The bytes of the request's body that count against the budget. */
   private reserved = 0
-  /** True while the request may have to be sent again. */
+  /** True until the request is settled, because it may have to be sent again. */
   private isRequestHeld = false
   private readonly deadline: Deadline
 

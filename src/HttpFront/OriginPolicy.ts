@@ -1,18 +1,17 @@
 /**
- * Who may speak to the proxy, and which browser pages may read its answers. A page of a foreign origin can reach
- * a server on this machine through a name that it rebinds (Transports, "Security Warning"), so both the Host and
- * the Origin of every request are checked.
+ * The allowed hosts and origins, and the CORS headers. A page of a foreign origin can reach a local server through DNS
+ * rebinding (Transports, "Security Warning"), so the Host and the Origin of every request are checked.
  */
 import type { IncomingHttpHeaders } from "node:http"
 import { BadRequest } from "../ProxyError.js"
 import type { MutableHeaders } from "../internal/headers.js"
 
 export interface OriginPolicyOptions {
-  /** The address that the proxy listens on. */
+  /** The address on which the proxy listens. */
   readonly host: string
-  /** Further hosts, each with any port unless it names one; `*` allows all. */
+  /** Other allowed hosts, with any port unless one is named; `*` allows all. */
   readonly allowHosts: ReadonlyArray<string>
-  /** Further origins, such as `https://app.example.com`; `*` allows all. */
+  /** Other allowed origins, such as `https://app.example.com`; `*` allows all. */
   readonly allowOrigins: ReadonlyArray<string>
 }
 
@@ -20,7 +19,7 @@ export class OriginPolicy {
   private readonly own: ReadonlySet<string>
   private readonly hosts: ReadonlySet<string>
   private readonly origins: ReadonlySet<string>
-  /** Clients repeat themselves, and parsing a host costs more than all else that is looked at. */
+  /** A cache of allowed Host headers, because parsing a host is the most expensive check. */
   private readonly allowedHosts = new Set<string>()
 
   constructor({ allowHosts, allowOrigins, host }: OriginPolicyOptions) {
@@ -29,7 +28,7 @@ export class OriginPolicy {
     this.origins = new Set(allowOrigins.map((origin) => origin.toLowerCase()))
   }
 
-  /** What is wrong with a request's Host or Origin, if anything is. */
+  /** Checks the Host and the Origin of a request. Returns an error if one is not allowed. */
   check({ host, origin }: IncomingHttpHeaders): BadRequest | undefined {
     if (!this.allowsHost(host)) return new BadRequest({ reason: "HostNotAllowed" })
     if (origin !== undefined && !this.allowsOrigin(origin))
@@ -37,7 +36,7 @@ export class OriginPolicy {
     return undefined
   }
 
-  /** The CORS grants for a request that has passed the check; none for clients that are no browsers. */
+  /** The CORS headers of the response to a checked request; none without an Origin. */
   grants({ origin }: IncomingHttpHeaders): MutableHeaders | undefined {
     if (origin === undefined) return undefined
     return {
@@ -46,7 +45,7 @@ export class OriginPolicy {
     }
   }
 
-  /** What answers the preflight of a request that has passed the check. */
+  /** The headers of the response to a checked preflight request. */
   preflight(headers: IncomingHttpHeaders): MutableHeaders {
     return {
       ...this.grants(headers),
@@ -64,27 +63,27 @@ export class OriginPolicy {
       this.hosts.has("*") ||
       (url?.href === `http://${url?.host}/` &&
         (this.hosts.has(url.hostname) || this.hosts.has(withPort(url))))
-    if (isAllowed && this.allowedHosts.size < MAX_REMEMBERED) this.allowedHosts.add(host)
+    if (isAllowed && this.allowedHosts.size < MAX_CACHED) this.allowedHosts.add(host)
     return isAllowed
   }
 
   private allowsOrigin(origin: string): boolean {
     if (["*", origin.toLowerCase()].some((name) => this.origins.has(name))) return true
     const url = parse(origin)
-    // A page that this machine itself serves, at whatever port.
+    // A page of this machine, on any port.
     return url !== undefined && /^https?:$/.test(url.protocol) && this.own.has(url.hostname)
   }
 }
 
-const MAX_REMEMBERED = 100
+const MAX_CACHED = 100
 
-/** A host as URLs write it, with its port if it names one. */
+/** Normalizes a host as URLs do, with its port if it names one. */
 const hostOf = (host: string): string => {
   const url = parse(`http://${host}`)
   return url === undefined ? host : /:\d+$/.test(host) ? withPort(url) : url.hostname
 }
 
-/** URLs leave out the port that is the default of their scheme. */
+/** The host with its port. A URL omits the default port of its scheme. */
 const withPort = ({ hostname, port }: URL): string => `${hostname}:${port === "" ? "80" : port}`
 
 const parse = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)

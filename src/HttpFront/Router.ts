@@ -166,7 +166,7 @@ export class Router {
     const kind = classify(headers, undefined)
     this.inSession(kind, headers, response, (session) => {
       session.useDeleteHeaders(withOneRevision(headers, kind))
-      // The client's session ends whatever the upstream answers.
+      // The client's session ends even if the upstream rejects the DELETE.
       run(
         reportErrors(
           response,

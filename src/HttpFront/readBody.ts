@@ -1,43 +1,40 @@
-/** Reads the body of a client's request, bounded in bytes and in time. */
+/** Reads the body of a request, limited in bytes and in time. */
 import type { IncomingMessage } from "node:http"
 import { BadRequest, type LimitReached } from "../ProxyError.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 
 export interface BodyLimits {
-  /** The most bytes that one body may have. */
+  /** The maximum size of a body, in bytes. */
   readonly maxBody: number
-  /** How long nothing may arrive, in milliseconds. */
+  /** The maximum time without data, in milliseconds. */
   readonly stallTimeout: number
   readonly deadlines: Deadlines
 }
 
-/** Whoever answers the request. */
+/** The response to the request whose body is read. */
 export interface BodyReceiver {
-  /** Makes room for so many more bytes of the body, or says why there is none. */
+  /** Reserves memory for more bytes of the body. Returns an error if there is none. */
   readonly reserve: (bytes: number) => LimitReached | undefined
   readonly error: (error: BadRequest | LimitReached) => void
 }
 
-/**
- * Calls `done` with the body, or tells the answerer what is wrong with it. Returns what ends the reading, for when
- * the client goes away.
- */
+/** Calls `done` with the body, or `error` of the receiver. Returns a function that stops reading. */
 export const readBody = (
   request: IncomingMessage,
-  bounds: BodyLimits,
-  answerer: BodyReceiver,
+  limits: BodyLimits,
+  receiver: BodyReceiver,
   done: (bytes: Buffer) => void
 ): (() => void) => {
-  if (Number(request.headers["content-length"]) > bounds.maxBody) {
-    answerer.error(new BadRequest({ reason: "TooLarge" }))
+  if (Number(request.headers["content-length"]) > limits.maxBody) {
+    receiver.error(new BadRequest({ reason: "TooLarge" }))
     return () => {}
   }
-  const body = new Body(bounds, answerer, done)
+  const body = new Body(limits, receiver, done)
   request.on("data", (chunk: Buffer) => body.take(chunk)).on("end", () => body.end())
   return () => body.stop()
 }
 
-/** Each chunk costs about two hundred bytes beside its own, so small ones are merged, this many at a time. */
+/** The number of chunks that are merged at a time, because each costs about 200 bytes on top of its own. */
 const MERGED = 256
 
 class Body implements Expirable {
@@ -45,57 +42,57 @@ class Body implements Expirable {
   private readonly deadline: Deadline
   private merged = 0
   private length = 0
-  private isOver = false
+  private isStopped = false
 
   constructor(
-    private readonly bounds: BodyLimits,
-    private readonly answerer: BodyReceiver,
+    private readonly limits: BodyLimits,
+    private readonly receiver: BodyReceiver,
     private readonly done: (bytes: Buffer) => void
   ) {
-    this.deadline = bounds.deadlines.create(this)
-    this.deadline.set(bounds.stallTimeout)
+    this.deadline = limits.deadlines.create(this)
+    this.deadline.set(limits.stallTimeout)
   }
 
   take(chunk: Buffer): void {
-    if (this.isOver) return
+    if (this.isStopped) return
     this.length += chunk.length
-    const wrong =
-      this.length > this.bounds.maxBody
+    const rejection =
+      this.length > this.limits.maxBody
         ? new BadRequest({ reason: "TooLarge" })
-        : this.answerer.reserve(chunk.length)
-    if (wrong !== undefined) return this.refuse(wrong)
+        : this.receiver.reserve(chunk.length)
+    if (rejection !== undefined) return this.reject(rejection)
     this.chunks.push(chunk)
     if (this.chunks.length - this.merged === MERGED) this.merge()
-    this.deadline.set(this.bounds.stallTimeout)
+    this.deadline.set(this.limits.stallTimeout)
   }
 
   end(): void {
-    if (this.isOver) return
+    if (this.isStopped) return
     this.stop()
     const { chunks } = this
     const [first] = chunks
-    // The request, and this with it, lives on until it is answered.
+    // The request keeps this object alive until its response ends.
     this.chunks = []
     this.done(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks))
   }
 
   stop(): void {
-    this.isOver = true
+    this.isStopped = true
     this.deadline.clear()
   }
 
   expire(): void {
-    this.refuse(new BadRequest({ reason: "BodyTimeout" }))
+    this.reject(new BadRequest({ reason: "BodyTimeout" }))
   }
 
-  /** Replaces the latest chunks by one. */
+  /** Merges the latest chunks into one. */
   private merge(): void {
     this.chunks.push(Buffer.concat(this.chunks.splice(this.merged)))
     this.merged++
   }
 
-  private refuse(error: BadRequest | LimitReached): void {
+  private reject(error: BadRequest | LimitReached): void {
     this.stop()
-    this.answerer.error(error)
+    this.receiver.error(error)
   }
 }

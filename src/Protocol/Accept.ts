@@ -1,25 +1,25 @@
-/** Whether a client takes what MCP answers with. */
+/** The response types that a client accepts. */
 import Negotiator from "negotiator"
 import { EVENT_STREAM } from "./SseFrames.js"
 
 const JSON_TYPE = "application/json"
 
-/** What a client takes as an answer. */
+/** The response types that an `Accept` header allows. */
 export interface AcceptedTypes {
   readonly json: boolean
   readonly stream: boolean
 }
 
-/** What all clients of one kind send, and the verdict on it: most requests repeat the one before. */
+/** The last header and its result. Most requests repeat the header of the request before. */
 let latest: { readonly accept: string | undefined; readonly acceptedTypes: AcceptedTypes } = {
   accept: undefined,
   acceptedTypes: { json: true, stream: true }
 }
 
-/** Which of JSON and server-sent events an `Accept` leaves open; without one, both. */
+/** Parses an `Accept` header. Without one, both types are accepted. */
 export const acceptedTypes = (accept: string | undefined): AcceptedTypes => {
   if (accept !== latest.accept) {
-    // Some clients repeat a charset here, which narrows nothing.
+    // Some clients send parameters such as a charset, which do not restrict the type.
     const ranges = accept?.replaceAll(/;(?!\s*q=)[^;,]*/gi, "")
     const types = new Negotiator({ headers: { accept: ranges } }).mediaTypes([JSON_TYPE, EVENT_STREAM])
     latest = {
@@ -30,7 +30,7 @@ export const acceptedTypes = (accept: string | undefined): AcceptedTypes => {
   return latest.acceptedTypes
 }
 
-/** Whether an `Accept` leaves JSON or server-sent events open. */
+/** True if an `Accept` header allows JSON or an event stream. */
 export const isAcceptable = (accept: string | undefined): boolean => {
   const { json, stream } = acceptedTypes(accept)
   return json || stream

@@ -45,7 +45,7 @@ const methods: ReadonlySet<string> = new Set([
 
 /**
  * The metric label of a request: its method if MCP defines it, else `other`; `response` or `batch`; `GET` for a stream.
- * The number of labels is bounded whatever clients send.
+ * So the number of labels is bounded.
  */
 export const methodLabel = (body: Body | undefined): string => {
   if (body === undefined) return "GET"

@@ -1,4 +1,4 @@
-/** The events in the frames of a stream of server-sent events, apart from what belongs to one connection. */
+/** Parses the frames of an event stream into events without the fields of one connection, `id` and `retry`. */
 import { createParser } from "eventsource-parser"
 import { asBuffer } from "../internal/bytes.js"
 import { FRAME_END } from "./SseFrames.js"
@@ -8,33 +8,33 @@ const CR = 0x0d
 const COLON = 0x3a
 const SPACE = 0x20
 
-/** Hears what is in the frames. */
+/** Handles the content of frames. */
 export interface EventHandler {
-  /** An event: its frame without `id` and `retry`, and the id if it has one. */
+  /** Called with the frame of an event, without `id` and `retry`, and with its id if it has one. */
   readonly event: (frame: Buffer, id: string | undefined) => void
   /**
-   * An id without a message: with empty data (2025-11-25, Transports, "Sending Messages to the Server") or with none
-   * (WHATWG HTML, "Interpreting an event stream": it counts, though there is no event).
+   * Called with an id that has no message: the data is empty (2025-11-25, Transports, "Sending Messages to the Server")
+   * or absent. Without data there is no event, but the id counts (WHATWG HTML, "Interpreting an event stream").
    */
   readonly idOnly: (id: string) => void
-  /** How long to wait before connecting again, in milliseconds. */
+  /** Called with the reconnection time, in milliseconds. */
   readonly retry: (millis: number) => void
 }
 
-/** Reads whole frames. Those with nothing but `event` and `data` fields, which most are, are told apart unread. */
+/** Parses complete frames. Frames with only `event` and `data` fields, the usual ones, are split without parsing. */
 export const readEvents = (frames: Buffer, reader: EventHandler): void => {
   if (!isPlain(frames)) return parse(frames, reader)
-  for (let start = behindEmptyLines(frames, 0); start < frames.length;) {
+  for (let start = skipEmptyLines(frames, 0); start < frames.length;) {
     const border = frames.indexOf(FRAME_END, start)
     const end = border < 0 ? frames.length : border + FRAME_END.length
     const frame = frames.subarray(start, end)
     if (!isEmpty(frame)) reader.event(frame, undefined)
-    start = behindEmptyLines(frames, end)
+    start = skipEmptyLines(frames, end)
   }
 }
 
-/** An id is put in front of a frame, and an empty line that it begins with would part the two. */
-const behindEmptyLines = (frames: Buffer, start: number): number => {
+/** Skips empty lines: one between the id that is prepended to a frame and the frame would end the event. */
+const skipEmptyLines = (frames: Buffer, start: number): number => {
   let at = start
   while (frames[at] === LF) at++
   return at
@@ -42,27 +42,27 @@ const behindEmptyLines = (frames: Buffer, start: number): number => {
 
 const DATA_LINE = Buffer.from("\ndata:")
 
-/** Whether a frame has no data, or a single line of it that is empty. */
+/** True if a frame has no data, or a single empty line of it. */
 const isEmpty = (frame: Buffer): boolean => {
-  const begins = isField(frame, 0, DATA)
-  const line = begins ? 0 : frame.indexOf(DATA_LINE) + 1
-  if (!begins && line === 0) return true
+  const startsWithData = isField(frame, 0, DATA)
+  const line = startsWithData ? 0 : frame.indexOf(DATA_LINE) + 1
+  if (!startsWithData && line === 0) return true
   const colon = line + DATA.colon
   const end = frame[colon + 1] === SPACE ? colon + 2 : colon + 1
   return frame[end] === LF && !frame.includes(DATA_LINE, end)
 }
 
-/** Whether all lines are `data` and `event` fields, or empty, and end with LF. */
+/** True if all lines are `data` fields, `event` fields or empty, and end with LF. */
 const isPlain = (frames: Buffer): boolean => {
   if (frames.includes(CR)) return false
   for (let start = 0; start < frames.length; start = frames.indexOf(LF, start) + 1) {
-    const isBorder = frames[start] === LF && start > 0
-    if (!isBorder && !isField(frames, start, DATA) && !isField(frames, start, EVENT)) return false
+    const isFrameEnd = frames[start] === LF && start > 0
+    if (!isFrameEnd && !isField(frames, start, DATA) && !isField(frames, start, EVENT)) return false
   }
   return true
 }
 
-/** Whether a field stands here: its name, seen at its first four characters, and the colon behind it. */
+/** True if a field starts here. Compares the first four characters of its name, and the colon. */
 const isField = (frames: Buffer, start: number, { colon, name }: typeof DATA): boolean =>
   start + colon < frames.length && frames.readUInt32BE(start) === name && frames[start + colon] === COLON
 
@@ -77,9 +77,9 @@ const parse = (frames: Buffer, reader: EventHandler): void => {
     },
     onRetry: (millis) => reader.retry(millis)
   })
-  // The parser tells nothing of a frame without data, whose id counts all the same: it is given some.
+  // The parser ignores a frame without data, but its id counts. So it gets an empty data field.
   let hasData = false
-  // Decoding drops a byte order mark, which may stand at the beginning of a stream.
+  // Decoding removes a byte order mark, which a stream may start with.
   const lines = decoder.decode(frames).split(LINE_END)
   for (const line of lines) {
     hasData ||= IS_DATA.test(line)
@@ -99,7 +99,7 @@ const frameOf = (data: string, event: string | undefined): Buffer => {
   return Buffer.from(`${type}data: ${data.replaceAll("\n", "\ndata: ")}\n\n`)
 }
 
-/** A frame with an id in front of it. */
+/** Prepends an id to a frame. */
 export const withEventId = (id: string, frame: Uint8Array): Buffer => {
   const line = `id: ${id}\n`
   const bytes = Buffer.allocUnsafe(line.length + frame.length)
@@ -108,20 +108,20 @@ export const withEventId = (id: string, frame: Uint8Array): Buffer => {
   return bytes
 }
 
-/** A frame that has begun, without the fields that belong to one connection, as far as they stand before its data. */
-export const withoutIdAndRetry = (beginning: Buffer): Buffer => {
+/** Removes `id` and `retry` from the start of an incomplete frame, up to its data. */
+export const withoutIdAndRetry = (piece: Buffer): Buffer => {
   const kept: Array<Buffer> = []
   let start = 0
-  while (start < beginning.length && !isField(beginning, start, DATA)) {
-    const end = lineEnd(beginning, start)
-    const line = beginning.subarray(start, end)
-    if (!PLACE.test(line.toString("latin1"))) kept.push(line)
+  while (start < piece.length && !isField(piece, start, DATA)) {
+    const end = lineEnd(piece, start)
+    const line = piece.subarray(start, end)
+    if (!ID_OR_RETRY.test(line.toString("latin1"))) kept.push(line)
     start = end
   }
-  return Buffer.concat([...kept, beginning.subarray(start)])
+  return Buffer.concat([...kept, piece.subarray(start)])
 }
 
-const PLACE = /^(?:id|retry)[:\r\n]/
+const ID_OR_RETRY = /^(?:id|retry)[:\r\n]/
 
 const lineEnd = (frames: Buffer, start: number): number => {
   let end = start
@@ -129,5 +129,5 @@ const lineEnd = (frames: Buffer, start: number): number => {
   return end + 1
 }
 
-/** The frame behind that line. */
+/** Removes the line that `withEventId` prepended. */
 export const withoutEventId = (frame: Buffer): Buffer => frame.subarray(frame.indexOf(LF) + 1)

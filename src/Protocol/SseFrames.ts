@@ -1,92 +1,89 @@
-/** Server-sent events, as far as bytes are concerned: frames are told apart, not read. */
+/** Splits event streams into frames, without parsing them. */
 import { createParser } from "eventsource-parser"
 import { type Message, parseMessages, type RequestId } from "./JsonRpc.js"
 import { asBuffer } from "../internal/bytes.js"
 import { asLine } from "../internal/lines.js"
 
-/** The media type of a stream of server-sent events. */
+/** The media type of an event stream. */
 export const EVENT_STREAM = "text/event-stream"
 
 const LF = 0x0a
 const CR = 0x0d
 
-/** How much of an unfinished frame is held back before it is passed on in pieces, in bytes. */
+/** The default maximum of an incomplete frame in memory, in bytes. A larger one is passed on in pieces. */
 const MAX_HELD = 1024 * 1024
 
-/** Where there is room for unfinished frames, of many streams. */
+/** The memory for incomplete frames, shared by many streams. */
 export interface FrameBudget {
-  /** Takes room for so many bytes, for a frame that holds so many already, or says that there is none. */
+  /** Reserves bytes for a frame that already has `held` bytes. Returns false if the budget is exhausted. */
   readonly hold: (bytes: number, held: number) => boolean
   readonly release: (bytes: number) => void
 }
 
-const everywhere: FrameBudget = { hold: () => true, release: () => {} }
+const unlimited: FrameBudget = { hold: () => true, release: () => {} }
 
-/**
- * Cuts a stream at the borders of its frames, so that something can be put between two of them. What it passes
- * on is what it got, byte for byte.
- */
+/** Splits a stream between frames, so that other frames can be inserted there. It passes bytes on unchanged. */
 export class FrameSplitter {
   private held: Array<Uint8Array> = []
   private heldBytes = 0
-  /** Those of them that have taken room. */
-  private countedBytes = 0
+  /** The held bytes that are reserved in the budget. */
+  private reservedBytes = 0
   private last: number | undefined
   private lastButOne: number | undefined
-  private isWhole = true
+  private isComplete = true
 
-  /** `bound` is how many bytes of an unfinished frame are held, if there is room; beyond, it is passed on in pieces. */
+  /** `bound` is the maximum of an incomplete frame, in bytes. A larger one is passed on in pieces. */
   constructor(
     private readonly bound = MAX_HELD,
-    private readonly room = everywhere
+    private readonly budget = unlimited
   ) {}
 
-  /** The complete frames that this chunk brings, if any. What follows them is held for the next one. */
+  /** Returns the frames that this chunk completes, if any. Holds the rest until the next chunk. */
   push(chunk: Uint8Array): Buffer | undefined {
-    const border = this.lastBorder(chunk)
+    const end = this.lastFrameEnd(chunk)
     if (chunk.length > 1) this.lastButOne = chunk[chunk.length - 2]
     else if (chunk.length === 1) this.lastButOne = this.last
     this.last = chunk[chunk.length - 1] ?? this.last
-    if (border === 0) return this.hold(chunk)
-    this.isWhole = true
+    if (end === 0) return this.hold(chunk)
+    this.isComplete = true
     const frames =
-      this.held.length === 0 && border === chunk.length ? chunk : this.release(chunk.subarray(0, border))
-    if (border < chunk.length) this.keep(chunk.subarray(border))
+      this.held.length === 0 && end === chunk.length ? chunk : this.release(chunk.subarray(0, end))
+    if (end < chunk.length) this.keep(chunk.subarray(end))
     return asBuffer(frames)
   }
 
-  /** Whether what was passed on so far ends at the border of a frame. */
+  /** True if the bytes passed on so far end with a complete frame. */
   get isAtFrameEnd(): boolean {
-    return this.isWhole
+    return this.isComplete
   }
 
-  /** Where the first frame that ends in this chunk ends; else 0. */
+  /** The end of the first frame that ends in this chunk; 0 if none does. */
   firstFrameEnd(chunk: Uint8Array): number {
-    for (let end = 1; end <= chunk.length; end++) if (this.isBorder(chunk, end)) return end
+    for (let end = 1; end <= chunk.length; end++) if (this.isFrameEnd(chunk, end)) return end
     return 0
   }
 
-  /** Nothing more is to come: what is unfinished stays so. */
+  /** Discards the incomplete frame. */
   close(): void {
-    this.room.release(this.countedBytes)
+    this.budget.release(this.reservedBytes)
     this.held = []
     this.heldBytes = 0
-    this.countedBytes = 0
+    this.reservedBytes = 0
   }
 
   private hold(chunk: Uint8Array): Buffer | undefined {
     if (this.heldBytes + chunk.length <= this.bound && this.keep(chunk)) return undefined
-    this.isWhole = false
+    this.isComplete = false
     return this.release(chunk)
   }
 
-  /** Holds a chunk, and tells whether there is room for it; the beginning of a frame is held in any case. */
+  /** Holds a chunk. Returns false if the budget is exhausted. The start of a frame is always held. */
   private keep(chunk: Uint8Array): boolean {
-    const hasRoom = this.room.hold(chunk.length, this.heldBytes)
-    if (!hasRoom && this.heldBytes > 0) return false
+    const isReserved = this.budget.hold(chunk.length, this.heldBytes)
+    if (!isReserved && this.heldBytes > 0) return false
     this.held.push(chunk)
     this.heldBytes += chunk.length
-    if (hasRoom) this.countedBytes += chunk.length
+    if (isReserved) this.reservedBytes += chunk.length
     return true
   }
 
@@ -96,14 +93,14 @@ export class FrameSplitter {
     return released
   }
 
-  /** Where the last frame that ends in this chunk ends; else 0. */
-  private lastBorder(chunk: Uint8Array): number {
-    for (let end = chunk.length; end > 0; end--) if (this.isBorder(chunk, end)) return end
+  /** The end of the last frame that ends in this chunk; 0 if none does. */
+  private lastFrameEnd(chunk: Uint8Array): number {
+    for (let end = chunk.length; end > 0; end--) if (this.isFrameEnd(chunk, end)) return end
     return 0
   }
 
-  /** Whether a frame ends here: behind an empty line, with LF, CR or CRLF. */
-  private isBorder(chunk: Uint8Array, end: number): boolean {
+  /** True if a frame ends here: after an empty line with LF, CR or CRLF. */
+  private isFrameEnd(chunk: Uint8Array, end: number): boolean {
     const last = chunk[end - 1]
     if (last !== LF && last !== CR) return false
     const previous = this.byteAt(chunk, end - 2)
@@ -116,7 +113,7 @@ export class FrameSplitter {
   }
 }
 
-/** Whether a frame among these gives an id, by which the client could resume; an empty one takes it back. */
+/** True if a frame has an event id from which a client can resume. An empty id resets the id. */
 export const hasEventId = (frames: Buffer): boolean => {
   for (let at = frames.indexOf(ID); at >= 0; at = frames.indexOf(ID, at + 1)) {
     const isField = at === 0 || frames[at - 1] === LF || frames[at - 1] === CR
@@ -127,32 +124,32 @@ export const hasEventId = (frames: Buffer): boolean => {
 
 const ID = Buffer.from("id:")
 
-/** The JSON-RPC messages in these frames. */
+/** Parses the JSON-RPC messages in frames. */
 export const messages = (frames: Buffer): ReadonlyArray<Message> => {
   const found: Array<Message> = []
   const parser = createParser({
-    // A batch of 2025-03-26 may be answered by one event with all responses.
+    // One event may have all responses to a batch (2025-03-26).
     onEvent: ({ data }) => found.push(...parseMessages(data))
   })
   parser.feed(frames.toString())
-  // A CR at the end is held back, for it could be half of a CRLF.
+  // The parser holds a final CR, which may be half of a CRLF.
   parser.feed("\n")
   return found
 }
 
-/** Whether these frames could hold a response: most frames of a long stream cannot, and need not be read. */
+/** False if frames cannot hold a response, so that they need no parsing. True for few frames of a long stream. */
 export const mayHoldResponse = (frames: Buffer): boolean => frames.includes(ID_MEMBER)
 
 const ID_MEMBER = Buffer.from('"id"')
 
-/** The same for a request, which is a message with an id and a method. */
+/** False if frames cannot hold a request, so that they need no parsing. */
 export const mayHoldRequest = (frames: Buffer): boolean =>
   frames.includes(METHOD) && frames.includes(ID_MEMBER)
 
 /**
- * Whether these frames are seen to answer a request without being read, which would cost a proxy as much as all
- * that it does of its own to relay a call. Servers write the id beside the version, at the message's beginning or
- * end; elsewhere, and where there may be a request, it is not seen.
+ * True if frames hold the response to a request, as far as can be seen without parsing, which would double the cost of
+ * relaying a call. Servers write the id next to the version, at the start or the end of the message. False if the id is
+ * elsewhere or the frames may hold a request.
  */
 export const isPlainResponse = (frames: Buffer, id: RequestId): boolean => {
   const envelope = `"jsonrpc":"2.0","id":${JSON.stringify(id)}`
@@ -163,15 +160,15 @@ export const isPlainResponse = (frames: Buffer, id: RequestId): boolean => {
 
 const METHOD = Buffer.from('"method"')
 
-/** The frame that carries a message. */
+/** Encodes a message as a frame. */
 export const frame = (json: string | Buffer): Buffer =>
   typeof json === "string"
     ? Buffer.from(`event: message\ndata: ${json}\n\n`)
     : Buffer.concat([OPENING, json.includes(CR) ? asLine(json) : json, FRAME_END])
 
 const OPENING = Buffer.from("event: message\ndata: ")
-/** What ends a frame. */
+/** The end of a frame. */
 export const FRAME_END = Buffer.from("\n\n")
 
-/** A comment, which says nothing but that the stream is still there. */
+/** The comment that keeps a silent stream open. */
 export const KEEP_ALIVE = Buffer.from(": keep-alive\n\n")

@@ -5,8 +5,8 @@ import { Socket } from "node:net"
 import { Connections } from "../../src/HttpFront/Connections.js"
 import { connect } from "../fixtures/RawSocket.js"
 
-describe("connections", () => {
-  it("those past the bound are surplus, until others have closed", () => {
+describe("Connections", () => {
+  it("connections over the limit are surplus until others close", () => {
     const server = createServer()
     const connections = new Connections(2)
     connections.watch(server)
@@ -29,14 +29,14 @@ describe("connections", () => {
     expect(connections.isSurplus(connect())).toBe(true)
   })
 
-  it("the server itself refuses what is far past the bound", () => {
+  it("the server closes connections far over the limit itself", () => {
     const server = createServer()
     new Connections(100).watch(server)
     expect(server.maxConnections).toBeGreaterThan(100)
     expect(server.maxConnections).toBeLessThan(200)
   })
 
-  it.scopedLive("closes those on which nothing has come yet, and not those where a request has begun", () =>
+  it.scopedLive("closes connections without data, not those with a started request", () =>
     Effect.gen(function* () {
       const server = createServer()
       const connections = new Connections(10)

@@ -20,7 +20,7 @@ describe("Host", () => {
     "[::1]",
     "[::1]:8080",
     "[0:0:0:0:0:0:0:1]:8080"
-  ])("%s is this machine, at any port", (host) => {
+  ])("allows %s, with any port", (host) => {
     expect(reasonFor({ host })).toBeUndefined()
   })
 
@@ -42,11 +42,11 @@ describe("Host", () => {
     "localhost:99999",
     "::1",
     "*"
-  ])("%j is not, for a page could have rebound the name", (host) => {
+  ])("rejects %j, which a page could have rebound", (host) => {
     expect(reasonFor({ host })).toBe("HostNotAllowed")
   })
 
-  it("none is refused", () => {
+  it("rejects a request without one", () => {
     expect(reasonFor({})).toBe("HostNotAllowed")
   })
 
@@ -81,7 +81,7 @@ describe("Host", () => {
     expect(reasonFor({ host: header })).toBe("HostNotAllowed")
   })
 
-  it("a host that is refused once is refused again, and one that was allowed stays allowed", () => {
+  it("returns the same result for a repeated host", () => {
     const keeper = gatekeeper()
     for (let round = 0; round < 2; round++) {
       expect(keeper.check({ host: "evil.example" })?.reason).toBe("HostNotAllowed")
@@ -89,18 +89,18 @@ describe("Host", () => {
     }
   })
 
-  it("any number of ports is allowed, though not all are remembered", () => {
+  it("allows any number of ports, more than the cache holds", () => {
     const keeper = gatekeeper()
     for (let port = 1; port < 300; port++) expect(keeper.check({ host: `localhost:${port}` })).toBeUndefined()
     expect(keeper.check({ host: "localhost.evil.example:299" })?.reason).toBe("HostNotAllowed")
   })
 
-  it.prop("a name that nobody allowed is refused, whatever it is", [FastCheck.domain()], ([host]) => {
+  it.prop("rejects every name that is not allowed", [FastCheck.domain()], ([host]) => {
     expect(reasonFor({ host })).toBe("HostNotAllowed")
   })
 
-  it.prop("garbage is refused and never throws", [FastCheck.string()], ([host]) => {
-    // Each of these spells 127.0.0.1 to a browser too.
+  it.prop("rejects garbage without an exception", [FastCheck.string()], ([host]) => {
+    // A browser resolves each of these to 127.0.0.1 too.
     FastCheck.pre(!URL.canParse(`http://${host}`) || new URL(`http://${host}`).hostname !== "127.0.0.1")
     expect(reasonFor({ host })).toBe("HostNotAllowed")
   })
@@ -109,7 +109,7 @@ describe("Host", () => {
 describe("Origin", () => {
   const host = "localhost:8080"
 
-  it("none is fine, for a client that is no browser", () => {
+  it("allows a request without one, as of a client that is not a browser", () => {
     expect(reasonFor({ host })).toBeUndefined()
   })
 
@@ -119,7 +119,7 @@ describe("Origin", () => {
     "https://localhost:8443",
     "http://127.0.0.1:8080",
     "http://[::1]:8080"
-  ])("%s is a page of this machine", (origin) => {
+  ])("allows %s, a page of this machine", (origin) => {
     expect(reasonFor({ host, origin })).toBeUndefined()
   })
 
@@ -135,7 +135,7 @@ describe("Origin", () => {
     "data:text/html,x",
     "localhost",
     "//localhost"
-  ])("%j is refused", (origin) => {
+  ])("rejects %j", (origin) => {
     expect(reasonFor({ host, origin })).toBe("OriginNotAllowed")
   })
 
@@ -163,16 +163,16 @@ describe("Origin", () => {
     )
   })
 
-  it("an allowed origin does not help a host that is not", () => {
+  it("an allowed origin does not allow a foreign host", () => {
     const options = { allowOrigins: ["*"] }
     expect(reasonFor({ host: "evil.example", origin: "http://localhost" }, options)).toBe("HostNotAllowed")
   })
 
-  it.prop("a foreign page is refused, whatever its address", [FastCheck.webUrl()], ([origin]) => {
+  it.prop("rejects every foreign origin", [FastCheck.webUrl()], ([origin]) => {
     expect(reasonFor({ host, origin })).toBe("OriginNotAllowed")
   })
 
-  it.prop("garbage is refused and never throws", [FastCheck.string()], ([origin]) => {
+  it.prop("rejects garbage without an exception", [FastCheck.string()], ([origin]) => {
     expect(reasonFor({ host, origin })).toBe("OriginNotAllowed")
   })
 })
@@ -180,18 +180,18 @@ describe("Origin", () => {
 describe("CORS", () => {
   const origin = "http://localhost:3000"
 
-  it("a browser may read the answer and the headers that MCP needs", () => {
+  it("lets a browser read the response and the headers that MCP needs", () => {
     expect(gatekeeper().grants({ origin })).toMatchObject({
       "access-control-allow-origin": origin,
       "access-control-expose-headers": "Mcp-Session-Id, WWW-Authenticate"
     })
   })
 
-  it("a client that is no browser gets no grants", () => {
+  it("adds no headers for a client that is not a browser", () => {
     expect(gatekeeper().grants({})).toBeUndefined()
   })
 
-  it("a preflight is granted the methods of MCP and the headers that it asks for", () => {
+  it("allows the methods of MCP and the requested headers in a preflight", () => {
     const requested = "mcp-session-id, content-type, authorization"
     expect(gatekeeper().preflight({ origin, "access-control-request-headers": requested })).toMatchObject({
       "access-control-allow-origin": origin,

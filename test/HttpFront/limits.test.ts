@@ -18,25 +18,29 @@ import {
   stream
 } from "../fixtures/RawClient.js"
 import { connect, type ReadAnswer, requestBytes } from "../fixtures/RawSocket.js"
-import { ERROR, expectError, INVALID, NOT_JSON, type Told } from "../fixtures/RpcError.js"
+import { ERROR, expectError, INVALID, NOT_JSON, type ExpectedError } from "../fixtures/RpcError.js"
 
 const list = request(7, "tools/list")
 const modern = { "mcp-protocol-version": "2026-07-28" }
 
-/** A bound is told with its name, with when to come again, and to the request that met it. */
-const expectLimit = (answer: Answer | ReadAnswer, limit: string, told: Omit<Told, "code" | "message">) => {
-  expectError(answer, { ...told, code: ERROR, message: new RegExp(`--${limit}\\b`) })
+/** Expects an error that names the limit, has `Retry-After`, and has the id of the request. */
+const expectLimit = (
+  answer: Answer | ReadAnswer,
+  limit: string,
+  expected: Omit<ExpectedError, "code" | "message">
+) => {
+  expectError(answer, { ...expected, code: ERROR, message: new RegExp(`--${limit}\\b`) })
   expect(Number(answer.headers["retry-after"])).toBeGreaterThan(0)
 }
 
 const unbounded = { concurrency: "unbounded" } as const
 
 describe("--max-sessions", () => {
-  it.scopedLive("admits exactly so many of any number of simultaneous initializes", () =>
+  it.scopedLive("admits exactly its number of simultaneous initializes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxSessions: 10 })
-      // All are connected before the first speaks, so that the proxy finds all requests at once.
+      // All connect before the first request, so that the proxy gets all requests at once.
       const sockets = yield* Effect.replicateEffect(connect(front.port), 500, unbounded)
       yield* front.untilHealth(({ connections }) => connections === 501)
       const writes = sockets.map((socket, id) =>
@@ -49,13 +53,13 @@ describe("--max-sessions", () => {
         if (answer.status === 200) expect(answer.headers["mcp-session-id"]).toMatch(/^[\w-]{22}$/)
         else expectLimit(answer, "max-sessions 10", { status: 503, id })
       }
-      // What is refused costs the upstream nothing.
+      // The upstream gets nothing of the rejected ones.
       expect(server.requests).toHaveLength(10)
       expect(yield* front.health).toMatchObject({ sessions: 10 })
     })
   )
 
-  it.scopedLive("admits exactly so many of those that come in one packet, with nothing in between", () =>
+  it.scopedLive("admits exactly its number of initializes in one packet", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxSessions: 10 })
@@ -72,11 +76,11 @@ describe("--max-sessions", () => {
     })
   )
 
-  it.scopedLive("admits exactly one more for each that ends, and not before its end", () =>
+  it.scopedLive("admits another session when one has ended, not before", () =>
     Effect.gen(function* () {
       const ending: Array<() => void> = []
       const server = yield* makePlainServer({
-        // The first alone is held back.
+        // Only the first is delayed.
         DELETE: ({ answer }) => {
           if (ending.length > 0) answer(200)
           else ending.push(() => answer(200))
@@ -92,7 +96,7 @@ describe("--max-sessions", () => {
 
       const end = yield* Effect.fork(del(front.url, one.session))
       yield* server.until(() => ending.length === 1)
-      // The upstream still holds it.
+      // The upstream still delays it.
       expect((yield* initialize(front.url)).answer.status).toBe(503)
       ending[0]?.()
       expect((yield* Fiber.join(end)).status).toBe(200)
@@ -103,7 +107,7 @@ describe("--max-sessions", () => {
     })
   )
 
-  it.scopedLive("counts those that are being opened, and frees the places of those that were not", () =>
+  it.scopedLive("counts opening sessions, and releases the place of one that fails to open", () =>
     Effect.gen(function* () {
       let refuses = true
       const waiting: Array<() => void> = []
@@ -126,7 +130,7 @@ describe("--max-sessions", () => {
   )
 
   it.scopedLive(
-    "is taken by a client that went away until its initialize, which is never cancelled, is answered",
+    "counts a disconnected client until its initialize, which is never cancelled, is answered",
     () =>
       Effect.gen(function* () {
         const waiting: Array<() => void> = []
@@ -150,7 +154,7 @@ describe("--max-sessions", () => {
       })
   )
 
-  it.scopedLive("binds no requests of 2026-07-28, which have no session", () =>
+  it.scopedLive("does not limit modern requests, which have no session", () =>
     Effect.gen(function* () {
       const front = yield* startFront(yield* makePlainServer(), { maxSessions: 1 })
       yield* initialize(front.url)
@@ -160,7 +164,7 @@ describe("--max-sessions", () => {
 })
 
 describe("--max-per-client", () => {
-  it.scopedLive("is 429 for a client over it, until one of its sessions ends", () =>
+  it.scopedLive("returns 429 to a client until one of its sessions ends", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxPerClient: 2, maxSessions: 5 })
@@ -178,7 +182,7 @@ describe("--max-per-client", () => {
     })
   )
 
-  it.scopedLive("gives way to --max-sessions where that is reached too", () =>
+  it.scopedLive("yields to --max-sessions if both are reached", () =>
     Effect.gen(function* () {
       const front = yield* startFront(yield* makePlainServer(), { maxPerClient: 1, maxSessions: 1 })
       yield* initialize(front.url)
@@ -188,7 +192,7 @@ describe("--max-per-client", () => {
 })
 
 describe("single-session mode", () => {
-  it.scopedLive("is 503 while the session is used, with the option that would help", () =>
+  it.scopedLive("returns 503 while the session is used, and names the option to set", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { multiSession: false })
@@ -205,7 +209,7 @@ describe("single-session mode", () => {
     })
   )
 
-  it.scopedLive("replaces a session that was only tried out, and ends it at the upstream", () =>
+  it.scopedLive("replaces a session that was not used, and ends it at the upstream", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { multiSession: false })
@@ -224,7 +228,7 @@ describe("single-session mode", () => {
     })
   )
 
-  it.scopedLive("admits one of many simultaneous initializes at a time, and never two sessions", () =>
+  it.scopedLive("admits one of many simultaneous initializes at a time", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { multiSession: false })
@@ -233,14 +237,14 @@ describe("single-session mode", () => {
       const statuses = new Set(answers.map(({ answer }) => answer.status))
       expect(statuses).toEqual(new Set([200, 503]))
       expect(yield* front.health).toMatchObject({ sessions: 1 })
-      // Each that was opened and replaced was ended.
+      // Each replaced session was ended.
       expect(server.count("initialize") - server.count("DELETE")).toBe(1)
     })
   )
 })
 
 describe("--max-exchanges", () => {
-  it.scopedLive("is 429 for a request over it, until one of the session's is answered", () =>
+  it.scopedLive("returns 429 until another request of the session is answered", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxExchanges: 3 })
@@ -257,7 +261,7 @@ describe("--max-exchanges", () => {
       }
       expectLimit(yield* get(front.url, session), "max-exchanges 3", { status: 429 })
       expect(server.requests).toHaveLength(seen)
-      // It is each session's own bound.
+      // Each session has its own limit.
       expect((yield* post(front.url, list, other.session)).status).toBe(200)
 
       const released = server.held.find(({ id }) => id === 2)
@@ -272,7 +276,7 @@ describe("--max-exchanges", () => {
     })
   )
 
-  it.scopedLive("lets responses and notifications through, which the held calls may wait for", () =>
+  it.scopedLive("does not count responses and notifications, for which the calls may wait", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxExchanges: 2 })
@@ -297,7 +301,7 @@ describe("--max-exchanges", () => {
     })
   )
 
-  it.scopedLive("holds for notifications too, at twice the number", () =>
+  it.scopedLive("limits notifications at twice the number", () =>
     Effect.gen(function* () {
       const held: Array<() => void> = []
       const server = yield* makePlainServer({
@@ -318,7 +322,7 @@ describe("--max-exchanges", () => {
   it.scopedLive.each([
     { streams: "kept", maxEvents: 1_000 },
     { streams: "passed on as they are", maxEvents: 0 }
-  ])("counts an open stream, until its client drops it, where streams are $streams", ({ maxEvents }) =>
+  ])("counts an open stream until its client closes it, with streams that are $streams", ({ maxEvents }) =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
         GET: ({ response }) => {
@@ -339,7 +343,7 @@ describe("--max-exchanges", () => {
     })
   )
 
-  it.scopedLive("counts the calls whose client has gone, for the upstream still works on them", () =>
+  it.scopedLive("counts the calls of disconnected clients, which the upstream still processes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxExchanges: 1 })
@@ -351,14 +355,14 @@ describe("--max-exchanges", () => {
       expect((yield* post(front.url, list, session)).status).toBe(429)
       server.held[0]?.result()
       yield* server.until(() => server.requests[1]?.end === "answered")
-      // The proxy may learn of it a little later than the server that wrote it.
+      // The proxy may read the response shortly after the server wrote it.
       yield* Effect.repeat(post(front.url, list, session), { until: ({ status }) => status === 200 })
     })
   )
 })
 
 describe("--max-stateless", () => {
-  it.scopedLive("is 503 over it, until an exchange is answered or its client goes away", () =>
+  it.scopedLive("returns 503 until an exchange is answered or its client disconnects", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxStateless: 2 })
@@ -379,7 +383,7 @@ describe("--max-stateless", () => {
       yield* server.until(() => server.held.length === 3)
       expect((yield* post(front.url, list, modern)).status).toBe(503)
 
-      // In this revision to go away is to cancel, and frees the place at once.
+      // In this revision a disconnect cancels, and releases the place at once.
       yield* Fiber.interrupt(third)
       yield* front.untilHealth(({ stateless }) => stateless === 1)
       expect((yield* post(front.url, list, modern)).status).toBe(200)
@@ -388,13 +392,13 @@ describe("--max-stateless", () => {
 })
 
 describe("--max-connections", () => {
-  it.scopedLive("is 503 for a connection over it, until one is closed", () =>
+  it.scopedLive("returns 503 on a connection over it until another is closed", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxConnections: 3 })
       const { session } = yield* initialize(front.url)
       const sockets = yield* Effect.replicateEffect(connect(front.port), 3)
-      // Answers on them show that the proxy has taken them.
+      // Responses show that the proxy has accepted the connections.
       for (const socket of sockets) yield* socket.write(requestBytes("POST", session, list))
       for (const socket of sockets) expect((yield* socket.answer(0)).status).toBe(200)
 
@@ -402,7 +406,7 @@ describe("--max-connections", () => {
       yield* surplus.write(requestBytes("POST", session, list))
       expectLimit(yield* surplus.answer(0), "max-connections 3", { status: 503 })
       expect(yield* surplus.closed()).toBe("closed")
-      // The others have their answers as before.
+      // The others still get responses.
       for (const socket of sockets) yield* socket.write(requestBytes("POST", session, list))
       for (const socket of sockets) expect((yield* socket.answer(1)).status).toBe(200)
 
@@ -417,7 +421,7 @@ describe("--max-connections", () => {
     })
   )
 
-  it.scopedLive("turns away any number of connections, and serves those that it has", () =>
+  it.scopedLive("rejects any number of connections, and serves those below the limit", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxConnections: 2 })
@@ -426,7 +430,7 @@ describe("--max-connections", () => {
       for (const socket of held) expect((yield* socket.answer(0)).status).toBe(200)
       const surplus = yield* Effect.replicateEffect(connect(front.port), 200, unbounded)
       for (const socket of surplus) yield* socket.write(requestBytes("POST", {}, initializeRequest()))
-      // Beyond a few that are told why, they are closed without a word.
+      // A few get an error. The others are closed without one.
       for (const socket of surplus) yield* socket.closed()
       const statuses = new Set(surplus.flatMap((socket) => socket.answers().map(({ status }) => status)))
       expect(statuses).toEqual(new Set([503]))
@@ -438,12 +442,12 @@ describe("--max-connections", () => {
 })
 
 describe("--max-body", () => {
-  it.scopedLive("is the bound of each body, at once where its length is told", () =>
+  it.scopedLive("limits each body, and rejects at once by Content-Length", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxBody: 2000 })
       const socket = yield* connect(front.port)
-      // Not a byte of the body is awaited.
+      // The proxy does not wait for the body.
       yield* socket.write(requestBytes("POST", { "content-length": "2001" }))
       expectError(yield* socket.answer(0), { status: 413, code: INVALID, message: /--max-body/ })
       expect((yield* initialize(front.url)).answer.status).toBe(200)
@@ -455,7 +459,7 @@ describe("--max-body", () => {
 describe("--max-buffered", () => {
   const large = (id: number, bytes: number) => request(id, "hang", { pad: "x".repeat(bytes) })
 
-  it.scopedLive("is 503 when all bodies together have more bytes, until one is answered", () =>
+  it.scopedLive("returns 503 while all bodies together have more bytes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxBuffered: 1_000_000 })
@@ -465,7 +469,7 @@ describe("--max-buffered", () => {
       const answer = yield* post(front.url, large(2, 600_000), session)
       expectLimit(answer, "max-buffered 1000000", { status: 503 })
       expect(server.held).toHaveLength(1)
-      // What fits is served, and what was refused holds nothing any more.
+      // Requests below the limit are served, and rejected ones hold no bytes.
       expect((yield* post(front.url, list, session)).status).toBe(200)
       const { bufferedBytes } = yield* front.health
       expect(bufferedBytes).toBeGreaterThan(600_000)
@@ -481,7 +485,7 @@ describe("--max-buffered", () => {
     })
   )
 
-  it.scopedLive("counts what is on its way, of clients that have not said anything whole yet", () =>
+  it.scopedLive("counts incomplete bodies", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server, { maxBuffered: 1_000_000 })
@@ -496,7 +500,7 @@ describe("--max-buffered", () => {
       expectLimit(yield* fourth.answer(0), "max-buffered 1000000", { status: 503 })
       yield* fourth.destroy
       yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes === 840_000)
-      // The last part is for what is small, which large bodies thus cannot keep out.
+      // The last part is reserved for small bodies.
       expect((yield* initialize(front.url)).answer.status).toBe(200)
       for (const socket of sockets) yield* socket.destroy
       yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes === 0)
@@ -506,7 +510,7 @@ describe("--max-buffered", () => {
 })
 
 describe("the bytes of a request", () => {
-  it.scopedLive("count until the upstream has answered, though its client has gone", () =>
+  it.scopedLive("count until the upstream has answered, even if the client disconnects", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server)
@@ -524,8 +528,8 @@ describe("the bytes of a request", () => {
   )
 })
 
-describe("what a client may send within the limits costs the proxy no more than it says", () => {
-  it.scopedLive("a body in chunks of one byte holds little more memory than its bytes", () =>
+describe("requests within the limits cost the proxy little", () => {
+  it.scopedLive("a body in chunks of one byte needs little more memory than its bytes", () =>
     Effect.gen(function* () {
       const front = yield* startFront(yield* makePlainServer())
       const socket = yield* connect(front.port)
@@ -539,12 +543,12 @@ describe("what a client may send within the limits costs the proxy no more than 
     })
   )
 
-  it.scopedLive("a batch has at most 256 messages, for each of them costs more than its bytes", () =>
+  it.scopedLive("a batch has at most 256 messages, because each costs more than its bytes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server)
       const { session } = yield* initialize(front.url)
-      // Requests and their cancellations, each of which looks for its request.
+      // Requests and their cancellations. Each cancellation searches for its request.
       const batch = (size: number) =>
         Array.from({ length: size }, (_, n) =>
           n < size / 2
@@ -563,7 +567,7 @@ describe("what a client may send within the limits costs the proxy no more than 
     })
   )
 
-  it.scopedLive("an initialize has at most 64 KiB, for the session keeps it", () =>
+  it.scopedLive("initialize has at most 64 KiB, because the session keeps it", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server)
@@ -577,7 +581,7 @@ describe("what a client may send within the limits costs the proxy no more than 
     })
   )
 
-  it.scopedLive("JSON that is nested without measure is refused or relayed, and nothing overflows", () =>
+  it.scopedLive("deeply nested JSON is rejected or relayed without a stack overflow", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const front = yield* startFront(server)

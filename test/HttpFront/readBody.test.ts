@@ -11,7 +11,7 @@ import { ManualClock, settle } from "../fixtures/ManualClock.js"
 
 const chunk = FastCheck.uint8Array({ maxLength: 20 })
 
-/** A request that arrives as a test says, and what became of it. */
+/** A request whose parts the test sends, and its outcome. */
 class Arriving implements BodyReceiver {
   readonly clock = new ManualClock()
   readonly deadlines = new Deadlines(this.clock)
@@ -55,7 +55,7 @@ class Arriving implements BodyReceiver {
     return Effect.andThen(this.clock.advance(`${seconds} seconds`), () => this.deadlines.sweep())
   }
 
-  /** What the reader said, of which there may be one thing only. */
+  /** The calls of the reader. It must make at most one. */
   get said(): ReadonlyArray<unknown> {
     return [...this.bodies, ...this.errors]
   }
@@ -63,8 +63,8 @@ class Arriving implements BodyReceiver {
 
 const tooLarge = new BadRequest({ reason: "TooLarge" })
 
-describe("a body", () => {
-  it.effect.prop("is the bytes that came, however they were cut", [FastCheck.array(chunk)], ([chunks]) =>
+describe("readBody", () => {
+  it.effect.prop("returns the bytes of a body, whatever its chunks", [FastCheck.array(chunk)], ([chunks]) =>
     Effect.gen(function* () {
       const arriving = new Arriving(1_000)
       for (const chunk of chunks) yield* arriving.arrives(chunk)
@@ -76,7 +76,7 @@ describe("a body", () => {
     })
   )
 
-  it.effect("in many small chunks is what it is in one", () =>
+  it.effect("merges many small chunks", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(10_000)
       const bytes = Buffer.from(Array.from({ length: 3_000 }, (_, index) => index % 256))
@@ -87,7 +87,7 @@ describe("a body", () => {
   )
 
   it.effect.prop(
-    "is read up to the bound and not past it",
+    "reads up to the limit and not past it",
     [FastCheck.array(chunk), FastCheck.nat({ max: 60 })],
     ([chunks, maxBody]) =>
       Effect.gen(function* () {
@@ -100,7 +100,7 @@ describe("a body", () => {
       })
   )
 
-  it.effect("that says itself that it is too large is refused at once", () =>
+  it.effect("rejects a body by its Content-Length at once", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(10, undefined, "11")
       expect(arriving.errors).toEqual([tooLarge])
@@ -111,7 +111,7 @@ describe("a body", () => {
     })
   )
 
-  it.effect("that is as large as allowed is taken", () =>
+  it.effect("accepts a body of exactly the maximum size", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(2, undefined, "2")
       yield* arriving.arrives(Buffer.from("{}"))
@@ -120,7 +120,7 @@ describe("a body", () => {
     })
   )
 
-  it.effect("is refused when all the bytes that may be held are held", () =>
+  it.effect("rejects a body if the budget is exhausted", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(100, new Budget(5, 0))
       yield* arriving.arrives(Buffer.from("1234"))
@@ -131,7 +131,7 @@ describe("a body", () => {
     })
   )
 
-  it.effect("that stops arriving is refused when the time is over", () =>
+  it.effect("rejects a body that stops arriving", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(100)
       yield* arriving.pass(59)
@@ -147,7 +147,7 @@ describe("a body", () => {
     })
   )
 
-  it.effect("of a client that goes away is nobody's, and nothing waits for it", () =>
+  it.effect("drops the body of a client that disconnects, and its deadline", () =>
     Effect.gen(function* () {
       const arriving = new Arriving(100)
       yield* arriving.arrives(Buffer.from("{"))

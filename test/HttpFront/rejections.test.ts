@@ -2,7 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { type FrontOptions, startFront } from "../fixtures/Front.js"
 import { makePlainServer } from "../fixtures/PlainServer.js"
-import { expectError, INVALID, NO_SESSION, NOT_JSON, type Told } from "../fixtures/RpcError.js"
+import { expectError, INVALID, NO_SESSION, NOT_JSON, type ExpectedError } from "../fixtures/RpcError.js"
 import {
   type Body,
   type Headers,
@@ -16,7 +16,7 @@ import {
 const list = request(7, "tools/list")
 const modern = { "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list" }
 
-interface Rejection extends Told {
+interface Rejection extends ExpectedError {
   readonly name: string
   readonly options?: FrontOptions
   readonly method?: string

@@ -11,17 +11,17 @@ import type { RecordedResponse } from "../fixtures/RawServer.js"
 import { expectError, INVALID } from "../fixtures/RpcError.js"
 import { silent, Telemetry } from "../../src/Telemetry.js"
 
-// The bound under test, and what a busy machine may take to notice that it is over.
+// The timeout under test, and the time in which a busy machine notices that it has passed.
 const stallTimeout = "1 seconds"
 const patience = 25_000
 
-/** A head has less time than a whole request, which has five times the bound. */
+/** The head has the timeout; a complete request has five times as much. */
 const headPatience = 4500
 
 const MiB = 2 ** 20
 const piece = Buffer.alloc(65_536, "x")
 
-/** How much the buffers of two connections may take in, of the system and of the processes together. */
+/** The capacity of the buffers of two connections, in the system and in the processes. */
 const inBuffers = 32 * MiB
 
 const modern = { "mcp-protocol-version": "2026-07-28" }
@@ -33,7 +33,7 @@ interface Setting {
   readonly opened: Initialized
 }
 
-/** A proxy with a session, and meanwhile, until the end of the test, another client that is served as ever. */
+/** A proxy with a session, and another client that it serves until the end of the test. */
 const setting = (script: Script = {}, options: FrontOptions = {}) =>
   Effect.gen(function* () {
     const server = yield* makePlainServer(script)
@@ -42,7 +42,7 @@ const setting = (script: Script = {}, options: FrontOptions = {}) =>
     return { server, front, opened }
   })
 
-/** Runs what takes its time, while another client works: all its calls are answered. */
+/** Runs an effect while another client makes calls, all of which are answered. */
 const undisturbed = <A, E, R>({ front }: Setting, slow: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const other = yield* initialize(front.url)
@@ -70,7 +70,7 @@ describe.concurrent("a client that does not send its request", () => {
     ["that stops in the head", "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-"]
   ]
   for (const [name, bytes] of unfinished) {
-    it.scopedLive(`is hung up on: one ${name}`, () =>
+    it.scopedLive(`is disconnected: one ${name}`, () =>
       Effect.gen(function* () {
         const all = yield* setting()
         const socket = yield* connect(all.front.port)
@@ -81,7 +81,7 @@ describe.concurrent("a client that does not send its request", () => {
     )
   }
 
-  it.scopedLive("is hung up on: one that stops in the head of its second request", () =>
+  it.scopedLive("is disconnected: one that stops in the head of its second request", () =>
     Effect.gen(function* () {
       const { front, opened } = yield* setting()
       const socket = yield* connect(front.port)
@@ -93,11 +93,11 @@ describe.concurrent("a client that does not send its request", () => {
     })
   )
 
-  /** Writes one byte after the other without an end, faster than the bound asks for. */
+  /** Writes single bytes without end, at intervals below the timeout. */
   const trickle = (socket: RawSocket, byte: string) =>
     Effect.repeat(Effect.delay(socket.write(byte), 200), { until: () => socket.isClosed() })
 
-  it.scopedLive("is hung up on: one whose head never ends, a byte at a time", () =>
+  it.scopedLive("is disconnected: one whose head never ends, a byte at a time", () =>
     Effect.gen(function* () {
       const all = yield* setting()
       const socket = yield* connect(all.front.port)
@@ -113,7 +113,7 @@ describe.concurrent("a client that does not send its request", () => {
     ["its body stops", { "content-length": "100" }, `{"jsonrpc":"2.0","id":7`],
     ["its chunks stop", { "transfer-encoding": "chunked" }, "5\r\nhello\r\n"]
   ] as const) {
-    it.scopedLive(`gets 408, and then is hung up on: ${name}`, () =>
+    it.scopedLive(`gets 408, and then is disconnected: ${name}`, () =>
       Effect.gen(function* () {
         const all = yield* setting()
         const { front, opened, server } = all
@@ -129,7 +129,7 @@ describe.concurrent("a client that does not send its request", () => {
     )
   }
 
-  it.scopedLive("is hung up on: one whose body never ends, a byte at a time", () =>
+  it.scopedLive("is disconnected: one whose body never ends, a byte at a time", () =>
     Effect.gen(function* () {
       const { front, opened } = yield* setting()
       const socket = yield* connect(front.port)
@@ -141,9 +141,9 @@ describe.concurrent("a client that does not send its request", () => {
     })
   )
 
-  it.scopedLive("is hung up on: one that never stops sending a body that was refused", () =>
+  it.scopedLive("is disconnected: one that never stops sending a rejected body", () =>
     Effect.gen(function* () {
-      // With a bound under which all that cuts it is the time that it has to stop.
+      // With this timeout only the time to stop sending can end the connection.
       const all = yield* setting({}, { maxBody: 1000, stallTimeout: "30 seconds" })
       const socket = yield* connect(all.front.port)
       yield* socket.write(requestBytes("POST", { "transfer-encoding": "chunked" }))
@@ -158,12 +158,12 @@ describe.concurrent("a client that does not send its request", () => {
     })
   )
 
-  it.scopedLive("is served all the same when it is slow, but goes on", () =>
+  it.scopedLive("is served if it is slow but does not stop", () =>
     Effect.gen(function* () {
       const { front, opened } = yield* setting()
       const socket = yield* connect(front.port)
       const bytes = requestBytes("POST", opened.session, list)
-      // The head comes at once; the body takes longer than the bound, and no part of it does.
+      // The head comes at once. The body takes longer than the timeout, but no part of it does.
       const head = bytes.indexOf("\r\n\r\n") + 4
       yield* socket.write(bytes.slice(0, head))
       const part = Math.ceil((bytes.length - head) / 8)
@@ -176,10 +176,10 @@ describe.concurrent("a client that does not send its request", () => {
   )
 })
 
-/** Writes as much as it is let, and notices when nobody takes it for a while. */
+/** Writes as much as the proxy reads, and records the first long pause. */
 class Source {
   written = 0
-  /** How much had been written when the first pause of half a second and more began. */
+  /** The bytes written before the first pause of half a second or more. */
   stalledAt: number | undefined
 
   constructor(
@@ -191,7 +191,7 @@ class Source {
     const breath = this.written + MiB
     while (this.written < this.total) {
       if (response.destroyed) return
-      // All of these tests are one process: a source that never rests would leave nothing for the others.
+      // All of these tests share one process: a source that never pauses would block the others.
       if (this.written >= breath) return void setTimeout(this.pour, 5, response)
       this.written += this.piece.length
       if (response.write(this.piece)) continue
@@ -211,7 +211,7 @@ class Source {
   }
 }
 
-/** A bound at which a source is seen to wait, even where its whole process has to wait for others. */
+/** A timeout in which a source is seen to wait even on a busy machine. */
 const patient = { stallTimeout: "3 seconds" } as const
 
 /** Events of 64 KiB. */
@@ -224,7 +224,7 @@ const streaming =
     source.pour(response)
   }
 
-/** Sends a request, reads the head of the answer, and then nothing more. */
+/** Sends a request, reads the head of the response, and stops reading. */
 const askAndIgnore = (front: Front, bytes: string) =>
   Effect.gen(function* () {
     const socket = yield* connect(front.port)
@@ -234,8 +234,8 @@ const askAndIgnore = (front: Front, bytes: string) =>
     return socket
   })
 
-describe.concurrent("a client that does not read its answer", () => {
-  it.scopedLive("is hung up on, and a long JSON answer is read to its end without it", () =>
+describe.concurrent("a client that does not read its response", () => {
+  it.scopedLive("is disconnected, and the proxy reads a long JSON response to its end", () =>
     Effect.gen(function* () {
       const source = new Source(piece, 64 * MiB)
       const script: Script = {
@@ -253,7 +253,7 @@ describe.concurrent("a client that does not read its answer", () => {
         server.until(() => call.end !== undefined, patience)
       )
       expect(call.end).toBe("answered")
-      // Until then, the upstream could write no more than what the buffers on the way hold.
+      // Until then the upstream could only fill the buffers on the way.
       expect(source.stalledAt).toBeLessThan(inBuffers)
       yield* front.untilHealth(({ connections }) => connections === 1)
       expect((yield* post(front.url, list, opened.session)).status).toBe(200)
@@ -261,15 +261,15 @@ describe.concurrent("a client that does not read its answer", () => {
   )
 
   for (const [name, bytes, frames] of [
-    ["an endless stream of its own", (session: Session) => requestBytes("GET", session), events("")],
+    ["an endless standalone stream", (session: Session) => requestBytes("GET", session), events("")],
     [
-      "an endless answer that could be resumed",
+      "an endless response that can be resumed",
       (session: Session) => requestBytes("POST", session, request(1, "endless")),
       events("id: 1\n")
     ],
-    ["an endless answer of 2026-07-28", () => requestBytes("POST", modern, request(1, "endless")), events("")]
+    ["an endless modern response", () => requestBytes("POST", modern, request(1, "endless")), events("")]
   ] as const) {
-    it.scopedLive(`is hung up on, and the upstream too: ${name}`, () =>
+    it.scopedLive(`is disconnected, and so is the upstream: ${name}`, () =>
       Effect.gen(function* () {
         const source = new Source(frames)
         const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, { maxEvents: 0 })
@@ -285,40 +285,45 @@ describe.concurrent("a client that does not read its answer", () => {
   }
 
   for (const [name, bytes, frames] of [
-    ["an endless stream of its own", (session: Session) => requestBytes("GET", session), events("")],
+    ["an endless standalone stream", (session: Session) => requestBytes("GET", session), events("")],
     [
-      "an endless answer that could be resumed",
+      "an endless response that can be resumed",
       (session: Session) => requestBytes("POST", session, request(1, "endless")),
       events("")
     ]
   ] as const) {
-    it.scopedLive(`is hung up on, and what is kept is read on without it, within its bound: ${name}`, () =>
-      Effect.gen(function* () {
-        const source = new Source(frames)
-        const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, patient)
-        const { front, opened, server } = all
-        yield* askAndIgnore(front, bytes(opened.session))
-        yield* undisturbed(
-          all,
-          server.until(() => source.written > 2 * inBuffers, patience)
-        )
-        expect(source.stalledAt).toBeLessThan(inBuffers)
-        yield* front.untilHealth(
-          ({ connections, eventBytes, limits }) =>
-            connections === 1 && eventBytes > 0 && eventBytes <= limits.maxEventBytes
-        )
-        yield* del(front.url, opened.session)
-        expect((yield* server.closed(1)).end).toBe("dropped")
-        yield* front.untilHealth(({ eventBytes, events }) => eventBytes === 0 && events === 0)
-      })
+    it.scopedLive(
+      `is disconnected, and the proxy keeps reading and storing events up to the limit: ${name}`,
+      () =>
+        Effect.gen(function* () {
+          const source = new Source(frames)
+          const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, patient)
+          const { front, opened, server } = all
+          yield* askAndIgnore(front, bytes(opened.session))
+          yield* undisturbed(
+            all,
+            server.until(() => source.written > 2 * inBuffers, patience)
+          )
+          expect(source.stalledAt).toBeLessThan(inBuffers)
+          yield* front.untilHealth(
+            ({ connections, eventBytes, limits }) =>
+              connections === 1 && eventBytes > 0 && eventBytes <= limits.maxEventBytes
+          )
+          yield* del(front.url, opened.session)
+          expect((yield* server.closed(1)).end).toBe("dropped")
+          yield* front.untilHealth(({ eventBytes, events }) => eventBytes === 0 && events === 0)
+        })
     )
   }
 
   for (const [name, source] of [
-    ["events that are larger than what is kept", new Source(Buffer.from(`data: ${"x".repeat(2 * MiB)}\n\n`))],
+    [
+      "events larger than the limit of stored events",
+      new Source(Buffer.from(`data: ${"x".repeat(2 * MiB)}\n\n`))
+    ],
     ["an event that never ends", new Source(Buffer.from(`data: ${"x".repeat(65_000)}\n`))]
   ] as const) {
-    it.scopedLive(`is hung up on, and until then the upstream waits: ${name}`, () =>
+    it.scopedLive(`is disconnected, and the upstream is paused until then: ${name}`, () =>
       Effect.gen(function* () {
         const all = yield* setting({ endless: streaming(source) }, patient)
         const { front, opened, server } = all
@@ -335,71 +340,69 @@ describe.concurrent("a client that does not read its answer", () => {
     )
   }
 
-  it.scopedLive(
-    "is hung up on, and an endless answer is read without it for as long as the session lasts",
-    () =>
-      Effect.gen(function* () {
-        const source = new Source(events(""))
-        const all = yield* setting({ endless: streaming(source) }, patient)
-        const { front, opened, server } = all
-        yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
-        yield* undisturbed(
-          all,
-          server.until(() => source.written > 2 * inBuffers, patience)
-        )
-        expect(source.stalledAt).toBeLessThan(inBuffers)
-        yield* front.untilHealth(({ connections }) => connections === 1)
-        yield* del(front.url, opened.session)
-        expect((yield* server.closed(1)).end).toBe("dropped")
-      })
-  )
-
-  it.scopedLive("is hung up on, and an endless answer is read without it for --session-timeout at most", () =>
+  it.scopedLive("is disconnected, and the proxy reads an endless response as long as the session lasts", () =>
     Effect.gen(function* () {
       const source = new Source(events(""))
-      const all = yield* setting({ endless: streaming(source) }, { sessionTimeout: "1 seconds" })
+      const all = yield* setting({ endless: streaming(source) }, patient)
       const { front, opened, server } = all
       yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
-      expect((yield* undisturbed(all, server.closed(1))).end).toBe("dropped")
+      yield* undisturbed(
+        all,
+        server.until(() => source.written > 2 * inBuffers, patience)
+      )
+      expect(source.stalledAt).toBeLessThan(inBuffers)
+      yield* front.untilHealth(({ connections }) => connections === 1)
+      yield* del(front.url, opened.session)
+      expect((yield* server.closed(1)).end).toBe("dropped")
     })
   )
 
   it.scopedLive(
-    "is hung up on when it does not read what it has come back for, and little of that is written",
+    "is disconnected, and the proxy reads an endless response for --session-timeout at most",
     () =>
       Effect.gen(function* () {
-        let sent = 0
-        const telemetry = { ...silent, bytesSent: (bytes: number) => void (sent += bytes) }
-        const source = new Source(events(""), 2 * inBuffers)
-        const server = yield* makePlainServer({ much: streaming(source) })
-        const options = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }
-        const front = yield* Effect.provideService(
-          startFront(server, { stallTimeout, ...options }),
-          Telemetry,
-          telemetry
-        )
-        const { session } = yield* initialize(front.url)
-        const asking = yield* stream(front.url, {
-          method: "POST",
-          headers: session,
-          body: request(1, "much")
-        })
-        yield* asking.event(0)
-        yield* asking.drop
-        const call = yield* server.request(1)
-        yield* server.until(() => call.end !== undefined, patience)
-        yield* front.untilHealth(({ connections }) => connections === 1)
-        const before = sent
-        const back = { ...session, "last-event-id": asking.events[0]?.id ?? "" }
-        yield* askAndIgnore(front, requestBytes("GET", back))
-        yield* front.untilHealth(({ connections }) => connections === 1)
-        expect(sent - before).toBeLessThan(inBuffers)
+        const source = new Source(events(""))
+        const all = yield* setting({ endless: streaming(source) }, { sessionTimeout: "1 seconds" })
+        const { front, opened, server } = all
+        yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
+        expect((yield* undisturbed(all, server.closed(1))).end).toBe("dropped")
       })
   )
 
-  it.scopedLive("is hung up on even when nothing more comes from the upstream", () =>
+  it.scopedLive("is disconnected if it does not read a resumed stream, of which little is written", () =>
     Effect.gen(function* () {
-      // More than the system's buffers take, and then silence.
+      let sent = 0
+      const telemetry = { ...silent, bytesSent: (bytes: number) => void (sent += bytes) }
+      const source = new Source(events(""), 2 * inBuffers)
+      const server = yield* makePlainServer({ much: streaming(source) })
+      const options = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }
+      const front = yield* Effect.provideService(
+        startFront(server, { stallTimeout, ...options }),
+        Telemetry,
+        telemetry
+      )
+      const { session } = yield* initialize(front.url)
+      const asking = yield* stream(front.url, {
+        method: "POST",
+        headers: session,
+        body: request(1, "much")
+      })
+      yield* asking.event(0)
+      yield* asking.drop
+      const call = yield* server.request(1)
+      yield* server.until(() => call.end !== undefined, patience)
+      yield* front.untilHealth(({ connections }) => connections === 1)
+      const before = sent
+      const back = { ...session, "last-event-id": asking.events[0]?.id ?? "" }
+      yield* askAndIgnore(front, requestBytes("GET", back))
+      yield* front.untilHealth(({ connections }) => connections === 1)
+      expect(sent - before).toBeLessThan(inBuffers)
+    })
+  )
+
+  it.scopedLive("is disconnected even if the upstream sends nothing more", () =>
+    Effect.gen(function* () {
+      // More than the buffers of the system hold, and then silence.
       const first = new Source(events(""), 24 * MiB)
       const all = yield* setting(
         {
@@ -417,7 +420,7 @@ describe.concurrent("a client that does not read its answer", () => {
     })
   )
 
-  it.scopedLive("is served all the same when it is slow, but goes on", () =>
+  it.scopedLive("is served if it is slow but does not stop", () =>
     Effect.gen(function* () {
       const source = new Source(piece, 32 * MiB)
       const { front, opened, server } = yield* setting({
@@ -429,7 +432,7 @@ describe.concurrent("a client that does not read its answer", () => {
       const since = performance.now()
       const socket = yield* connect(front.port)
       yield* socket.write(requestBytes("POST", opened.session, request(1, "large")))
-      // What is read is told to the peer in steps of the system's buffers: a mebibyte at a time is going on.
+      // The system announces reads in steps of its buffers, so the client reads a mebibyte at a time.
       for (let n = 1; n <= 32; n++) {
         yield* socket.resume
         yield* socket.until(() => socket.received() >= n * MiB)
@@ -444,7 +447,7 @@ describe.concurrent("a client that does not read its answer", () => {
     })
   )
 
-  it.scopedLive("is not meant where it is the upstream that is silent", () =>
+  it.scopedLive("is not the cause if the upstream is silent", () =>
     Effect.gen(function* () {
       const calls: Array<Call> = []
       const quiet = (call: Call) => {
@@ -461,7 +464,7 @@ describe.concurrent("a client that does not read its answer", () => {
       })
       const waiting = yield* Effect.fork(post(front.url, request(2, "hang"), opened.session))
       yield* server.until(() => calls.length === 2 && server.held.length === 1)
-      // Three times the bound.
+      // Three times the timeout.
       yield* Effect.sleep(3000)
       for (const { response } of calls) response.write("data: {}\n\n")
       server.held[0]?.result()
@@ -471,7 +474,7 @@ describe.concurrent("a client that does not read its answer", () => {
     })
   )
 
-  it.scopedLive("is not meant where its answer waits behind another on the same connection", () =>
+  it.scopedLive("is not the cause if its response is queued on the connection", () =>
     Effect.gen(function* () {
       const { front, opened, server } = yield* setting()
       const socket = yield* connect(front.port)
@@ -479,7 +482,7 @@ describe.concurrent("a client that does not read its answer", () => {
       yield* socket.write(requestBytes("POST", opened.session, list))
       yield* socket.write(requestBytes("POST", opened.session, "{"))
       yield* server.until(() => server.held.length === 1 && server.count("tools/list") === 1)
-      // Three times the bound.
+      // Three times the timeout.
       yield* Effect.sleep(3000)
       server.held[0]?.result()
       yield* socket.until(() => socket.answers().length === 3 || socket.isClosed())
@@ -489,7 +492,7 @@ describe.concurrent("a client that does not read its answer", () => {
 })
 
 describe.concurrent("a shutdown", () => {
-  it.scopedLive("is not held up by clients that do not send, and by those that do not read", () =>
+  it.scopedLive("does not wait for clients that do not send or do not read", () =>
     Effect.gen(function* () {
       const source = new Source(events(""))
       const server = yield* makePlainServer({ endless: streaming(source), GET: streaming(source) })
@@ -505,7 +508,7 @@ describe.concurrent("a shutdown", () => {
       yield* askAndIgnore(front, requestBytes("GET", session))
       const since = performance.now()
       yield* Scope.close(scope, Exit.void)
-      // The time for the calls, a second for the last answers, and the slowness of a busy machine.
+      // The time for the calls, a second for the last responses, and a margin for a busy machine.
       expect(performance.now() - since).toBeLessThan(5000)
       for (const socket of [silent, inHead, inBody]) yield* socket.closed()
       yield* server.until(() => server.connections() === 0)
@@ -513,5 +516,5 @@ describe.concurrent("a shutdown", () => {
   )
 })
 
-/** The headers that a client sends in its session. */
+/** The headers of a client in its session. */
 type Session = Initialized["session"]

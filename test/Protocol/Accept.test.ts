@@ -2,7 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { acceptedTypes, isAcceptable } from "../../src/Protocol/Accept.js"
 
-describe("Accept", () => {
+describe("isAcceptable", () => {
   it.each([
     "application/json, text/event-stream",
     "application/json",
@@ -15,11 +15,11 @@ describe("Accept", () => {
     "application/json;q=0, */*",
     " application/json , text/html",
     "application/json; charset=utf-8"
-  ])("%j takes what MCP answers with", (accept) => {
+  ])("accepts %j", (accept) => {
     expect(isAcceptable(accept)).toBe(true)
   })
 
-  it("without one, everything is taken", () => {
+  it("accepts a request without the header", () => {
     expect(isAcceptable(undefined)).toBe(true)
   })
 
@@ -30,23 +30,23 @@ describe("Accept", () => {
     "application/json;q=0, text/event-stream;q=0",
     "*/*;q=0",
     "text/plain, application/xml;q=0.9"
-  ])("%j refuses both", (accept) => {
+  ])("rejects %j", (accept) => {
     expect(isAcceptable(accept)).toBe(false)
   })
 
-  it("what was asked before does not matter", () => {
+  it("does not depend on earlier headers", () => {
     for (const accept of ["text/html", "*/*", "text/html", undefined, "text/html"])
       expect(isAcceptable(accept)).toBe(accept !== "text/html")
   })
 
-  it.prop("garbage gets a verdict, the same each time", [FastCheck.string()], ([accept]) => {
+  it.prop("returns the same result for the same garbage", [FastCheck.string()], ([accept]) => {
     const verdict = isAcceptable(accept)
     isAcceptable(undefined)
     expect(isAcceptable(accept)).toBe(verdict)
   })
 })
 
-describe("what is taken", () => {
+describe("acceptedTypes", () => {
   it.each([
     [undefined, { json: true, stream: true }],
     ["application/json, text/event-stream", { json: true, stream: true }],
@@ -54,7 +54,7 @@ describe("what is taken", () => {
     ["text/event-stream", { json: false, stream: true }],
     ["text/*, application/json;q=0", { json: false, stream: true }],
     ["text/html", { json: false, stream: false }]
-  ])("by %j", (accept, expected) => {
+  ])("parses %j", (accept, expected) => {
     expect(acceptedTypes(accept)).toEqual(expected)
   })
 })

@@ -11,7 +11,7 @@ interface Event {
   readonly data: string
 }
 
-/** What the official clients read out of a stream. */
+/** The events that the official clients read. */
 const oracle = (
   stream: string
 ): { readonly events: ReadonlyArray<Event>; readonly retries: ReadonlyArray<number> } => {
@@ -26,7 +26,7 @@ const oracle = (
   return { events, retries }
 }
 
-/** The ids that the frames of a stream give, by the letter (WHATWG HTML, "Interpreting an event stream"). */
+/** The event ids of a stream, as specified (WHATWG HTML, "Interpreting an event stream"). */
 const idsOf = (stream: string): ReadonlyArray<string> => {
   const ids: Array<string> = []
   let id: string | undefined
@@ -40,7 +40,7 @@ const idsOf = (stream: string): ReadonlyArray<string> => {
   return ids
 }
 
-/** The same by way of the proxy: the frames that it makes are read by the oracle, and the ids put back. */
+/** The events that the clients read from the frames of the proxy, with the ids restored. */
 const read = (chunks: ReadonlyArray<Buffer>) => {
   const events: Array<Event> = []
   const retries: Array<number> = []
@@ -85,7 +85,7 @@ const field = FastCheck.oneof(
   FastCheck.string({ maxLength: 8 }).map((text) => text.replaceAll(/[\r\n]/g, "é"))
 )
 const end = FastCheck.constantFrom("\n", "\n", "\r\n", "\r")
-/** As most servers write them, with an empty line too many here and there. */
+/** Frames as most servers write them, with some extra empty lines. */
 const plainStream = FastCheck.array(
   FastCheck.constantFrom("data: x", 'data: {"jsonrpc":"2.0"}', "event: message", "data:", "", "", "")
 ).map((lines) => lines.map((line) => `${line}\n`).join(""))
@@ -95,12 +95,12 @@ const anyStream = FastCheck.tuple(
 ).map(([mark, lines]) => mark + lines.flat().join(""))
 const lengths = FastCheck.array(FastCheck.integer({ min: 1, max: 12 }), { maxLength: 60 })
 
-describe("the events of a stream", () => {
+describe("readEvents", () => {
   it.prop(
-    "are those that the official clients read, wherever the bytes are cut",
+    "finds the events that the official clients read, whatever the chunks",
     [FastCheck.oneof(plainStream, anyStream), lengths],
     ([stream, lengths]) => {
-      // Only what ends with an empty line is an event for certain.
+      // Only frames that end with an empty line are events.
       const whole = `${stream}\n\n`
       const { events, ids, retries } = read(pieces(Buffer.from(whole), lengths))
       const expected = oracle(whole)
@@ -111,7 +111,7 @@ describe("the events of a stream", () => {
     { fastCheck: { numRuns: 2_000 } }
   )
 
-  it("are not copied when there is nothing but data", () => {
+  it("does not copy frames with data only", () => {
     const frames = Buffer.from("event: message\ndata: 1\n\ndata: 2\n\n")
     const found: Array<Buffer> = []
     readEvents(frames, { event: (frame) => found.push(frame), idOnly: () => {}, retry: () => {} })
@@ -119,25 +119,25 @@ describe("the events of a stream", () => {
     expect(found.every(({ buffer }) => buffer === frames.buffer)).toBe(true)
   })
 
-  it("are told to a reader that remembers, with the time to wait", () => {
+  it("calls the handler as a method, also for retry", () => {
     class Remembering {
-      readonly told: Array<unknown> = []
+      readonly calls: Array<unknown> = []
       event(frame: Buffer, id: string | undefined) {
-        this.told.push(frame.toString(), id)
+        this.calls.push(frame.toString(), id)
       }
       idOnly(id: string) {
-        this.told.push(id)
+        this.calls.push(id)
       }
       retry(millis: number) {
-        this.told.push(millis)
+        this.calls.push(millis)
       }
     }
     const reader = new Remembering()
     readEvents(Buffer.from("id: 7\nretry: 50\ndata: x\n\n"), reader)
-    expect(reader.told).toEqual([50, "data: x\n\n", "7"])
+    expect(reader.calls).toEqual([50, "data: x\n\n", "7"])
   })
 
-  it("get another id", () => {
+  it("withEventId prepends an id", () => {
     expect(
       oracle(withEventId("a.1.2", Buffer.from("event: message\ndata: x\n\n")).toString()).events
     ).toEqual([{ id: "a.1.2", event: "message", data: "x" }])

@@ -5,7 +5,7 @@ import { frame, FrameSplitter, hasEventId, messages, isPlainResponse } from "../
 import { pieces } from "../fixtures/pieces.js"
 import { call, notification, response } from "../fixtures/requests.js"
 
-/** Lines as a server may send them, with what the format has of odd ones. */
+/** Lines of a server, including the unusual ones that the format allows. */
 const line = FastCheck.oneof(
   FastCheck.constantFrom(
     "data: x",
@@ -27,18 +27,18 @@ const stream = FastCheck.array(FastCheck.tuple(FastCheck.oneof(line, FastCheck.c
   maxLength: 20
 }).map((lines) => lines.flat().join(""))
 
-/** Where a stream is cut, as lengths of its pieces. */
+/** The lengths of the pieces into which a stream is cut. */
 const cuts = FastCheck.array(FastCheck.integer({ min: 0, max: 12 }), { maxLength: 60 })
 
 const chunksOf = (stream: string, lengths: ReadonlyArray<number>): ReadonlyArray<Buffer> =>
   pieces(Buffer.from(stream), lengths)
 
-/** What the official clients read out of a stream. */
+/** The events that the official clients read. */
 const eventsIn = (stream: string): ReadonlyArray<unknown> => {
   const events: Array<unknown> = []
   const parser = createParser({ onEvent: (event) => events.push(event) })
   parser.feed(stream)
-  // It holds back a CR at the end, for it could be half of a CRLF.
+  // It holds a final CR, which may be half of a CRLF.
   parser.feed("\n")
   return events
 }
@@ -46,21 +46,21 @@ const eventsIn = (stream: string): ReadonlyArray<unknown> => {
 const push = (splitter: FrameSplitter, chunks: ReadonlyArray<Buffer>): ReadonlyArray<Buffer> =>
   chunks.flatMap((chunk) => splitter.push(chunk) ?? [])
 
-describe("the splitter", () => {
+describe("FrameSplitter", () => {
   it.prop(
-    "passes on what it got, up to the end of the last frame",
+    "passes bytes on unchanged, up to the end of the last frame",
     [stream, cuts],
     ([stream, lengths]) => {
       const released = Buffer.concat(push(new FrameSplitter(), chunksOf(stream, lengths))).toString()
       expect(stream.startsWith(released)).toBe(true)
-      // No frame is complete in the rest; the LF of a CRLF may begin it.
+      // The rest has no complete frame. It may start with the LF of a CRLF.
       expect(stream.slice(released.length)).not.toMatch(/(?:\r\n|\r(?!\n)|\n)[\r\n]/)
     },
     { fastCheck: { numRuns: 1_000 } }
   )
 
   it.prop(
-    "releases at the borders of frames: between any two releases an event can be put in",
+    "releases complete frames, so that an event can be inserted between two releases",
     [stream, cuts],
     ([stream, lengths]) => {
       const splitter = new FrameSplitter()
@@ -84,7 +84,7 @@ describe("the splitter", () => {
     { fastCheck: { numRuns: 1_000 } }
   )
 
-  it.prop("loses no event, whatever the cuts", [stream, cuts], ([stream, lengths]) => {
+  it.prop("loses no event, whatever the chunks", [stream, cuts], ([stream, lengths]) => {
     const released = Buffer.concat(push(new FrameSplitter(), chunksOf(stream, lengths))).toString()
     const complete = stream + "\n\n"
     const whole = Buffer.concat(push(new FrameSplitter(), chunksOf(complete, lengths))).toString()
@@ -93,7 +93,7 @@ describe("the splitter", () => {
   })
 
   it.each(["\n", "\r\n", "\r"])(
-    "finds each border when bytes come one at a time, lines end with %j",
+    "finds the end of each frame in single bytes, with lines that end with %j",
     (end) => {
       const one = `event: message${end}data: 1${end}${end}`
       const splitter = new FrameSplitter()
@@ -103,24 +103,24 @@ describe("the splitter", () => {
     }
   )
 
-  it("passes on a chunk of whole frames as it is, without a copy", () => {
+  it("passes on a chunk of complete frames without a copy", () => {
     const chunk = Buffer.from("data: 1\n\ndata: 2\n\n")
     expect(new FrameSplitter().push(chunk)).toBe(chunk)
   })
 
-  it("takes a chunk that is a part of a plain Uint8Array", () => {
+  it("accepts a part of a plain Uint8Array", () => {
     const chunk = new Uint8Array(Buffer.from("xxdata: 1\n\nyy")).subarray(2, 11)
     expect(new FrameSplitter().push(chunk)?.toString()).toBe("data: 1\n\n")
   })
 
-  it("an empty chunk changes nothing", () => {
+  it("ignores an empty chunk", () => {
     const splitter = new FrameSplitter()
     expect(splitter.push(Buffer.from("data: 1\n"))).toBeUndefined()
     expect(splitter.push(Buffer.alloc(0))).toBeUndefined()
     expect(splitter.push(Buffer.from("\n"))?.toString()).toBe("data: 1\n\n")
   })
 
-  it("what has been held does not count any more when it is released", () => {
+  it("does not count released bytes against its limit", () => {
     const splitter = new FrameSplitter()
     const one = `data: ${"x".repeat(1000)}\n\n`
     for (let count = 0; count < 2000; count++) {
@@ -129,7 +129,7 @@ describe("the splitter", () => {
     }
   })
 
-  it("loses nothing where there is no room, and gives back what it took", () => {
+  it("loses nothing if the budget is exhausted, and releases what it reserved", () => {
     let taken = 0
     const room = (bound: number) => ({
       hold: (bytes: number) => taken + bytes <= bound && (taken += bytes) > 0,
@@ -147,7 +147,7 @@ describe("the splitter", () => {
     }
   })
 
-  it("a frame past the limit goes through in pieces, and no more than the limit is held", () => {
+  it("passes on a frame over the limit in pieces, and holds no more than the limit", () => {
     const mebibyte = 1024 * 1024
     const huge = `data: ${"x".repeat(3 * mebibyte)}\n\n`
     const splitter = new FrameSplitter()
@@ -170,7 +170,7 @@ describe("the splitter", () => {
   })
 })
 
-describe("the id of an event", () => {
+describe("hasEventId", () => {
   it.each([
     ["first in a stream", "id: 1\ndata: {}\n\n"],
     ["behind another field", "event: message\nid: 1\ndata: {}\n\n"],
@@ -179,7 +179,7 @@ describe("the id of an event", () => {
     ["with CRLF", "data: {}\r\nid: 1\r\n\r\n"],
     ["in a priming event", "id: 1\ndata:\n\n"],
     ["in a later frame", 'data: {"id:": "id:"}\n\nid: 1\ndata: {}\n\n']
-  ])("is seen %s", (_, text) => {
+  ])("finds an id %s", (_, text) => {
     expect(hasEventId(Buffer.from(text))).toBe(true)
   })
 
@@ -189,11 +189,11 @@ describe("the id of an event", () => {
     ["at the end of another field's name", "pid: 1\n\n"],
     ["without a colon", "data: idle\n\n"],
     ["nowhere", ""]
-  ])("is not seen %s", (_, text) => {
+  ])("finds no id %s", (_, text) => {
     expect(hasEventId(Buffer.from(text))).toBe(false)
   })
 
-  it.prop("is seen wherever the client's parser sees one", [stream], ([stream]) => {
+  it.prop("finds every id that the client's parser finds", [stream], ([stream]) => {
     const ids: Array<string | undefined> = []
     const parser = createParser({ onEvent: ({ id }) => ids.push(id) })
     parser.feed(stream)
@@ -203,34 +203,34 @@ describe("the id of an event", () => {
   })
 })
 
-describe("the messages in frames", () => {
+describe("messages", () => {
   const one = response(1, { text: "é ✓" })
   const two = notification("notifications/message")
 
-  it.each(["\n", "\r\n", "\r"])("are read whatever ends the lines: %j", (end) => {
+  it.each(["\n", "\r\n", "\r"])("parses lines that end with %j", (end) => {
     const text = [one, two]
       .map((message) => `event: message${end}data: ${JSON.stringify(message)}${end}${end}`)
       .join("")
     expect(messages(Buffer.from(text))).toEqual([one, two])
   })
 
-  it("are read when the LF of the last CRLF is still to come", () => {
+  it("parses a frame that ends between CR and LF", () => {
     expect(messages(Buffer.from(`data: ${JSON.stringify(one)}\r\n\r`))).toEqual([one])
   })
 
-  it("are read over several lines of data", () => {
+  it("parses a message over several data lines", () => {
     const text = JSON.stringify(one, undefined, 2).replaceAll("\n", "\ndata: ")
     expect(messages(Buffer.from(`data: ${text}\n\n`))).toEqual([one])
   })
 
-  it("are all of a batch in one event (2025-03-26)", () => {
+  it("parses all messages of a batch in one event (2025-03-26)", () => {
     expect(messages(Buffer.from(`data: ${JSON.stringify([one, response(2)])}\n\n`))).toEqual([
       one,
       response(2)
     ])
   })
 
-  it.prop("are what the frames were made of", [FastCheck.jsonValue()], ([params]) => {
+  it.prop("parses the messages of frame", [FastCheck.jsonValue()], ([params]) => {
     const message = call(1, "tools/call", { params })
     expect(messages(frame(JSON.stringify(message)))).toEqual(
       messages(Buffer.from(`data: ${JSON.stringify(message)}\n\n`))
@@ -238,13 +238,13 @@ describe("the messages in frames", () => {
     expect(messages(frame(JSON.stringify(message)))).toMatchObject([{ id: 1, method: "tools/call" }])
   })
 
-  it.prop("garbage holds none, and never throws", [FastCheck.uint8Array()], ([garbage]) => {
+  it.prop("returns none for garbage, without an exception", [FastCheck.uint8Array()], ([garbage]) => {
     expect(messages(Buffer.from(garbage))).toEqual([])
     hasEventId(Buffer.from(garbage))
   })
 })
 
-describe("what is seen without being read", () => {
+describe("isPlainResponse", () => {
   const id = FastCheck.oneof(FastCheck.integer(), FastCheck.string())
   const nested = FastCheck.oneof(
     FastCheck.jsonValue(),
@@ -259,12 +259,12 @@ describe("what is seen without being read", () => {
     frames: frame(JSON.stringify(isLast ? { result, jsonrpc: "2.0", id } : response(id, result)))
   }))
 
-  it.prop("is every response, wherever its id is written", [written], ([{ frames, id, result }]) => {
+  it.prop("finds every response, wherever its id is", [written], ([{ frames, id, result }]) => {
     const mayAsk = JSON.stringify(result).includes('"method"')
     expect(isPlainResponse(frames, id)).toBe(!mayAsk)
   })
 
-  it.prop("is nothing that would be read otherwise", [FastCheck.array(written), id], ([all, id]) => {
+  it.prop("finds nothing that parsing would not find", [FastCheck.array(written), id], ([all, id]) => {
     const frames = Buffer.concat(all.map(({ frames }) => frames))
     for (const asked of [id, ...all.map(({ id }) => id), 0, 1, ""]) {
       if (isPlainResponse(frames, asked)) expect(messages(frames).map(({ id }) => id)).toContain(asked)
@@ -277,7 +277,7 @@ describe("what is seen without being read", () => {
     ["a response to another type of id", response("1")],
     ["a response that quotes one", response(2, { text: frame(JSON.stringify(response(1))).toString() })],
     ["a response that holds one", response(2, response(1))]
-  ])("%s is none", (_, message) => {
+  ])("ignores %s", (_, message) => {
     expect(isPlainResponse(frame(JSON.stringify(message)), 1)).toBe(false)
   })
 })

@@ -114,8 +114,8 @@ describe("a command", () => {
 
 describe("a child that does not respond to `initialize`", () => {
   for (const [kind, message] of [
-    ["exits at once", /is gone \(exited with code 3: the database is locked\)/],
-    ["is killed at once", /is gone \(was ended by SIGKILL\)/]
+    ["exits at once", /has ended \(exited with code 3: the database is locked\)/],
+    ["is killed at once", /has ended \(was ended by SIGKILL\)/]
   ] as const) {
     itIsolates(`because it ${kind} fails the request immediately`, (front) =>
       Effect.gen(function* () {
@@ -140,13 +140,13 @@ describe("a child that does not respond to `initialize`", () => {
 
 describe("a child that ends during a call", () => {
   for (const [behaviour, message] of [
-    ["exit", /is gone \(exited with code 7: out of cheese\)/],
-    ["kill", /is gone \(was ended by SIGKILL\)/],
-    ["close stdout", /is gone \(closed its standard output\)/],
-    ["half a line and exit", /is gone \(exited with code 0\)/],
+    ["exit", /has ended \(exited with code 7: out of cheese\)/],
+    ["kill", /has ended \(was ended by SIGKILL\)/],
+    ["close stdout", /has ended \(closed its standard output\)/],
+    ["half a line and exit", /has ended \(exited with code 0\)/],
     // Their descendants hold the pipes open after the child has exited.
-    ["fork and exit", /is gone \(exited with code 0\)/],
-    ["fork one that ignores SIGTERM and exit", /is gone \(exited with code 0\)/]
+    ["fork and exit", /has ended \(exited with code 0\)/],
+    ["fork one that ignores SIGTERM and exit", /has ended \(exited with code 0\)/]
   ] as const) {
     itIsolates(`(${behaviour}) ends its session and its descendants`, (front) =>
       Effect.gen(function* () {
@@ -278,7 +278,7 @@ describe("a child that writes invalid output", () => {
           status: 502,
           code: ERROR,
           id: 1,
-          message: /is gone \(sent a message of more than --max-message 65536 bytes\)/
+          message: /has ended \(sent a message of more than --max-message 65536 bytes\)/
         })
         yield* front.untilHealth(({ sessions }) => sessions === 1)
         yield* expectGone(front, session)

@@ -13,7 +13,7 @@ const list = request(7, "tools/list")
 const large = request(8, "tools/list", pad)
 const modern = { "mcp-protocol-version": "2026-07-28" }
 
-/** A call that is in flight until the test answers it. */
+/** A call that stays in flight until the test answers it. */
 const hanging = (front: Front, server: PlainServer, headers: Readonly<Record<string, string>>) =>
   Effect.gen(function* () {
     const before = server.held.length
@@ -22,7 +22,7 @@ const hanging = (front: Front, server: PlainServer, headers: Readonly<Record<str
     return Effect.sync(() => server.held[before]?.result()).pipe(Effect.zipRight(Fiber.join(fiber)))
   })
 
-/** What is said to a second session while the first is in use, and after it. */
+/** The statuses of a second session during and after the first. */
 const secondSession = (url: string) =>
   Effect.gen(function* () {
     const { session } = yield* initialize(url)
@@ -32,12 +32,12 @@ const secondSession = (url: string) =>
     return [status, (yield* post(url, initializeRequest())).status]
   })
 
-interface Bound {
+interface LimitCase {
   readonly option: string
   readonly options: FrontOptions
-  /** What it is counted under. */
+  /** The label of the metric. */
   readonly reason: string
-  /** The statuses at the bound and, once there is room again, after it. */
+  /** The statuses at the limit and below it. */
   readonly statuses: readonly [number, number]
   readonly meet: (
     front: Front,
@@ -45,7 +45,7 @@ interface Bound {
   ) => Effect.Effect<ReadonlyArray<number>, unknown, Scope.Scope>
 }
 
-const bounds: ReadonlyArray<Bound> = [
+const limitCases: ReadonlyArray<LimitCase> = [
   {
     option: "--max-sessions",
     options: { maxSessions: 1 },
@@ -107,7 +107,7 @@ const bounds: ReadonlyArray<Bound> = [
         const health = get(new URL("/health", front.url).href)
         const { status } = yield* health
         yield* socket.destroy
-        // The proxy learns of it a little later than the client.
+        // The proxy settles the call shortly after the client has the response.
         return [status, (yield* Effect.repeat(health, { until: ({ status }) => status === 200 })).status]
       })
   },
@@ -164,22 +164,22 @@ const bounds: ReadonlyArray<Bound> = [
   }
 ]
 
-describe("a bound is met with an error, counted, and room again", () => {
-  for (const { meet, option, options, reason, statuses } of bounds) {
+describe("every limit returns an error, counts it, and accepts requests again below the limit", () => {
+  for (const { meet, option, options, reason, statuses } of limitCases) {
     it.scopedLive(option, () =>
       Effect.gen(function* () {
-        const refused: Array<string> = []
+        const reasons: Array<string> = []
         const server = yield* makePlainServer()
         const front = yield* startFront(server, options).pipe(
-          Effect.provideService(Telemetry, { ...silent, errorReturned: (reason) => refused.push(reason) })
+          Effect.provideService(Telemetry, { ...silent, errorReturned: (reason) => reasons.push(reason) })
         )
         expect(yield* meet(front, server)).toEqual(statuses)
-        expect(new Set(refused)).toEqual(new Set([reason]))
+        expect(new Set(reasons)).toEqual(new Set([reason]))
       })
     )
   }
 
-  it.scopedLive("--session-timeout closes what nobody uses", () =>
+  it.scopedLive("--session-timeout closes idle sessions", () =>
     Effect.gen(function* () {
       const closed: Array<string> = []
       const server = yield* makePlainServer()
