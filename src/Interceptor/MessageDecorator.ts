@@ -3,7 +3,7 @@ import { asBuffer } from "../internal/bytes.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
 import { type Message, parseMessages } from "../Protocol.js"
-import type { Flow, Sink, StreamPart } from "../Upstream.js"
+import type { Flow, StreamPart } from "../Upstream.js"
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 
 /** The longest JSON answer that is decoded, in bytes. */
@@ -15,10 +15,6 @@ const MAX_JSON = 4 * 1024 * 1024
  */
 export abstract class MessageDecorator extends SinkDecorator {
   private decoder: JsonBody | EventStream | undefined
-
-  constructor(next: Sink) {
-    super(next)
-  }
 
   protected abstract message(message: Message): void
 

@@ -210,7 +210,7 @@ describe.concurrent("a session of an earlier process", () => {
         answers.map((_, id) => [200, [{ jsonrpc: "2.0", id, result: {} }]])
       )
       expect(yield* again.health).toMatchObject({ sessions: 1, bufferedBytes: 0 })
-      expect(again.stderr().filter((line) => line.includes("session revived"))).toHaveLength(1)
+      expect(again.stderr().filter((line) => line.includes("session: restored"))).toHaveLength(1)
       expect([server.count("initialize"), server.count("tools/call")]).toEqual([1, 30])
       for (const { headers } of server.requests.slice(1)) {
         expect(headers).toMatchObject({ "mcp-session-id": "up-1", "mcp-protocol-version": "2025-11-25" })
