@@ -1,7 +1,7 @@
 /** The streams of a session that its client can come back to. */
 import { type ClientResponse, type Disconnect, refuse } from "./ClientResponse.js"
 import { StreamWriter, type Source, type Terms } from "./Streams/StreamWriter.js"
-import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
+import type { SessionLog, StreamLog } from "./EventTracker.js"
 import { SlotSet } from "./internal/slotSet.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { streaming } from "./Upstream/headers.js"

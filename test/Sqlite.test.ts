@@ -7,7 +7,7 @@ import { SessionStore } from "../src/SessionStore.js"
 import * as Sqlite from "../src/Sqlite.js"
 import { bundle } from "./fixtures/bundle.js"
 import { spawnNode } from "./fixtures/Child.js"
-import { inMemory } from "./fixtures/sqlite.js"
+import { makeMemoryFolder } from "./fixtures/sqlite.js"
 
 const writer = fileURLToPath(new URL("fixtures/sqliteWriter.ts", import.meta.url))
 
@@ -18,7 +18,7 @@ it.scopedLive(
   "a hundred processes killed while they write lose nothing that they said they had stored, and give no event id twice",
   () =>
     Effect.gen(function* () {
-      const folder = yield* inMemory
+      const folder = yield* makeMemoryFolder
       const trial = { path: join(folder, "trial.db"), expected: [], gone: [], times: 3 }
       const script = yield* bundle(writer, folder, `${JSON.stringify(trial)}\n`)
       const path = join(folder, "sessions.db")

@@ -160,9 +160,10 @@ export const openLog = (
   id: string,
   { tracker }: Shared
 ): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
-  released(tracker.open(id), (log, exit) =>
-    Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
-  )
+  released(tracker.open(id), (log, exit) => {
+    if (log === undefined) return Effect.void
+    return isSuspended(exit) ? log.suspend : Effect.sync(() => log.close())
+  })
 
 /**
  * From here on the scope holds the session: it is found by its id until the scope closes, and its record stays until

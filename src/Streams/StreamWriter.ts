@@ -4,7 +4,7 @@
  */
 import { MAX_LENGTH } from "../EventTracker/EventId.js"
 import { eventCost } from "../EventTracker/Retention.js"
-import type { StreamEvent, StreamLog } from "../EventTracker/SessionLog.js"
+import type { StreamEvent, StreamLog } from "../EventTracker/StreamLog.js"
 import type { ClientResponse } from "../ClientResponse.js"
 import { type Amount, type Backlog, nothing } from "./Backlog.js"
 import { type Slotted, NO_SLOT } from "../internal/slotSet.js"

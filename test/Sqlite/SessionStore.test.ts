@@ -13,7 +13,7 @@ import { SessionStore } from "../../src/SessionStore.js"
 import * as SqliteFile from "../../src/Sqlite/File.js"
 import { sessionStoreContract } from "../../src/testing.js"
 import { record } from "../fixtures/records.js"
-import { inMemory, overNewFile } from "../fixtures/sqlite.js"
+import { makeMemoryFolder, overNewFile } from "../fixtures/sqlite.js"
 
 sessionStoreContract("Sqlite.layer", overNewFile(layer))
 
@@ -31,7 +31,7 @@ const whole = record("a", {
 
 it.scoped("records outlive the process, as they were when it ended", () =>
   Effect.gen(function* () {
-    const path = join(yield* inMemory, "sessions.db")
+    const path = join(yield* makeMemoryFolder, "sessions.db")
     yield* Effect.gen(function* () {
       const store = yield* SessionStore
       expect(store.isDurable).toBe(true)
@@ -54,7 +54,7 @@ it.scoped("records outlive the process, as they were when it ended", () =>
 
 it.scoped("activity is in the file within a second and a little, in one row for all of it", () =>
   Effect.gen(function* () {
-    const path = join(yield* inMemory, "sessions.db")
+    const path = join(yield* makeMemoryFolder, "sessions.db")
     const scope = yield* Scope.make()
     const services = yield* Layer.buildWithScope(Layer.provideMerge(layer, SqliteFile.layer({ path })), scope)
     const store = Context.get(services, SessionStore)
