@@ -154,6 +154,7 @@ const Row = Schema.Struct({
 const decode = Schema.decodeUnknownSync(Schema.Array(Row))
 const decodeActivities = Schema.decodeUnknownSync(Schema.Array(Row.pick("id", "lastActiveAt", "timeToLive")))
 
+/** The returned functions throw SQLite's errors. */
 const statements = ({ prepare }: SqliteFile["Type"]) => {
   const columns = Object.keys(Row.fields)
   const select = (clause: string) => {
