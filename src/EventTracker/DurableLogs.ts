@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { WriteBehind } from "../internal/writeBehind.js"
 import { StoreError } from "../ProxyError.js"
-import { EventStorage } from "./EventStorage.js"
+import type { EventStorage, StoredLog } from "./EventStorage.js"
 import { newOrigin, nextOrigin, openingChange, type LogOrigin } from "./LogOrigin.js"
 import { LogWriter } from "./LogWriter.js"
 
@@ -73,9 +73,7 @@ export class DurableLogs {
     this.markDirty(-rows)
   }
 
-  private decode(
-    stored: Option.Option<Parameters<typeof nextOrigin>[0]>
-  ): Effect.Effect<LogOrigin, StoreError> {
+  private decode(stored: Option.Option<StoredLog>): Effect.Effect<LogOrigin, StoreError> {
     return Effect.try({
       try: () => Option.match(stored, { onNone: newOrigin, onSome: nextOrigin }),
       catch: (cause) => new StoreError({ reason: "Broken", store: this.storage.name, cause })
