@@ -82,9 +82,6 @@ export class SessionStore extends Context.Tag("shadowcat/SessionStore")<
     /** Returns all records, oldest first. */
     readonly list: Effect.Effect<ReadonlyArray<SessionRecord>, StoreError>
 
-    /** Returns the number of records. */
-    readonly count: Effect.Effect<number, StoreError>
-
     /** Returns the record of the session to which an upstream gave an id. */
     readonly findByUpstream: (
       upstream: string,
@@ -142,7 +139,6 @@ export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect
         return existed
       }),
     list: Effect.sync(() => living().map(toRecord)),
-    count: Effect.sync(() => living().length),
     findByUpstream: (upstream, upstreamSessionId) =>
       Effect.sync(() =>
         Option.map(

@@ -101,7 +101,6 @@ export const make: Effect.Effect<SessionStore["Type"], StoreError, Scope.Scope |
           .filter(({ id }) => find(id) !== undefined)
           .map(current)
       ),
-      count: Effect.sync(() => Array.from(activities.values()).filter(isAlive).length),
       findByUpstream: (upstream, upstreamSessionId) =>
         file.attempt(() =>
           Option.map(
