@@ -1,4 +1,4 @@
-/** The events of streams, kept for clients that lost their connection. */
+/** Retains the events of streams for clients that lose their connection. */
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -6,19 +6,29 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as Ledger from "./EventTracker/Retention.js"
-import { MemoryLog } from "./EventTracker/MemoryLog.js"
-import type { SessionLog } from "./EventTracker/SessionLog.js"
+import { DurableLogs } from "./EventTracker/DurableLogs.js"
+import { EventStorage } from "./EventTracker/EventStorage.js"
+import * as Retention from "./EventTracker/Retention.js"
+import { SessionLog } from "./EventTracker/SessionLog.js"
 import type { StoreError } from "./ProxyError.js"
 
-export type { StreamEvent, StreamPosition, SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
+export { EventStorage } from "./EventTracker/EventStorage.js"
+export type {
+  LogChange,
+  StoredEvent,
+  StoredLog,
+  StoredStream,
+  StreamChange
+} from "./EventTracker/EventStorage.js"
+export type { SessionLog, StreamPosition } from "./EventTracker/SessionLog.js"
+export type { StreamEvent, StreamLog } from "./EventTracker/StreamLog.js"
 
-export interface EventTrackerOptions extends Ledger.RetentionLimits {
-  /** How long the events of a stream are kept that has ended and was delivered whole. Default: 60 s. */
+export interface EventTrackerOptions extends Retention.RetentionLimits {
+  /** How long a stream is retained after it ended and was delivered completely. Default: 60 s. */
   readonly retention: Duration.DurationInput
   /**
-   * How long clients of 2025-11-25 and later are told to wait before they come back. Default: 3 s. With less, the
-   * official clients give up, after two attempts, on an outage of a second and a half.
+   * The reconnection time that clients of revision 2025-11-25 and later receive. Default: 3 s. The official clients stop
+   * after two attempts, so with a shorter time they do not survive an outage of 1.5 s.
    */
   readonly retry: Duration.DurationInput
 }
@@ -32,8 +42,9 @@ export const defaults: EventTrackerOptions = {
 }
 
 /**
- * Keeps the events of streams, in order, under ids of the proxy's own (2025-11-25, Transports, "Resumability and
- * Redelivery"). All of it is synchronous, for every event passes here; durable layers write behind.
+ * Retains the events of streams in order, under event ids of the proxy (2025-11-25, Transports, "Resumability and
+ * Redelivery"). Logs are synchronous and in memory, because every event passes through them. With an `EventStorage`,
+ * changes are written behind.
  */
 export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
   EventTracker,
@@ -41,34 +52,63 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
     readonly options: EventTrackerOptions
 
     /**
-     * The log of a session, until it is closed or suspended, with what an earlier process has left there; `undefined`
-     * where nothing is kept (`maxEvents` 0), and streams are relayed as they are. A session has one at a time.
+     * Opens the log of a session, with the streams that an earlier process stored. Returns `undefined` if `maxEvents` is
+     * 0: then streams cannot be resumed. A session has one open log; opening it again detaches the earlier one.
      */
     readonly open: (session: string) => Effect.Effect<SessionLog | undefined, StoreError>
 
-    /** How much is kept at present. */
-    readonly size: () => Ledger.EventTotals
+    /** Returns the number and the size of all retained events. */
+    readonly size: () => Retention.EventTotals
   }
 >() {}
 
-/** A tracker in this process's memory. */
+/** Makes a tracker whose events end with the process. */
 export const makeMemory = (
   options: EventTrackerOptions
 ): Effect.Effect<EventTracker["Type"], never, Scope.Scope> =>
-  Effect.map(Ledger.make(options, Duration.toMillis(options.retention)), (ledger) =>
-    EventTracker.of({
-      options,
-      open: () => Effect.sync(() => (options.maxEvents === 0 ? undefined : new MemoryLog(ledger))),
-      size: () => ledger.sums
-    })
+  Effect.map(makeRetention(options), (retention) =>
+    toService(options, retention, () => Effect.sync(() => new SessionLog(retention)))
   )
 
-/** Events end with the process. */
+/** Makes a tracker whose events outlive the process, in an `EventStorage`. */
+export const make = (
+  options: EventTrackerOptions
+): Effect.Effect<EventTracker["Type"], never, EventStorage | Scope.Scope> =>
+  Effect.gen(function* () {
+    const retention = yield* makeRetention(options)
+    const logs = new DurableLogs(yield* EventStorage)
+    yield* logs.start
+    return toService(options, retention, (session) =>
+      Effect.map(logs.open(session), ({ origin, writer }) => new SessionLog(retention, origin, writer))
+    )
+  })
+
+/** Provides a tracker in memory. Omitted options have their defaults. */
 export const layerMemory = (options?: Partial<EventTrackerOptions>): Layer.Layer<EventTracker> =>
   Layer.scoped(EventTracker, makeMemory({ ...defaults, ...options }))
 
-/** The same, with its options read from a `Config`. */
+/** Provides a tracker in memory, with options from a `Config`. */
 export const layerMemoryConfig = (
   options: Config.Config.Wrap<Partial<EventTrackerOptions>>
 ): Layer.Layer<EventTracker, ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerMemory))
+
+/** Provides a tracker over an `EventStorage`. Omitted options have their defaults. */
+export const layer = (
+  options?: Partial<EventTrackerOptions>
+): Layer.Layer<EventTracker, never, EventStorage> =>
+  Layer.scoped(EventTracker, make({ ...defaults, ...options }))
+
+const makeRetention = (options: EventTrackerOptions) =>
+  Retention.make(options, Duration.toMillis(options.retention))
+
+const toService = (
+  options: EventTrackerOptions,
+  retention: Retention.Retention,
+  open: (session: string) => Effect.Effect<SessionLog, StoreError>
+): EventTracker["Type"] =>
+  EventTracker.of({
+    options,
+    open: options.maxEvents === 0 ? () => Effect.succeed(undefined) : open,
+    size: () => retention.totals
+  })

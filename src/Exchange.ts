@@ -1,6 +1,6 @@
 /** One request of a client and its answer. */
 import { type ClientResponse, disconnected } from "./ClientResponse.js"
-import { retainedEvents, type StreamLog } from "./EventTracker/SessionLog.js"
+import { retainedEvents, type StreamLog } from "./EventTracker/StreamLog.js"
 import { asBuffer } from "./internal/bytes.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import { type Headers, isReadable } from "./internal/headers.js"

@@ -1,4 +1,4 @@
-/** What is needed to go on with a session, apart from what is live in this process. */
+/** The records of sessions: the state that another process needs to continue a session. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -7,38 +7,38 @@ import * as Schema from "effect/Schema"
 import { SessionExists, type StoreError } from "./ProxyError.js"
 
 /**
- * A session as it is stored. It holds no credentials, but its ids are what opens the session: keep it from those
- * who may not. Times are milliseconds since 1970.
+ * The stored state of a session. It contains no credentials, but its ids give access to the session, so keep it secret.
+ * Times are in milliseconds since 1970.
  */
 export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")({
   /** The id that the proxy issued to the client. */
   id: Schema.NonEmptyString,
-  /** The upstream's address, and the id of the session there; some upstreams issue none. */
+  /** The upstream, and its id of the session, unless it issues none. */
   upstream: Schema.String,
   upstreamSessionId: Schema.optional(Schema.String),
-  /** The revision that `initialize` settled. */
+  /** The revision that `initialize` negotiated. */
   protocolVersion: Schema.String,
-  /** The parameters of the client's `initialize`, as JSON. */
+  /** The parameters of the client's `initialize` request, as JSON. */
   initialize: Schema.String,
-  /** What the server declared that it can do, as JSON. */
+  /** The capabilities of the server, as JSON. */
   capabilities: Schema.String,
-  /** What the client has settled since, to be settled again with a server that knows nothing of it. */
+  /** The client's log level and subscriptions, to be repeated in a new upstream session. */
   logLevel: Schema.optional(Schema.String),
   subscriptions: Schema.Array(Schema.String),
-  /** The client's address, under which its sessions are counted. */
+  /** The address of the client, to count its sessions. */
   client: Schema.String,
   createdAt: Schema.Number,
   lastActiveAt: Schema.Number,
-  /** How long the session lives without activity. */
+  /** How long the session lives without activity, in milliseconds. */
   timeToLive: Schema.Number
 }) {
-  /** The record is absent from this time on. */
+  /** The time from which the record is absent. */
   get expiresAt(): number {
     return this.lastActiveAt + this.timeToLive
   }
 }
 
-/** What may change in a record. */
+/** The fields of a record that may change. */
 export type Change = Partial<
   Pick<
     SessionRecord,
@@ -53,47 +53,42 @@ export type Change = Partial<
 >
 
 /**
- * Stores session records, with three properties. `create` fails on an id that exists. `touch` never brings back what
- * has expired or was removed. And expiry is the store's own: a record past its time is absent for every method,
- * whether or not anything has swept it away.
+ * Stores session records. An expired record is absent for every method, even before `removeExpired` removes it.
  */
 export class SessionStore extends Context.Tag("shadowcat/SessionStore")<
   SessionStore,
   {
-    /** Whether records outlive the process: then a shutdown leaves sessions for the next one to go on with. */
+    /** True if records outlive the process. Then a shutdown suspends sessions instead of closing them. */
     readonly isDurable: boolean
 
-    /** Stores a new record. Fails when one with its id exists. A durable store has it for good on return. */
+    /** Creates a record. Fails if its id exists. A durable store has stored the record on return. */
     readonly create: (record: SessionRecord) => Effect.Effect<void, SessionExists | StoreError>
 
-    /** The record with this id. */
+    /** Returns the record with an id. */
     readonly get: (id: string) => Effect.Effect<Option.Option<SessionRecord>, StoreError>
 
     /**
-     * Notes activity at a time and so puts off the expiry. Synchronous, for every exchange does it; durable
-     * stores write behind. Never brings back a record that has expired or was removed, never goes back in time.
+     * Sets the time of the last activity, which postpones the expiry. Ignores an earlier time, and a record that is
+     * expired or removed. Synchronous, because every exchange calls it; durable stores write it behind.
      */
     readonly touch: (id: string, at: number) => void
 
-    /** Changes a record; what is named as `undefined` is taken out. False when there is none. */
+    /** Changes a record. `undefined` removes a field. Returns false if there is no record. */
     readonly update: (id: string, change: Change) => Effect.Effect<boolean, StoreError>
 
-    /** Removes a record. False when there is none. */
+    /** Removes a record. Returns false if there is no record. */
     readonly remove: (id: string) => Effect.Effect<boolean, StoreError>
 
-    /** All records, oldest first. */
+    /** Returns all records, oldest first. */
     readonly list: Effect.Effect<ReadonlyArray<SessionRecord>, StoreError>
 
-    /** How many records there are. */
-    readonly count: Effect.Effect<number, StoreError>
-
-    /** The record of the session that an upstream knows by this id. */
+    /** Returns the record of the session to which an upstream gave an id. */
     readonly findByUpstream: (
       upstream: string,
       upstreamSessionId: string
     ) => Effect.Effect<Option.Option<SessionRecord>, StoreError>
 
-    /** Removes what has expired, and returns it. */
+    /** Removes the expired records and returns them. */
     readonly removeExpired: Effect.Effect<ReadonlyArray<SessionRecord>, StoreError>
   }
 >() {}
@@ -103,7 +98,7 @@ interface Entry {
   lastActiveAt: number
 }
 
-/** A store in this process's memory: its records end with the process. */
+/** Makes a store whose records end with the process. */
 export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect.clock, (clock) => {
   const entries = new Map<string, Entry>()
 
@@ -121,7 +116,7 @@ export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect
     create: (record) =>
       Effect.suspend(() => {
         if (find(record.id) !== undefined) return new SessionExists()
-        // A Map keeps the place of a key that is set again, and the list is ordered by age.
+        // The list is ordered by age, and a Map keeps the position of a key that is set again.
         entries.delete(record.id)
         entries.set(record.id, { record, lastActiveAt: record.lastActiveAt })
         return Effect.void
@@ -144,7 +139,6 @@ export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect
         return existed
       }),
     list: Effect.sync(() => living().map(toRecord)),
-    count: Effect.sync(() => living().length),
     findByUpstream: (upstream, upstreamSessionId) =>
       Effect.sync(() =>
         Option.map(
@@ -167,5 +161,5 @@ export const makeMemory: Effect.Effect<SessionStore["Type"]> = Effect.map(Effect
 const toRecord = ({ lastActiveAt, record }: Entry): SessionRecord =>
   new SessionRecord({ ...record, lastActiveAt })
 
-/** Sessions end with the process. */
+/** Provides a store whose records end with the process. */
 export const layerMemory: Layer.Layer<SessionStore> = Layer.effect(SessionStore, makeMemory)

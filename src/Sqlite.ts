@@ -1,24 +1,24 @@
-/** Sessions and the events of their streams in one SQLite file, for them to outlive the process. */
+/** Sessions and the events of their streams in one SQLite file, so that they outlive the process. */
 import * as Layer from "effect/Layer"
-import type { EventTracker, EventTrackerOptions as EventOptions } from "./EventTracker.js"
-import * as SqliteEvents from "./Sqlite/EventTracker.js"
+import * as EventTracker from "./EventTracker.js"
 import type { StoreError } from "./ProxyError.js"
 import type { SessionStore } from "./SessionStore.js"
-import * as SqliteSessions from "./Sqlite/SessionStore.js"
+import * as SqliteEvents from "./Sqlite/EventStorage.js"
 import * as SqliteFile from "./Sqlite/File.js"
+import * as SqliteSessions from "./Sqlite/SessionStore.js"
 
-export interface SqliteOptions extends SqliteFile.Options, Partial<EventOptions> {}
+export interface SqliteOptions
+  extends SqliteFile.SqliteFileOptions, Partial<EventTracker.EventTrackerOptions> {}
 
 /**
- * Both stores over one file, which this process has for itself until the layer's scope closes. Fails with a
- * `StoreError` when another process has it, a newer version of shadowcat has written it, it is damaged, or it cannot
- * be used at all.
+ * Provides both stores over one file, which only this process can use until the scope of the layer closes. Fails with a
+ * `StoreError` if another process uses the file, a newer version of shadowcat wrote it, or it is damaged or not usable.
  */
 export const layer = ({
   path,
   sync,
   ...events
-}: SqliteOptions): Layer.Layer<EventTracker | SessionStore, StoreError> =>
-  Layer.merge(SqliteSessions.layer, SqliteEvents.layer(events)).pipe(
+}: SqliteOptions): Layer.Layer<EventTracker.EventTracker | SessionStore, StoreError> =>
+  Layer.merge(SqliteSessions.layer, Layer.provide(EventTracker.layer(events), SqliteEvents.layer)).pipe(
     Layer.provide(SqliteFile.layer({ path, sync }))
   )

@@ -1,6 +1,6 @@
 /** The streams of a session that its client can reconnect to. */
 import { type ClientResponse, type Disconnect, refuse } from "./ClientResponse.js"
-import type { SessionLog, StreamLog } from "./EventTracker/SessionLog.js"
+import type { SessionLog, StreamLog } from "./EventTracker.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { SlotSet } from "./internal/slotSet.js"
 import { EVENT_STREAM } from "./Protocol/SseFrames.js"

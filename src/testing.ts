@@ -1,5 +1,4 @@
-/**
- * What every store and every tracker must hold to, as tests for `@effect/vitest`: an application runs them on its own.
- */
+/** Contract tests for implementations of `SessionStore`, `EventTracker` and `EventStorage`, with `@effect/vitest`. */
+export { eventStorageContract } from "./testing/eventStorageContract.js"
 export { eventTrackerContract } from "./testing/eventTrackerContract.js"
 export { sessionStoreContract } from "./testing/sessionStoreContract.js"

@@ -1,4 +1,4 @@
 import { layerMemory } from "../src/EventTracker.js"
 import { eventTrackerContract } from "../src/testing.js"
 
-eventTrackerContract("layerMemory", layerMemory)
+eventTrackerContract("EventTracker.layerMemory", layerMemory)

@@ -826,7 +826,7 @@ describe("whatever happens to an exchange", () => {
         yield* settle
         expect(owner.settlements).toEqual([exchange])
         expect(owner.resumptions.size).toBe(0)
-        expect(owner.retention?.sums ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
+        expect(owner.retention?.totals ?? { events: 0, bytes: 0 }).toEqual({ events: 0, bytes: 0 })
         expect(owner.deadlines.size).toBe(0)
         expect(owner.inFlight).toMatchObject({ current: 0, least: 0 })
         expect(upstream.isOver).toBe(true)

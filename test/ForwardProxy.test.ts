@@ -74,7 +74,7 @@ describe("ForwardProxy", () => {
       expect(new Set(touched)).toEqual(new Set([one.sessionId]))
 
       yield* Scope.close(scope, Exit.void)
-      expect(yield* store.count).toBe(0)
+      expect((yield* store.list).length).toBe(0)
     })
   )
 

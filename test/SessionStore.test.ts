@@ -2,9 +2,9 @@ import { expect, it } from "@effect/vitest"
 import { SessionRecord, layerMemory } from "../src/SessionStore.js"
 import { sessionStoreContract } from "../src/testing.js"
 
-sessionStoreContract("layerMemory", layerMemory)
+sessionStoreContract("SessionStore.layerMemory", layerMemory)
 
-it("a record is absent from its last activity and its time to live on", () => {
+it("a record expires at its last activity plus its time to live", () => {
   const record = new SessionRecord({
     id: "a",
     upstream: "http://upstream.test/mcp",

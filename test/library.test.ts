@@ -48,7 +48,6 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
     update: (id, fields) => Effect.sync(() => change(id, fields)),
     remove: (id) => Effect.sync(() => table.delete(id)),
     list: Effect.sync(all),
-    count: Effect.sync(() => all().length),
     findByUpstream: (upstream, id) =>
       Effect.sync(() =>
         Option.fromNullable(

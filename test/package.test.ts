@@ -98,7 +98,7 @@ it.scopedLive(
         import * as Sqlite from "shadowcat/Sqlite"
         import { SessionStore } from "shadowcat"
         import { Effect } from "effect"
-        const count = Effect.flatMap(SessionStore.SessionStore, ({ count }) => count)
+        const count = Effect.flatMap(SessionStore.SessionStore, ({ list }) => Effect.map(list, (all) => all.length))
         console.log(await Effect.runPromise(Effect.provide(count, Sqlite.layer({ path: "sessions.db" }))))
       `
       expect((yield* run(folder, "node", "--input-type=module", "-e", stored)).trim()).toBe("0")

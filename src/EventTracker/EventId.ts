@@ -1,48 +1,50 @@
-/** The ids under which events go out: opaque to a client, and enough for the proxy to find its way by. */
+/** The event ids that clients receive. They are opaque to clients; for the proxy they name a position in a stream. */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { RequestId } from "../Protocol.js"
 
 export interface EventId {
+  /** The secret of the session's log. */
   readonly secret: string
+  /** The generation of the log that issued the id. */
   readonly generation: number
   /** The number of the stream. */
   readonly number: number
-  /** The number of the event in it. */
+  /** The sequence of the event in its stream. */
   readonly sequence: number
   /**
-   * What the stream answers, so that it can be answered even when nothing else is known of it; none for a standalone
-   * stream, and none where that would be long.
+   * The requests that the stream answers, so that they get an error if the stream is lost. Empty for a standalone
+   * stream, and if the requests do not fit into the id.
    */
   readonly requests: ReadonlyArray<RequestId>
 }
 
-/** What all ids of a stream begin and end with. */
-export interface Frame {
+/** The parts that all ids of a stream share. */
+export interface IdAffixes {
   readonly prefix: string
   readonly suffix: string
 }
 
-/** What all ids of a generation begin with. */
-export const beginningOf = ({ generation, secret }: Pick<EventId, "generation" | "secret">): string =>
+/** Returns the part that all ids of a generation share. */
+export const prefixOf = ({ generation, secret }: Pick<EventId, "generation" | "secret">): string =>
   `${secret}.${generation.toString(36)}.`
 
-export const frameOf = (
-  beginning: string,
+export const affixesOf = (
+  prefix: string,
   { number, requests }: Pick<EventId, "number" | "requests">
-): Frame => ({
-  prefix: `${beginning}${number.toString(36)}.`,
-  suffix: requests.length === 0 ? "" : `.${keyOf(requests)}`
+): IdAffixes => ({
+  prefix: `${prefix}${number.toString(36)}.`,
+  suffix: requests.length === 0 ? "" : `.${encodeRequests(requests)}`
 })
 
-export const format = ({ prefix, suffix }: Frame, sequence: number): string =>
+export const format = ({ prefix, suffix }: IdAffixes, sequence: number): string =>
   `${prefix}${sequence.toString(36)}${suffix}`
 
-export const idOf = (id: EventId): string => format(frameOf(beginningOf(id), id), id.sequence)
+export const idOf = (id: EventId): string => format(affixesOf(prefixOf(id), id), id.sequence)
 
-/** Reads an id; `undefined` for what none looks like. */
+/** Parses an id; `undefined` for a text that no id looks like. */
 export const parse = (text: string): EventId | undefined => {
-  const [, secret, generation, number, sequence, key = ""] = pattern.exec(text) ?? []
+  const [, secret, generation, number, sequence, requests = ""] = pattern.exec(text) ?? []
   if (secret === undefined || generation === undefined || number === undefined || sequence === undefined)
     return undefined
   return {
@@ -50,35 +52,34 @@ export const parse = (text: string): EventId | undefined => {
     generation: parseInt(generation, 36),
     number: parseInt(number, 36),
     sequence: parseInt(sequence, 36),
-    requests: requestsOf(key)
+    requests: decodeRequests(requests)
   }
 }
 
-/** The longest id, in characters. */
+/** The maximum length of an id, in characters. */
 export const MAX_LENGTH = 128
 
-const MAX_KEY = 64
+const MAX_REQUESTS_LENGTH = 64
 
-/** In the place of a key that would be longer. */
-const NO_KEY = "_"
+/** Stands for requests that do not fit. */
+const OMITTED = "_"
 
-/** The number of a single request is its own key, which is all that most streams need. */
-const keyOf = (requests: ReadonlyArray<RequestId>): string => {
+/** Encodes a single number as itself, and anything else as JSON in Base64, which does not begin with a digit. */
+const encodeRequests = (requests: ReadonlyArray<RequestId>): string => {
   const [first] = requests
-  if (requests.length === 1 && typeof first === "number" && isKey.test(`${first}`)) return `${first}`
-  const key = Buffer.from(JSON.stringify(requests)).toString("base64url")
-  return key.length > MAX_KEY ? NO_KEY : key
+  if (requests.length === 1 && typeof first === "number" && plainNumber.test(`${first}`)) return `${first}`
+  const encoded = Buffer.from(JSON.stringify(requests)).toString("base64url")
+  return encoded.length > MAX_REQUESTS_LENGTH ? OMITTED : encoded
 }
 
-const decode = Schema.decodeUnknownOption(Schema.parseJson(Schema.Array(RequestId)))
+const decodeJson = Schema.decodeUnknownOption(Schema.parseJson(Schema.Array(RequestId)))
 
-const requestsOf = (key: string): ReadonlyArray<RequestId> =>
-  isKey.test(key)
-    ? [Number(key)]
-    : Option.getOrElse(decode(Buffer.from(key, "base64url").toString()), () => [])
+const decodeRequests = (text: string): ReadonlyArray<RequestId> =>
+  plainNumber.test(text)
+    ? [Number(text)]
+    : Option.getOrElse(decodeJson(Buffer.from(text, "base64url").toString()), () => [])
 
-/** No other key begins with a digit: it is an array as JSON, in Base64. */
-const isKey = /^(?:0|[1-9]\d{0,14})$/
+const plainNumber = /^(?:0|[1-9]\d{0,14})$/
 
 const pattern =
   /^([\w-]{12})\.(0|[1-9a-z][0-9a-z]{0,8})\.([1-9a-z][0-9a-z]{0,8})\.(0|[1-9a-z][0-9a-z]{0,8})(?:\.([\w-]{1,64}))?$/

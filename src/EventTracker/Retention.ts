@@ -1,4 +1,4 @@
-/** What all logs hold together: the bounds, and what goes first at each. */
+/** The limits on retained events of all sessions, and the order of eviction. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,15 +8,14 @@ import { Budget } from "../internal/budget.js"
 import { Fifo, type Queued } from "../internal/fifo.js"
 import type { FrameBudget } from "../Protocol/SseFrames.js"
 import { type TelemetryListener, Telemetry } from "../Telemetry.js"
-import type { MemoryStream } from "./StreamLog.js"
-import type { StreamEvent } from "./SessionLog.js"
+import type { StreamEvent, StreamLog } from "./StreamLog.js"
 
 export interface RetentionLimits {
-  /** How many events are kept of one session; 0 keeps none, and leaves streams as they are. Default: 1000. */
+  /** The maximum number of events of one session. 0 disables the tracker. Default: 1000. */
   readonly maxEvents: number
-  /** How many bytes of them. Default: 1 MiB. */
+  /** The maximum size of the events of one session, in bytes. Default: 1 MiB. */
   readonly maxEventBytes: number
-  /** How many bytes of events of all sessions, half of it for those that are not whole yet. Default: 256 MiB. */
+  /** The maximum size of the events of all sessions, in bytes. Incomplete events use at most half. Default: 256 MiB. */
   readonly maxTotalEventBytes: number
 }
 
@@ -25,131 +24,126 @@ export interface EventTotals {
   readonly bytes: number
 }
 
-/** An event as the ledger knows it. */
 export interface RetainedEvent extends StreamEvent, Queued {
-  readonly stream: MemoryStream
+  readonly stream: StreamLog
   frame: Buffer
-  /** Where it ends among all bytes of its stream. */
+  /** The cost of all events of the stream up to this one, in bytes. */
   readonly offset: number
 }
 
-/** What one session holds. */
-export class Account {
-  readonly events = new Fifo<RetainedEvent>()
-  /** Its streams that were delivered whole. */
-  readonly retirements = new Fifo<Expiry>()
-  bytes = 0
-}
-
-/** When a stream is let go of that was delivered whole. */
-export interface Expiry extends Queued {
-  readonly stream: MemoryStream
+/** A delivered stream, and when it is removed. */
+export interface ScheduledRemoval extends Queued {
+  readonly stream: StreamLog
+  /** In milliseconds since 1970. */
   readonly at: number
 }
 
-/** What an event costs beside its bytes, roughly, with its share of a stream, which is most often all of it. */
+/** The retained events of one session. */
+export class SessionUsage {
+  readonly events = new Fifo<RetainedEvent>()
+  readonly removals = new Fifo<ScheduledRemoval>()
+  bytes = 0
+}
+
+/** The approximate memory of an event beyond its bytes, with its share of a stream, in bytes. */
 export const OVERHEAD = 512
 
+/** Returns the memory that an event counts for, in bytes. */
 export const eventCost = ({ frame, upstreamId = "" }: Omit<StreamEvent, "sequence">): number =>
   frame.length + upstreamId.length + OVERHEAD
 
-/** What is left of an event that is let go of: a queue may hold on to it for a while. */
-const NOTHING = Buffer.alloc(0)
+/** Replaces the frame of an evicted event, because a queue may hold the event for some time. */
+const EMPTY = Buffer.alloc(0)
 
 export class Retention implements FrameBudget {
   readonly events = new Fifo<RetainedEvent>()
+  readonly removals = new Fifo<ScheduledRemoval>()
   private bytes = 0
-  /** The bytes of events that are not whole yet. */
-  private readonly unfinished: Budget
-  readonly retirements = new Fifo<Expiry>()
+  /** The bytes of incomplete events. */
+  private readonly incomplete: Budget
 
   constructor(
-    private readonly bounds: RetentionLimits,
+    private readonly limits: RetentionLimits,
     private readonly clock: Clock.Clock,
-    /** How long a stream is kept that was delivered whole, in milliseconds. */
+    /** How long a delivered stream is retained, in milliseconds. */
     private readonly retention: number,
     private readonly telemetry: TelemetryListener
   ) {
-    this.unfinished = new Budget(bounds.maxTotalEventBytes / 2, 0)
+    this.incomplete = new Budget(limits.maxTotalEventBytes / 2, 0)
   }
 
-  get sums(): EventTotals {
-    return { events: this.events.size, bytes: this.allBytes }
+  get totals(): EventTotals {
+    return { events: this.events.size, bytes: this.totalBytes }
   }
 
-  /** Keeps an event, in the place of older ones if need be. False when it is larger than what may be kept. */
-  keep(event: RetainedEvent, account: Account): boolean {
-    const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.bounds
-    const length = eventCost(event)
-    if (length > maxEventBytes || length + this.unfinished.used > maxTotalEventBytes) return false
-    while (account.events.size >= maxEvents || account.bytes + length > maxEventBytes) this.makeRoom(account)
-    while (this.allBytes + length > maxTotalEventBytes) this.makeRoom(this)
-    account.events.push(event)
-    account.bytes += length
+  /** Retains an event, and evicts older ones at a limit. Returns false for an event that is larger than a limit. */
+  retain(event: RetainedEvent, session: SessionUsage): boolean {
+    const { maxEventBytes, maxEvents, maxTotalEventBytes } = this.limits
+    const cost = eventCost(event)
+    if (cost > maxEventBytes || cost + this.incomplete.used > maxTotalEventBytes) return false
+    while (session.events.size >= maxEvents || session.bytes + cost > maxEventBytes) this.evictFrom(session)
+    while (this.totalBytes + cost > maxTotalEventBytes) this.evictFrom(this)
+    session.events.push(event)
+    session.bytes += cost
     this.events.push(event)
-    this.bytes += length
+    this.bytes += cost
     return true
   }
 
-  /** Makes room for bytes of an event that is not whole yet, in the place of whole ones if need be. */
+  /** Reserves memory for an incomplete event, and evicts complete ones at the limit. */
   hold(bytes: number, held: number): boolean {
-    if (!this.unfinished.reserve(bytes, held)) return false
-    while (this.allBytes > this.bounds.maxTotalEventBytes) this.makeRoom(this)
+    if (!this.incomplete.reserve(bytes, held)) return false
+    while (this.totalBytes > this.limits.maxTotalEventBytes) this.evictFrom(this)
     return true
   }
 
   release(bytes: number): void {
-    this.unfinished.release(bytes)
+    this.incomplete.release(bytes)
   }
 
-  /** Lets go of an event. */
-  drop(event: RetainedEvent, account: Account): void {
-    if (!event.isKept) return
-    const length = eventCost(event)
-    event.isKept = false
-    event.frame = NOTHING
-    account.bytes -= length
-    account.events.dropped()
-    this.bytes -= length
-    this.events.dropped()
+  /** Releases the memory of a retained event. */
+  drop(event: RetainedEvent, session: SessionUsage): void {
+    if (!event.isQueued) return
+    const cost = eventCost(event)
+    event.isQueued = false
+    event.frame = EMPTY
+    session.bytes -= cost
+    session.events.removed()
+    this.bytes -= cost
+    this.events.removed()
   }
 
-  /** The stream has ended, and all of it has reached its client. */
-  retire(stream: MemoryStream, account: Account): Expiry {
+  /** Schedules the removal of a delivered stream. */
+  scheduleRemoval(stream: StreamLog, session: SessionUsage): ScheduledRemoval {
     const at = this.clock.unsafeCurrentTimeMillis() + this.retention
-    const retirement: Expiry = { stream, at, isKept: true }
-    account.retirements.push(retirement)
-    this.retirements.push(retirement)
-    return retirement
+    const removal: ScheduledRemoval = { stream, at, isQueued: true }
+    session.removals.push(removal)
+    this.removals.push(removal)
+    return removal
   }
 
-  /** It has not, or is gone already. */
-  cancel(retirement: Expiry, account: Account): void {
-    if (!retirement.isKept) return
-    retirement.isKept = false
-    account.retirements.dropped()
-    this.retirements.dropped()
+  cancelRemoval(removal: ScheduledRemoval, session: SessionUsage): void {
+    if (!removal.isQueued) return
+    removal.isQueued = false
+    session.removals.removed()
+    this.removals.removed()
   }
 
-  /** Lets go of the streams whose time is over. */
+  /** Removes the streams whose retention time has passed. */
   sweep(): void {
     const now = this.clock.unsafeCurrentTimeMillis()
-    for (
-      let next = this.retirements.oldest;
-      next !== undefined && next.at <= now;
-      next = this.retirements.oldest
-    ) {
+    for (let next = this.removals.oldest; next !== undefined && next.at <= now; next = this.removals.oldest) {
       next.stream.remove()
     }
   }
 
-  private get allBytes(): number {
-    return this.bytes + this.unfinished.used
+  private get totalBytes(): number {
+    return this.bytes + this.incomplete.used
   }
 
-  /** What was delivered whole goes first: somebody may still be about to read the rest. */
-  private makeRoom({ events, retirements }: Pick<Account, "events" | "retirements">): void {
-    const { oldest } = retirements
+  /** Removes the oldest delivered stream, or else the oldest event, because a client may still need the others. */
+  private evictFrom({ events, removals }: Pick<SessionUsage, "events" | "removals">): void {
+    const { oldest } = removals
     const before = this.events.size
     if (oldest === undefined) events.oldest?.stream.evict()
     else oldest.stream.remove()
@@ -157,20 +151,19 @@ export class Retention implements FrameBudget {
   }
 }
 
-/** How often to look for streams whose time is over. */
-const INTERVAL = Duration.seconds(1)
+const SWEEP_INTERVAL = Duration.seconds(1)
 
-/** A ledger that lets go of what was delivered whole so many milliseconds ago. */
+/** Makes a `Retention` that removes delivered streams after `retention` milliseconds. */
 export const make = (
-  bounds: RetentionLimits,
+  limits: RetentionLimits,
   retention: number
 ): Effect.Effect<Retention, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const ledger = new Retention(bounds, yield* Effect.clock, retention, yield* Telemetry)
-    yield* Effect.sync(() => ledger.sweep()).pipe(
-      Effect.catchAllDefect((cause) => Effect.logError("defect", cause)),
-      Effect.schedule(Schedule.spaced(INTERVAL)),
+    const made = new Retention(limits, yield* Effect.clock, retention, yield* Telemetry)
+    yield* Effect.sync(() => made.sweep()).pipe(
+      Effect.catchAllDefect((cause) => Effect.logError("event tracker: defect", cause)),
+      Effect.schedule(Schedule.spaced(SWEEP_INTERVAL)),
       Effect.forkScoped
     )
-    return ledger
+    return made
   })

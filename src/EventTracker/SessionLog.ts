@@ -1,83 +1,177 @@
-/** What is kept of the streams of one session. Every `EventTracker` gives logs of this kind. */
+/** The streams of one session, and the positions in them that event ids name. */
+import * as Effect from "effect/Effect"
+import { SlotSet } from "../internal/slotSet.js"
+import { Window } from "../internal/window.js"
 import type { FrameBudget } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
+import * as EventId from "./EventId.js"
+import { type LogOrigin, newOrigin } from "./LogOrigin.js"
+import type { LogWriter } from "./LogWriter.js"
+import { type Retention, SessionUsage } from "./Retention.js"
+import { StreamLog } from "./StreamLog.js"
 
-/** A place in a stream that a client has read up to. */
+/** The position in a stream up to which a client has read. */
 export interface StreamPosition {
-  /** `undefined` for a stream that has ended and of which nothing is left to deliver. */
+  /** `undefined` for a stream that has ended and that was delivered completely. */
   readonly stream: StreamLog | undefined
+  /** The sequence of the last event that the client has read. */
   readonly sequence: number
 }
 
-/** It has room, too, for events that are not whole yet. */
-export interface SessionLog extends FrameBudget {
-  /** Begins the log of a stream that answers these requests, or of a standalone one. */
-  readonly createStream: (requests: ReadonlyArray<RequestId>) => StreamLog
-  /** The place that an event id names; `undefined` for one that was never issued in this session. */
-  readonly find: (eventId: string) => StreamPosition | undefined
-  /** Notes an id of the upstream's. False when it is one of the last thousand already: the event is a repetition. */
-  readonly addUpstreamId: (upstreamId: string) => boolean
-  /** Whether the upstream has given one id in several streams: then each has repetitions of its own only. */
-  hasPerStreamIds: boolean
-  /** The upstream has begun a new session, with ids of its own. */
-  readonly reset: () => void
-  /** What an earlier process has begun and not ended, oldest first. */
+/** Also reserves memory for events that are not complete yet. */
+export class SessionLog implements FrameBudget {
+  /** True if the upstream used one id in several streams: then only ids of the same stream are duplicates. */
+  hasPerStreamIds = false
+  /** The streams that an earlier process created and did not end, oldest first. */
   readonly unfinished: ReadonlyArray<StreamLog>
-  /** This process ends, and the session does not: a durable log keeps what it has, and any other closes. */
-  readonly suspend: () => void
-  /** The session has ended: nothing of it is kept. */
-  readonly close: () => void
+  /** The first part of all event ids of this generation. */
+  readonly idPrefix: string
+  readonly usage = new SessionUsage()
+  private readonly secret: string
+  private readonly generation: number
+  /** How many streams there were before this generation. */
+  private readonly earlierStreams: number
+  private streamCount: number
+  private readonly streams = new SlotSet<StreamLog>()
+  /** Streams of earlier generations that were never stored, by generation and number. */
+  private lost: Map<string, StreamLog> | undefined
+  private upstreamIds = new Window()
+
+  constructor(
+    readonly retention: Retention,
+    origin: LogOrigin = newOrigin(),
+    /** Writes changes to the storage; `undefined` for a log in memory. */
+    private readonly writer?: LogWriter
+  ) {
+    this.secret = origin.secret
+    this.generation = origin.generation
+    this.earlierStreams = origin.streamCount
+    this.streamCount = origin.streamCount
+    this.idPrefix = EventId.prefixOf(origin)
+    const restored = origin.streams.map((stored) => {
+      const stream = new StreamLog(stored.number, stored.requests, this)
+      this.streams.add(stream)
+      stream.restore(stored)
+      for (const { upstreamId } of stored.events) {
+        if (upstreamId !== undefined && !this.upstreamIds.add(upstreamId)) this.hasPerStreamIds = true
+      }
+      return stream
+    })
+    this.unfinished = restored.filter(({ hasEnded }) => !hasEnded)
+  }
+
+  /** Creates the log of a stream that answers requests, or of a standalone stream if there are none. */
+  createStream(requests: ReadonlyArray<RequestId>): StreamLog {
+    if (this.streams.size >= MAX_STREAMS) this.removeEmpty()
+    const stream = new StreamLog(++this.streamCount, requests, this)
+    this.streams.add(stream)
+    this.writer?.changed(stream)
+    return stream
+  }
+
+  /** Finds the position that an event id names; `undefined` for an id that was never issued in this session. */
+  find(eventId: string): StreamPosition | undefined {
+    const id = EventId.parse(eventId)
+    if (id === undefined || id.secret !== this.secret || id.generation > this.generation) return undefined
+    const stream = Array.from(this.streams).find(({ number }) => number === id.number)
+    // The id of another stream with the same number differs in its requests.
+    const isOther = stream !== undefined && eventId !== EventId.idOf({ ...id, requests: stream.requests })
+    if (id.generation < this.generation) return isOther ? this.lostPosition(id) : this.findEarlier(id, stream)
+    return isOther ? undefined : this.findCurrent(id, stream)
+  }
+
+  /** Remembers an id of the upstream. Returns false if it is among the last 1,000: the event is a duplicate. */
+  addUpstreamId(upstreamId: string): boolean {
+    return this.upstreamIds.add(upstreamId)
+  }
+
+  hold(bytes: number, held: number): boolean {
+    return this.retention.hold(bytes, held)
+  }
+
+  release(bytes: number): void {
+    this.retention.release(bytes)
+  }
+
+  /** Forgets the ids and cursors of the upstream, because it has started a new session. */
+  reset(): void {
+    this.upstreamIds = new Window()
+    this.hasPerStreamIds = false
+    for (const stream of this.streams) stream.setCursor(undefined)
+  }
+
+  /** Releases the memory of the log. A log with a storage is stored before, so another process can open it. */
+  get suspend(): Effect.Effect<void> {
+    return Effect.zipRight(
+      this.writer?.suspend ?? Effect.void,
+      Effect.sync(() => this.removeAll())
+    )
+  }
+
+  /** Removes the log, because the session has ended. */
+  close(): void {
+    this.writer?.close()
+    this.removeAll()
+  }
+
+  /** A stream has changed. */
+  changed(stream: StreamLog): void {
+    this.writer?.changed(stream)
+  }
+
+  /** A stream was removed. */
+  removed(stream: StreamLog): void {
+    this.streams.delete(stream)
+    this.writer?.changed(stream)
+  }
+
+  private removeAll(): void {
+    for (const stream of this.streams) stream.remove()
+  }
+
+  private removeEmpty(): void {
+    for (const stream of this.streams)
+      if (stream.hasEnded && stream.evictedUpTo === stream.lastSequence) stream.remove()
+  }
+
+  /** Finds the position of an id that this generation issued. */
+  private findCurrent(
+    { number, sequence }: EventId.EventId,
+    stream: StreamLog | undefined
+  ): StreamPosition | undefined {
+    if (stream === undefined) return number <= this.streamCount ? { stream, sequence } : undefined
+    return sequence <= stream.lastSequence ? { stream, sequence } : undefined
+  }
+
+  /** Finds the position of an id that an earlier generation issued, even if its stream was not stored. */
+  private findEarlier(id: EventId.EventId, stream: StreamLog | undefined): StreamPosition {
+    const { generation, number, sequence } = id
+    if (number > this.earlierStreams) return this.lostPosition(id)
+    // A client that has read no event of a stream has not read its end, so the stream was not delivered.
+    if (stream === undefined) return sequence === 0 ? this.lostPosition(id) : { stream, sequence }
+    const end = stream.endOf(generation)
+    if (end === undefined) return this.lostPosition(id)
+    if (sequence <= end) return { stream, sequence }
+    // The event was issued but not stored. Only a standalone stream can continue with the events that are stored.
+    return { stream, sequence: stream.requests.length === 0 ? end : BEFORE_ALL }
+  }
+
+  /** The position in a stream of which only the requests are known, from the event id. All its events are evicted. */
+  private lostPosition({ generation, number, requests }: EventId.EventId): StreamPosition {
+    const key = `${generation}.${number}`
+    const lost = (this.lost ??= new Map<string, StreamLog>())
+    const known = lost.get(key)
+    const stream = known ?? new StreamLog(++this.streamCount, requests, this)
+    if (known === undefined) {
+      if (lost.size < MAX_STREAMS) lost.set(key, stream)
+      this.streams.add(stream)
+    }
+    return { stream: stream.slot < 0 ? undefined : stream, sequence: BEFORE_ALL }
+  }
 }
 
-/** An event as it goes out, with its id. */
-export interface StreamEvent {
-  /** Its number in its stream, from 1 on. */
-  readonly sequence: number
-  readonly frame: Buffer
-  /** The id that the upstream gave it. */
-  readonly upstreamId: string | undefined
-}
+/** The position before the beginning of a stream: `hasEvicted` is true for it. */
+const BEFORE_ALL = -1
 
-/** The events of one stream, in order. A place in it is the number of the event there, or 0 before the first. */
-export interface StreamLog {
-  /** The requests that the stream answers; none for a standalone one. */
-  readonly requests: ReadonlyArray<RequestId>
-  /** The number of the newest event. */
-  readonly lastSequence: number
-  /** The place before everything that is still kept. */
-  readonly evictedUpTo: number
-  readonly hasEnded: boolean
-  /** The upstream's id of what came last, behind which the stream goes on there. */
-  readonly cursor: string | undefined
-  /** The event id of a place. */
-  readonly idAt: (place: number) => string
-  /** Adds an event. One that is too large to be kept is passed on all the same, and what was before it is let go. */
-  readonly append: (frame: Buffer, upstreamId: string | undefined) => StreamEvent
-  /** The upstream has given an id to what is no event for the client, or taken back the last one. */
-  readonly setCursor: (upstreamId: string | undefined) => void
-  /** An event has passed that nobody can be told again. */
-  readonly skip: () => void
-  /** The event behind a place; `undefined` when there is none, or it is no longer kept. */
-  readonly after: (place: number) => StreamEvent | undefined
-  /** How many bytes of events are kept behind a place, with what each costs beside them. */
-  readonly bytesAfter: (place: number) => number
-  /** Whether an event behind a place is no longer kept. */
-  readonly hasEvicted: (place: number) => boolean
-  /** Nothing more is to come. */
-  readonly end: () => void
-  /** All of it has gone out to a client that was there. */
-  readonly markDelivered: () => void
-  /** How often a client has come back to it. */
-  readonly replayCount: number
-  /** Another client reads it again. */
-  readonly beginReplay: () => void
-  /** Lets go of all events. */
-  readonly clear: () => void
-  /** Lets go of all events; nobody will ask for the stream any more. */
-  readonly remove: () => void
-}
-
-/** The events of a stream that are kept, oldest first. */
-export const retainedEvents = function* (log: StreamLog): Iterable<StreamEvent> {
-  for (let next = log.after(log.evictedUpTo); next !== undefined; next = log.after(next.sequence)) yield next
-}
+/** The number of streams above which streams without events are removed. */
+const MAX_STREAMS = 4_096

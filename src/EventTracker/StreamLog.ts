@@ -1,210 +1,237 @@
-/** The events of one stream, in this process's memory. */
+/** The events of one stream. */
 import { type SlotSetItem, NO_SLOT } from "../internal/slotSet.js"
 import { withEventId } from "../Protocol/SseEvents.js"
 import type { RequestId } from "../Protocol.js"
 import * as EventId from "./EventId.js"
-import type { StreamLog } from "./SessionLog.js"
-import { type Account, eventCost, type Retention, type RetainedEvent, type Expiry } from "./Retention.js"
+import type { RestoredStream } from "./LogOrigin.js"
+import { eventCost, type RetainedEvent, type ScheduledRemoval } from "./Retention.js"
+import type { SessionLog } from "./SessionLog.js"
 
-/** What a stream's log needs of its session's. */
-export interface Owner {
-  readonly ledger: Retention
-  readonly account: Account
-  /** What the ids of its events begin with. */
-  readonly beginning: string
-  /** Something of the stream is not as it was. */
-  readonly changed: (stream: MemoryStream) => void
-  /** The stream holds nothing more, and nobody misses any of it. */
-  readonly forget: (stream: MemoryStream) => void
+/** An event as clients receive it, with its event id. */
+export interface StreamEvent {
+  /** The number of the event in its stream. The first event has 1. */
+  readonly sequence: number
+  readonly frame: Buffer
+  /** The id that the upstream gave to the event. */
+  readonly upstreamId: string | undefined
 }
 
-/** A stream as another process has left it. */
-export interface StoredStream {
-  readonly number: number
-  readonly requests: ReadonlyArray<RequestId>
-  readonly cursor: string | undefined
-  /** The number of the newest event. */
-  readonly last: number
-  readonly hasEnded: boolean
-  /** For each generation that it was begun in or went on in, the number of the newest event then. */
-  readonly ends: ReadonlyMap<number, number>
-  /** What is kept, oldest first. */
-  readonly events: ReadonlyArray<Pick<RetainedEvent, "sequence" | "frame" | "upstreamId">>
-}
-
-export class MemoryStream implements StreamLog, SlotSetItem {
+/**
+ * An ordered log of events. A position in it is the sequence of the event before the position; 0 is the beginning.
+ * Limits evict the oldest events first.
+ */
+export class StreamLog implements SlotSetItem {
   slot = NO_SLOT
-  replayCount = 0
   private events: Array<RetainedEvent> = []
-  /** How many events at the beginning of the array are no longer kept. */
-  private gone = 0
-  /** The sequence number of the newest event; the first has 1, for 0 stands before it. */
-  private newest = 0
-  private written = 0
+  /** How many events at the beginning of the array are evicted. */
+  private evictedCount = 0
+  private last = 0
+  /** The cost of all events that were ever appended. */
+  private totalCost = 0
   private isEnded = false
-  private retirement: Expiry | undefined
-  private upstreamAt: string | undefined
-  private before = NONE
-  private ids: EventId.Frame | undefined
+  private removal: ScheduledRemoval | undefined
+  private replays = 0
+  private upstreamCursor: string | undefined
+  private earlierEnds = NO_ENDS
+  private idAffixes: EventId.IdAffixes | undefined
 
   constructor(
     readonly number: number,
+    /** The requests that the stream answers; empty for a standalone stream. */
     readonly requests: ReadonlyArray<RequestId>,
-    private readonly owner: Owner
+    private readonly session: SessionLog
   ) {}
 
-  /** Takes up what another process has left. */
-  restore({ cursor, ends, events, hasEnded, last }: StoredStream): void {
+  /** Restores the state that an earlier process stored. */
+  restore({ cursor, ends, events, hasEnded, lastSequence }: RestoredStream): void {
     for (const { frame, sequence, upstreamId } of events) {
-      this.newest = sequence
+      this.last = sequence
       this.add(frame, upstreamId)
     }
-    this.newest = last
-    this.upstreamAt = cursor
+    this.last = lastSequence
+    this.upstreamCursor = cursor
     this.isEnded = hasEnded
-    this.before = ends
+    this.earlierEnds = ends
   }
 
+  /** The sequence of the newest event; 0 if there was none. */
   get lastSequence(): number {
-    return this.newest
+    return this.last
+  }
+
+  /** The sequence up to which all events are evicted. */
+  get evictedUpTo(): number {
+    return (this.events[this.evictedCount]?.sequence ?? this.last + 1) - 1
   }
 
   get hasEnded(): boolean {
     return this.isEnded
   }
 
+  /** The upstream's id of the last event, from which the upstream can resume the stream. */
   get cursor(): string | undefined {
-    return this.upstreamAt
+    return this.upstreamCursor
   }
 
-  /** Whether its end has reached a client, as far as is known: nobody will miss it. */
-  get isRetired(): boolean {
-    return this.retirement !== undefined
+  /** True if a client received the end of the stream, as far as the proxy knows. */
+  get isDelivered(): boolean {
+    return this.removal !== undefined
   }
 
-  /** For each generation that it went on in before this one, the number of the newest event then. */
+  /** How often a client has resumed the stream. */
+  get replayCount(): number {
+    return this.replays
+  }
+
+  /** The last sequence of the stream at the end of each earlier generation. */
   get ends(): ReadonlyMap<number, number> {
-    return this.before
+    return this.earlierEnds
   }
 
-  /** The number of the newest event in a generation before this one. */
-  endIn(generation: number): number {
-    return this.before.get(generation) ?? -1
+  /** The last sequence at the end of an earlier generation; `undefined` if the stream was not stored then. */
+  endOf(generation: number): number | undefined {
+    return this.earlierEnds.get(generation)
   }
 
+  /** Returns the event id of a position. */
   idAt(sequence: number): string {
-    this.ids ??= EventId.frameOf(this.owner.beginning, this)
-    return EventId.format(this.ids, sequence)
+    this.idAffixes ??= EventId.affixesOf(this.session.idPrefix, this)
+    return EventId.format(this.idAffixes, sequence)
   }
 
-  append(frame: Buffer, upstreamId: string | undefined): RetainedEvent {
-    this.newest++
-    this.upstreamAt = upstreamId ?? this.upstreamAt
-    const event = this.add(withEventId(this.idAt(this.newest), frame), upstreamId)
-    this.owner.changed(this)
+  /** Appends an event. An event above the limits is returned but not retained, and evicts all events before it. */
+  append(frame: Buffer, upstreamId: string | undefined): StreamEvent {
+    this.last++
+    this.upstreamCursor = upstreamId ?? this.upstreamCursor
+    const event = this.add(withEventId(this.idAt(this.last), frame), upstreamId)
+    this.session.changed(this)
     return event
   }
 
+  /** Sets the upstream's cursor without an event. `undefined` clears it. */
   setCursor(upstreamId: string | undefined): void {
-    this.upstreamAt = upstreamId
-    this.owner.changed(this)
+    this.upstreamCursor = upstreamId
+    this.session.changed(this)
   }
 
-  after(sequence: number): RetainedEvent | undefined {
-    const first = this.events[this.gone]
-    return first === undefined || sequence + 1 < first.sequence
-      ? undefined
-      : this.events[this.gone + sequence + 1 - first.sequence]
-  }
-
-  bytesAfter(sequence: number): number {
-    const next = this.after(sequence)
-    return next === undefined ? 0 : this.written - next.offset + eventCost(next)
-  }
-
+  /** Counts an event that cannot be replayed, and evicts all events before it. */
   skip(): void {
-    this.newest++
+    this.last++
     this.clear()
   }
 
-  get evictedUpTo(): number {
-    return (this.events[this.gone]?.sequence ?? this.newest + 1) - 1
+  /** Returns the event after a position; `undefined` if there is none or if it is evicted. */
+  after(sequence: number): StreamEvent | undefined {
+    return this.retainedAfter(sequence)
   }
 
+  /** Returns the cost of the retained events after a position. */
+  bytesAfter(sequence: number): number {
+    const next = this.retainedAfter(sequence)
+    return next === undefined ? 0 : this.totalCost - next.offset + eventCost(next)
+  }
+
+  /** True if the event after a position is evicted. */
   hasEvicted(sequence: number): boolean {
-    return sequence < this.newest && this.after(sequence) === undefined
+    return sequence < this.last && this.after(sequence) === undefined
   }
 
+  /** Marks the stream as complete: no event follows. */
   end(): void {
     this.isEnded = true
-    this.ids = undefined
-    this.owner.changed(this)
+    this.idAffixes = undefined
+    this.session.changed(this)
   }
 
+  /** Marks the stream as delivered to its client. It is removed after the retention time. */
   markDelivered(): void {
-    if (this.retirement !== undefined) return
-    this.retirement = this.owner.ledger.retire(this, this.owner.account)
-    this.owner.changed(this)
+    if (this.removal !== undefined) return
+    this.removal = this.session.retention.scheduleRemoval(this, this.session.usage)
+    this.session.changed(this)
   }
 
+  /** A client resumes the stream. It stays until it is delivered again. */
   beginReplay(): void {
-    this.replayCount++
-    if (this.retirement === undefined) return
-    this.owner.ledger.cancel(this.retirement, this.owner.account)
-    this.retirement = undefined
-    this.owner.changed(this)
+    this.replays++
+    this.cancelRemoval()
   }
 
-  remove(): void {
-    this.beginReplay()
-    this.clear()
-    this.owner.forget(this)
-  }
-
-  /** Lets go of the oldest event. */
+  /** Evicts the oldest event. Removes the stream with its last event, if the stream is delivered. */
   evict(): void {
-    const oldest = this.events[this.gone]
+    const oldest = this.events[this.evictedCount]
     if (oldest === undefined) return
-    this.owner.ledger.drop(oldest, this.owner.account)
-    this.gone++
-    if (this.gone === this.events.length || this.gone >= TRIMMED) {
-      this.events.splice(0, this.gone)
-      this.gone = 0
+    this.session.retention.drop(oldest, this.session.usage)
+    this.evictedCount++
+    if (this.evictedCount === this.events.length || this.evictedCount >= MAX_EVICTED) {
+      this.events.splice(0, this.evictedCount)
+      this.evictedCount = 0
     }
-    if (this.events.length === 0 && this.retirement !== undefined) this.remove()
-    else this.owner.changed(this)
+    if (this.events.length === 0 && this.removal !== undefined) this.remove()
+    else this.session.changed(this)
   }
 
+  /** Evicts all events. */
   clear(): void {
-    for (const event of this.events) this.owner.ledger.drop(event, this.owner.account)
+    for (const event of this.events) this.session.retention.drop(event, this.session.usage)
     this.events = []
-    this.gone = 0
-    this.owner.changed(this)
+    this.evictedCount = 0
+    this.session.changed(this)
+  }
+
+  /** Evicts all events and removes the stream from its session. */
+  remove(): void {
+    this.replays++
+    this.cancelRemoval()
+    this.clear()
+    this.session.removed(this)
+  }
+
+  private retainedAfter(sequence: number): RetainedEvent | undefined {
+    const first = this.events[this.evictedCount]
+    return first === undefined || sequence + 1 < first.sequence
+      ? undefined
+      : this.events[this.evictedCount + sequence + 1 - first.sequence]
+  }
+
+  private cancelRemoval(): void {
+    if (this.removal === undefined) return
+    this.session.retention.cancelRemoval(this.removal, this.session.usage)
+    this.removal = undefined
+    this.session.changed(this)
   }
 
   private add(frame: Buffer, upstreamId: string | undefined): RetainedEvent {
-    const { account, ledger } = this.owner
-    this.written += eventCost({ frame, upstreamId })
+    const { retention, usage } = this.session
+    this.totalCost += eventCost({ frame, upstreamId })
     const event: RetainedEvent = {
       stream: this,
-      sequence: this.newest,
+      sequence: this.last,
       frame,
-      offset: this.written,
+      offset: this.totalCost,
       upstreamId,
-      isKept: true
+      isQueued: true
     }
-    if (!ledger.keep(event, account)) {
+    if (!retention.retain(event, usage)) {
       this.clear()
-      event.isKept = false
+      event.isQueued = false
     } else if (this.events.length > 0) this.events.push(event)
-    // Most streams hold one event, for which an array that is pushed to makes room for sixteen.
+    // Most streams have one event. The first push to an array would allocate space for sixteen.
     else this.events = [event]
     return event
   }
 }
 
-/** The generations before the first. */
-const NONE: ReadonlyMap<number, number> = new Map()
+/** The retained events of a stream after a position, oldest first. */
+export const retainedEvents = function* (log: StreamLog, after = 0): Iterable<StreamEvent> {
+  for (
+    let next = log.after(Math.max(after, log.evictedUpTo));
+    next !== undefined;
+    next = log.after(next.sequence)
+  )
+    yield next
+}
 
-/** So many events that are gone are cut off at once. */
-const TRIMMED = 64
+const NO_ENDS: ReadonlyMap<number, number> = new Map()
+
+/** The number of evicted events that are cut off the array at once. */
+const MAX_EVICTED = 64

@@ -115,6 +115,7 @@ const openLog = (
   id: string,
   { tracker }: SessionDeps
 ): Effect.Effect<SessionLog | undefined, StoreError, Scope.Scope> =>
-  acquireReleaseLight(tracker.open(id), (log, exit) =>
-    Effect.sync(() => (isSuspended(exit) ? log?.suspend() : log?.close()))
-  )
+  acquireReleaseLight(tracker.open(id), (log, exit) => {
+    if (log === undefined) return Effect.void
+    return isSuspended(exit) ? log.suspend : Effect.sync(() => log.close())
+  })

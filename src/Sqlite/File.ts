@@ -1,4 +1,4 @@
-/** A SQLite file that holds what is to outlive the process: sessions, and the events of their streams. */
+/** A SQLite file for the state that outlives the process: session records and the events of streams. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -8,43 +8,36 @@ import { closeSync, openSync, statSync } from "node:fs"
 import { resolve } from "node:path"
 import { type Database, openDatabase, type Statement } from "./database.js"
 import { errorCode, StoreError } from "../ProxyError.js"
-import { APPLICATION, migrate, migrations } from "./migrations.js"
-import { type Source, WriteBehind } from "./WriteBehind.js"
+import { APPLICATION_ID, migrate, migrations } from "./migrations.js"
 
-export interface Options {
-  /** Where the file is. It is created, for its owner's eyes only, where there is none; its folder must exist. */
+export interface SqliteFileOptions {
+  /** The path of the file. A missing file is created with mode 0600. The directory must exist. */
   readonly path: string
   /**
-   * What a session that was stored survives: with `normal` a SIGKILL of the process, with `full` a power cut too, for
-   * a wait for the disk at each. Default: `normal`.
+   * What stored data survives: with `normal` a SIGKILL of the process, with `full` also a power failure. `full` waits for
+   * the disk at each write. Default: `normal`.
    */
   readonly sync?: "normal" | "full" | undefined
 }
 
-/**
- * A file that this process has for itself, with its tables as this version knows them. What cannot wait is written at
- * once, the rest behind: 20 ms later at the latest, or as soon as 200 rows wait. A file that takes nothing (a full
- * disk) ends nothing: what waits is tried again every second, and the log says when that begins and when it ends.
- */
+/** A file that only this process uses, with the tables of this version. */
 export class SqliteFile extends Context.Tag("shadowcat/SqliteFile")<
   SqliteFile,
   {
-    /** Prepares a statement; its methods throw what SQLite says. */
+    /** The path of the file, as the options name it. */
+    readonly path: string
+    /** Prepares a statement. Its methods throw SQLite's errors. */
     readonly prepare: (sql: string) => Statement
-    /** Does what cannot wait; what it throws is told as what is wrong with the file. */
+    /** Runs synchronous work. Fails with a `StoreError` if the work throws. */
     readonly attempt: <A>(work: () => A) => Effect.Effect<A, StoreError>
-    /** The same for work that is to happen whole or not at all. */
+    /** Runs synchronous work in a transaction. Fails with a `StoreError` if the work throws. */
     readonly transact: <A>(work: () => A) => Effect.Effect<A, StoreError>
-    /** Adds what has changes that can wait. */
-    readonly writeBehind: (source: Source) => void
-    /** So many rows more wait to be written behind; less than none when some need not be any more. */
-    readonly wait: (rows: number) => void
-    /** Writes at once what waits. False when it could not be written: then it still waits. */
-    readonly flush: () => boolean
   }
 >() {}
 
-export const make = (options: Options): Effect.Effect<SqliteFile["Type"], StoreError, Scope.Scope> =>
+export const make = (
+  options: SqliteFileOptions
+): Effect.Effect<SqliteFile["Type"], StoreError, Scope.Scope> =>
   Effect.gen(function* () {
     const path = resolve(options.path)
     const attempt = <A>(work: () => A) =>
@@ -57,68 +50,55 @@ export const make = (options: Options): Effect.Effect<SqliteFile["Type"], StoreE
     }).pipe(
       Effect.tap((database) =>
         Effect.tapError(
-          attempt(() => takeUp(database, options.path, options.sync === "full" ? "FULL" : "NORMAL")),
-          () => Effect.ignore(attempt(() => database.leave()))
+          attempt(() => prepareFile(database, options.path, options.sync === "full" ? "FULL" : "NORMAL")),
+          () => Effect.ignore(attempt(() => database.closeUnchanged()))
         )
       )
     )
     const database = yield* Effect.acquireRelease(opened, (database) =>
       Effect.catchAll(
         attempt(() => database.close()),
-        ({ message }) => Effect.logWarning("the session store did not close well", { message })
+        ({ message }) => Effect.logWarning("sqlite: could not close the file cleanly", { message })
       )
     )
 
-    const transact = <A>(work: () => A) => attempt(() => database.transact(work))
-    const behind = new WriteBehind((work) => {
-      try {
-        database.transact(work)
-      } catch (cause) {
-        throw toStoreError(options.path, cause)
-      }
-    })
-    yield* Effect.addFinalizer(() => behind.flushAndTell)
-    yield* Effect.forkScoped(behind.run)
-
     return SqliteFile.of({
+      path: options.path,
       prepare: (sql) => database.prepare(sql),
       attempt,
-      transact,
-      writeBehind: (source) => behind.add(source),
-      wait: (rows) => behind.wait(rows),
-      flush: () => behind.flush()
+      transact: (work) => attempt(() => database.transact(work))
     })
   })
 
 /**
- * Opens the file, and closes it with its scope. Fails with a `StoreError` when another process has it, a newer version
- * of shadowcat has written it, it is damaged, or it cannot be used at all.
+ * Opens the file, and closes it with its scope. Fails with a `StoreError` if another process uses the file, a newer
+ * version of shadowcat wrote it, or it is damaged or not usable.
  */
-export const layer = (options: Options): Layer.Layer<SqliteFile, StoreError> =>
+export const layer = (options: SqliteFileOptions): Layer.Layer<SqliteFile, StoreError> =>
   Layer.scoped(SqliteFile, make(options))
 
 /**
- * What SQLite creates beside the file gets the file's mode. A file that is there is not opened: closing it would give
- * up the lock that this very process may have on it.
+ * Creates the file with a mode that SQLite uses for its other files too. An existing file is not opened, because closing
+ * it would release a POSIX lock that this process may have on it.
  */
 const createFile = (path: string): void => {
   try {
     closeSync(openSync(path, "ax", 0o600))
   } catch (error) {
     if (errorCode(error) === "ENOENT")
-      throw new Error("its folder does not exist: create that first", { cause: error })
+      throw new Error("its folder does not exist: create it first", { cause: error })
     if (errorCode(error) !== "EEXIST") throw error
   }
   if (!statSync(path).isFile()) throw new Error("it is not a file")
 }
 
-/** Locks the file, looks whose it is, and brings it to this version; nothing is written to one of others. */
-const takeUp = (database: Database, path: string, synchronous: "FULL" | "NORMAL"): void => {
+/** Locks the file, checks which program wrote it, and migrates it. The file of another program is not changed. */
+const prepareFile = (database: Database, path: string, synchronous: "FULL" | "NORMAL"): void => {
   database.exec("PRAGMA locking_mode = EXCLUSIVE")
   database.exec("BEGIN EXCLUSIVE")
   database.exec("COMMIT")
   const isNew = database.number("schema_version") === 0
-  if (!isNew && database.number("application_id") !== APPLICATION)
+  if (!isNew && database.number("application_id") !== APPLICATION_ID)
     throw new Error("it is the database of another program")
   if (database.number("user_version") > migrations.length)
     throw new StoreError({ reason: "NewerVersion", store: path })

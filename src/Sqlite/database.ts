@@ -1,27 +1,28 @@
-/** A SQLite database, as far as it is used here. Everything is synchronous, and throws what SQLite says. */
+/** The part of a SQLite driver that the stores use. Everything is synchronous and throws SQLite's errors. */
 
 export type Value = string | number | null | Uint8Array
 
 export interface Statement {
-  /** How many rows it has changed. */
+  /** Runs the statement and returns the number of changed rows. */
   readonly run: (...values: ReadonlyArray<Value>) => number
-  /** The rows that it gives. */
+  /** Runs the statement and returns its rows. */
   readonly all: (...values: ReadonlyArray<Value>) => ReadonlyArray<unknown>
 }
 
 export interface Database {
   readonly exec: (sql: string) => void
   readonly prepare: (sql: string) => Statement
-  /** What a pragma with one number for an answer says. */
+  /** Reads a pragma that returns one number. */
   readonly number: (pragma: string) => number
-  /** All of the work, or none of it when it throws. */
+  /** Runs the work in a transaction, which is rolled back if the work throws. */
   readonly transact: <A>(work: () => A) => A
+  /** Removes the write-ahead log and closes the database. */
   readonly close: () => void
-  /** Closes it as it is, for whoever it belongs to. */
-  readonly leave: () => void
+  /** Closes the database without changing its journal mode. */
+  readonly closeUnchanged: () => void
 }
 
-/** Opens a file, and loads what it takes to do so. The path must be absolute: others may lead over the network. */
+/** Loads the driver and opens a file. The path must be absolute: libsql takes some other paths for a URL. */
 export const openDatabase = async (path: string): Promise<Database> => {
   const { default: Libsql } = await import("libsql")
   const handle = new Libsql(path)
@@ -29,15 +30,15 @@ export const openDatabase = async (path: string): Promise<Database> => {
   const prepare = (sql: string): Statement => {
     const statement = handle.prepare<Array<ReadonlyArray<Value>>>(sql)
     return {
-      // As one array: alone, `null` would be taken for a list of named values.
+      // The values are one array, because the driver takes a single `null` for named values.
       run: (...values) => statement.run(values).changes,
       all: (...values) => statement.all(values)
     }
   }
 
-  const leave = () => {
+  const closeUnchanged = () => {
     try {
-      // Closing alone would keep the lock until the last prepared statement is collected.
+      // Without this, the lock stays until all prepared statements are garbage-collected.
       handle.exec("PRAGMA locking_mode = NORMAL")
       prepare("SELECT 1 FROM sqlite_master").all()
     } finally {
@@ -59,7 +60,7 @@ export const openDatabase = async (path: string): Promise<Database> => {
         handle.exec("COMMIT")
         return result
       } catch (error) {
-        // Some errors have undone everything already.
+        // Some errors roll back the transaction themselves.
         if (handle.inTransaction) handle.exec("ROLLBACK")
         throw error
       }
@@ -68,9 +69,9 @@ export const openDatabase = async (path: string): Promise<Database> => {
       try {
         handle.exec("PRAGMA journal_mode = DELETE")
       } finally {
-        leave()
+        closeUnchanged()
       }
     },
-    leave
+    closeUnchanged
   }
 }

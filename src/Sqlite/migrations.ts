@@ -1,13 +1,12 @@
-/** How the tables of a file came about, a step a version. A step that was released never changes. */
+/** The schema of the file, as a list of migrations. A released migration never changes. */
 import type { Database } from "./database.js"
 
-/** What marks a file as one of ours, as SQLite's `application_id`. */
-export const APPLICATION = Buffer.from("shct").readInt32BE()
+/** SQLite's `application_id` of the file. */
+export const APPLICATION_ID = Buffer.from("shct").readInt32BE()
 
 /**
- * Numbers are REAL, for a time to live may be infinite. What belongs to a record goes with it: the log of a session
- * whose record is removed, its streams and their events. Ids of logs are never used again, so that nothing is added
- * to another's.
+ * Times are REAL, because a time to live may be infinite. Triggers remove the log of a session with its record, the
+ * streams of a log, and the events of a stream. AUTOINCREMENT never reuses the id of a removed log.
  */
 const tables = `
   CREATE TABLE sessions (
@@ -69,13 +68,13 @@ const tables = `
 
 export const migrations: ReadonlyArray<string> = [tables]
 
-/** Takes a database to the latest version, all the way or not at all. */
+/** Migrates a database to the latest version, in one transaction. */
 export const migrate = (database: Database): void => {
   const version = database.number("user_version")
   if (version === migrations.length) return
   database.transact(() => {
     for (const migration of migrations.slice(version)) database.exec(migration)
-    database.exec(`PRAGMA application_id = ${APPLICATION}`)
+    database.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
     database.exec(`PRAGMA user_version = ${migrations.length}`)
   })
 }

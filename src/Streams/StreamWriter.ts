@@ -5,7 +5,7 @@
 import type { ClientResponse } from "../ClientResponse.js"
 import { MAX_LENGTH } from "../EventTracker/EventId.js"
 import { eventCost } from "../EventTracker/Retention.js"
-import type { StreamEvent, StreamLog } from "../EventTracker/SessionLog.js"
+import type { StreamEvent, StreamLog } from "../EventTracker/StreamLog.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import type { MutableHeaders } from "../internal/headers.js"
 import { NO_SLOT, type SlotSetItem } from "../internal/slotSet.js"

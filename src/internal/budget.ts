@@ -1,36 +1,36 @@
-/** A bound on how much there may be of something in all. */
+/** A limit on the total amount of a resource that many holders share. */
 
-/** How much one holder may take of all that there is; whoever holds more leaves the last part to those. */
+/** A holder of at most this much is small: the last part of the budget is reserved for small holders. */
 const SMALL = 64 * 1024
 
-/** The part that is open to all. What remains is for small holders, so that large ones cannot keep them out. */
-const OPEN_TO_ALL = 7 / 8
+/** The part of the budget that large holders may use, so that they cannot exclude small ones. */
+const LARGE_HOLDERS_SHARE = 7 / 8
 
 export class Budget {
-  private taken = 0
-  private readonly openToAll: number
+  private total = 0
+  private readonly largeHoldersBound: number
 
-  /** `largest` is what one holder may need; where it is nearly all there is, nothing is kept from it. */
+  /** `largest` is the most that one holder may need. The part for large holders is never smaller, up to the bound. */
   constructor(
     readonly bound: number,
     largest: number
   ) {
-    this.openToAll = Math.max(bound * OPEN_TO_ALL, Math.min(bound, largest))
+    this.largeHoldersBound = Math.max(bound * LARGE_HOLDERS_SHARE, Math.min(bound, largest))
   }
 
   get used(): number {
-    return this.taken
+    return this.total
   }
 
-  /** Takes an amount for one that holds so much already, if there is room for it. */
+  /** Reserves an amount for a holder that has `held` already. Returns false if the budget does not have it. */
   reserve(amount: number, held: number): boolean {
-    const bound = held + amount > SMALL ? this.openToAll : this.bound
-    if (this.taken + amount > bound) return false
-    this.taken += amount
+    const bound = held + amount > SMALL ? this.largeHoldersBound : this.bound
+    if (this.total + amount > bound) return false
+    this.total += amount
     return true
   }
 
   release(amount: number): void {
-    this.taken -= amount
+    this.total -= amount
   }
 }

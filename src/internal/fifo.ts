@@ -1,39 +1,40 @@
-/** A queue whose items may be taken out anywhere: they are only marked, and skipped when it is their turn. */
+/** An item of a `Fifo`. */
 export interface Queued {
-  /** Whether it still counts. */
-  isKept: boolean
+  /** False once the item is removed; the queue skips it then. */
+  isQueued: boolean
 }
 
+/** A queue that removes items at any place in constant time: a removed item is only marked, and dropped later. */
 export class Fifo<A extends Queued> {
   private items: Array<A> = []
   private head = 0
-  private kept = 0
+  private count = 0
 
-  /** How many items still count. */
+  /** The number of items that are not removed. */
   get size(): number {
-    return this.kept
+    return this.count
   }
 
   push(item: A): void {
     this.items.push(item)
-    this.kept++
+    this.count++
   }
 
-  /** The item that has been there longest. */
+  /** The item that was pushed first. */
   get oldest(): A | undefined {
     for (; this.head < this.items.length; this.head++) {
       const item = this.items[this.head]
-      if (item?.isKept === true) return item
+      if (item?.isQueued === true) return item
     }
     return undefined
   }
 
-  /** An item has been marked as one that no longer counts. */
-  dropped(): void {
-    this.kept--
-    // What is marked is let go of before it is more than the rest.
-    if (this.items.length <= 2 * this.kept + SLACK) return
-    this.items = this.items.slice(this.head).filter(({ isKept }) => isKept)
+  /** Counts an item as removed. The caller has set its `isQueued` to false. */
+  removed(): void {
+    this.count--
+    // The array is compacted before removed items outnumber the others.
+    if (this.items.length <= 2 * this.count + SLACK) return
+    this.items = this.items.slice(this.head).filter(({ isQueued }) => isQueued)
     this.head = 0
   }
 }

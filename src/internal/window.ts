@@ -1,17 +1,17 @@
-/** Tells what has come lately. */
+/** The latest ids of a stream, to recognise duplicates. */
 
-/** How many ids are remembered. */
+/** The number of ids that a window holds. */
 const SIZE = 1_000
 
 export class Window {
-  private readonly seen = new Set<string>()
+  private readonly ids = new Set<string>()
 
-  /** Notes an id. False when it is one of the latest already. */
+  /** Adds an id, and evicts the oldest one beyond 1,000. Returns false if the window holds the id already. */
   add(id: string): boolean {
-    if (this.seen.has(id)) return false
-    this.seen.add(id)
-    const [oldest] = this.seen
-    if (this.seen.size > SIZE && oldest !== undefined) this.seen.delete(oldest)
+    if (this.ids.has(id)) return false
+    this.ids.add(id)
+    const [oldest] = this.ids
+    if (this.ids.size > SIZE && oldest !== undefined) this.ids.delete(oldest)
     return true
   }
 }

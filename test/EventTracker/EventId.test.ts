@@ -20,16 +20,16 @@ const id = FastCheck.record({
   )
 })
 
-describe("the id of an event", () => {
-  it.prop("tells where it stands, and what its stream answers", [id], ([id]) => {
+describe("parse", () => {
+  it.prop("returns the position and the requests that idOf encoded", [id], ([id]) => {
     const text = idOf(id)
     expect(text.length).toBeLessThanOrEqual(MAX_LENGTH)
     expect(text).toMatch(/^[\w.-]+$/)
-    const { requests, ...place } = parse(text) ?? { requests: [] }
-    expect({ requests, ...place }).toEqual({ ...id, requests: text.endsWith("._") ? [] : id.requests })
+    const { requests, ...position } = parse(text) ?? { requests: [] }
+    expect({ requests, ...position }).toEqual({ ...id, requests: text.endsWith("._") ? [] : id.requests })
   })
 
-  it.prop("is nothing else", [FastCheck.string({ maxLength: 200 })], ([text]) => {
+  it.prop("returns undefined for any other text", [FastCheck.string({ maxLength: 200 })], ([text]) => {
     expect(parse(text)).toBeUndefined()
   })
 })

@@ -87,7 +87,7 @@ it.scoped("a revival that fails leaves the session as it was, here and upstream"
     yield* sessions.restore(id, {})
     expect(yield* Effect.flip(sessions.restore(other, {}))).toMatchObject({ limit: "max-sessions" })
     yield* settle
-    expect(yield* store.count).toBe(2)
+    expect((yield* store.list).length).toBe(2)
     for (const { isLeft, releases } of pool.leases) expect(releases === 0 || isLeft).toBe(true)
     expect(sessions.size().sessions).toBe(1)
   })
@@ -125,7 +125,7 @@ it.scoped(
       pool.releaseTime = 5_000
       const { sessions } = yield* start()
       yield* settle
-      expect(yield* store.count).toBe(0)
+      expect((yield* store.list).length).toBe(0)
       yield* sessions.sweep
       expect(pool.leases).toMatchObject([{ releases: 1 }, { releases: 0 }])
       expect(pool.leases[1]?.sessionId()).toBe("upstream-0")

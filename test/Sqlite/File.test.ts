@@ -20,6 +20,7 @@ import { createRequire } from "node:module"
 import { join } from "node:path"
 import { openDatabase } from "../../src/Sqlite/database.js"
 import { type StoreError } from "../../src/ProxyError.js"
+import * as WriteBehind from "../../src/internal/writeBehind.js"
 import * as Sqlite from "../../src/Sqlite.js"
 import * as SqliteFile from "../../src/Sqlite/File.js"
 import { SessionStore } from "../../src/SessionStore.js"
@@ -28,39 +29,39 @@ import { makeFolder } from "../fixtures/folder.js"
 import { record } from "../fixtures/records.js"
 
 /** Opens a file and closes it. */
-const visit = (path: string) => Effect.scoped(Effect.asVoid(SqliteFile.make({ path })))
+const openAndClose = (path: string) => Effect.scoped(Effect.asVoid(SqliteFile.make({ path })))
 
-/** Why a file cannot be opened. */
-const refusal = (path: string): Effect.Effect<StoreError, void> => Effect.flip(visit(path))
+/** Returns the error of opening a file. */
+const openingError = (path: string): Effect.Effect<StoreError, void> => Effect.flip(openAndClose(path))
 
-const inFolder = makeFolder("sqlite")
+const makeTestFolder = makeFolder("sqlite")
 
-const newFile = Effect.map(inFolder, (folder) => join(folder, "sessions.db"))
+const newFile = Effect.map(makeTestFolder, (folder) => join(folder, "sessions.db"))
 
-/** A file with some sessions. */
-const filled = Effect.tap(newFile, (path) =>
+/** Makes a file with 200 session records. */
+const makeFilled = Effect.tap(newFile, (path) =>
   Effect.forEach(
     Array.from({ length: 200 }, (_, index) => record(`${index}`)),
     (one) => Effect.flatMap(SessionStore, ({ create }) => create(one))
   ).pipe(Effect.provide(Sqlite.layer({ path })), Effect.orDie)
 )
 
-describe("a file that cannot be used is told apart, with its path", () => {
-  it.scoped("one of a newer version, which stays as it is", () =>
+describe("opening fails with an error that names the reason and the path", () => {
+  it.scoped("for a file of a newer version, which is not changed", () =>
     Effect.gen(function* () {
-      const path = yield* filled
+      const path = yield* makeFilled
       const database = yield* Effect.promise(() => openDatabase(path))
       database.exec("PRAGMA user_version = 99")
       database.close()
       const before = readFileSync(path)
-      const error = yield* refusal(path)
+      const error = yield* openingError(path)
       expect(error.reason).toBe("NewerVersion")
       expect(error.message).toContain(path)
       expect(readFileSync(path).equals(before)).toBe(true)
     })
   )
 
-  it.scoped("one of another program with a write-ahead log, which stays so", () =>
+  it.scoped("for a file of another program with a write-ahead log, which is not changed", () =>
     Effect.gen(function* () {
       const path = yield* newFile
       const libsql = JSON.stringify(createRequire(import.meta.url).resolve("libsql"))
@@ -71,65 +72,65 @@ describe("a file that cannot be used is told apart, with its path", () => {
       ])
       expect(yield* other.exit).toEqual({ code: 0, signal: null })
       const before = readFileSync(path)
-      expect((yield* refusal(path)).message).toContain("another program")
+      expect((yield* openingError(path)).message).toContain("another program")
       expect(readFileSync(path).equals(before)).toBe(true)
     })
   )
 
-  it.scoped("one that another process has, until that ends", () =>
+  it.scoped("for a file that another process uses, until that process ends", () =>
     Effect.gen(function* () {
-      const path = yield* filled
+      const path = yield* makeFilled
       const libsql = JSON.stringify(createRequire(import.meta.url).resolve("libsql"))
       const other = yield* spawnNode("-e", [
         `const database = new (require(${libsql}))(${JSON.stringify(path)})
         database.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT")
-        console.log("holds it")
+        console.log("locked")
         process.stdin.resume()`
       ])
       yield* other.until(() => other.stdout().length > 0)
-      const error = yield* refusal(path)
+      const error = yield* openingError(path)
       expect(error.reason).toBe("InUse")
       expect(error.message).toContain(path)
       yield* other.signal("SIGKILL")
       yield* other.exit
-      yield* visit(path)
+      yield* openAndClose(path)
     })
   )
 
-  it.scoped("one that this process has, until it is closed", () =>
+  it.scoped("for a file that this process uses, until its scope closes", () =>
     Effect.gen(function* () {
       const path = yield* newFile
       const scope = yield* Scope.make()
       yield* Scope.extend(SqliteFile.make({ path }), scope)
-      expect((yield* refusal(path)).reason).toBe("InUse")
+      expect((yield* openingError(path)).reason).toBe("InUse")
       yield* Scope.close(scope, Exit.void)
-      yield* visit(path)
+      yield* openAndClose(path)
     })
   )
 
-  it.scoped("no database, an empty file apart", () =>
+  it.scoped("for a file that is not a database, unless it is empty", () =>
     Effect.gen(function* () {
       const path = yield* newFile
       for (const text of ["hello", "garbage ".repeat(2_000)]) {
         writeFileSync(path, text)
-        const error = yield* refusal(path)
+        const error = yield* openingError(path)
         expect(error.reason).toBe("Broken")
         expect(error.message).toContain(path)
         expect(readFileSync(path, "utf8")).toBe(text)
       }
       writeFileSync(path, "")
-      yield* visit(path)
+      yield* openAndClose(path)
     })
   )
 
-  it.scoped("one of which a part is missing, or damaged", () =>
+  it.scoped("for a truncated file and for a damaged one", () =>
     Effect.gen(function* () {
       for (const share of [0.2, 0.5, 0.9]) {
-        const path = yield* filled
+        const path = yield* makeFilled
         truncateSync(path, Math.floor(statSync(path).size * share))
-        expect((yield* refusal(path)).reason).toBe("Broken")
+        expect((yield* openingError(path)).reason).toBe("Broken")
       }
-      const path = yield* filled
+      const path = yield* makeFilled
       const { size } = statSync(path)
       const file = openSync(path, "r+")
       for (let page = 4096; page < size; page += 4096) writeSync(file, Buffer.alloc(512, "x"), 0, 512, page)
@@ -139,42 +140,42 @@ describe("a file that cannot be used is told apart, with its path", () => {
     })
   )
 
-  it.scoped("one of another program, which stays as it is", () =>
+  it.scoped("for a file of another program, which is not changed", () =>
     Effect.gen(function* () {
       const path = yield* newFile
       const database = yield* Effect.promise(() => openDatabase(path))
       database.exec("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
       database.close()
       const before = readFileSync(path)
-      const error = yield* refusal(path)
+      const error = yield* openingError(path)
       expect(error.reason).toBe("Unavailable")
       expect(error.message).toContain("another program")
       expect(readFileSync(path).equals(before)).toBe(true)
     })
   )
 
-  it.scoped("a folder, a device, and a path that leads nowhere", () =>
+  it.scoped("for a directory, for a device, and for a missing directory", () =>
     Effect.gen(function* () {
-      const folder = yield* inFolder
+      const folder = yield* makeTestFolder
       for (const path of [folder, "/dev/full", join(folder, "missing", "sessions.db")]) {
-        const error = yield* refusal(path)
+        const error = yield* openingError(path)
         expect(error.reason).toBe("Unavailable")
         expect(error.message).toContain(path)
       }
     })
   )
 
-  it.scoped.skipIf(process.getuid?.() === 0)("a folder that may not be written to", () =>
+  it.scoped.skipIf(process.getuid?.() === 0)("for a directory without write permission", () =>
     Effect.gen(function* () {
-      const folder = join(yield* inFolder, "locked")
+      const folder = join(yield* makeTestFolder, "locked")
       mkdirSync(folder)
       chmodSync(folder, 0o500)
-      expect((yield* refusal(join(folder, "sessions.db"))).reason).toBe("Unavailable")
+      expect((yield* openingError(join(folder, "sessions.db"))).reason).toBe("Unavailable")
     })
   )
 })
 
-it.scoped("what is created is for its owner's eyes only, whatever the process creates otherwise", () =>
+it.scoped("creates files that only the owner can read, independent of the umask", () =>
   Effect.gen(function* () {
     const path = yield* newFile
     const usual = process.umask(0)
@@ -186,54 +187,26 @@ it.scoped("what is created is for its owner's eyes only, whatever the process cr
   })
 )
 
-it.scoped(
-  "a file is written with a log ahead, and to the disk at each step only where that is asked for",
-  () =>
-    Effect.gen(function* () {
-      for (const [sync, level] of [
-        [undefined, 1],
-        ["normal", 1],
-        ["full", 2]
-      ] as const) {
-        const file = yield* SqliteFile.make({ path: yield* newFile, sync })
-        expect(file.prepare("PRAGMA journal_mode").all()).toMatchObject([{ journal_mode: "wal" }])
-        expect(file.prepare("PRAGMA synchronous").all()).toMatchObject([{ synchronous: level }])
-      }
-    })
-)
-
-it.scoped("what is written behind is written after 20 ms, or as soon as 200 rows wait", () =>
+it.scoped("uses a write-ahead log, and waits for the disk only with sync: full", () =>
   Effect.gen(function* () {
-    const file = yield* SqliteFile.make({ path: yield* newFile })
-    let flushes = 0
-    file.writeBehind({ write: () => () => flushes++ })
-    yield* TestClock.adjust("1 minute")
-    expect(flushes).toBe(0)
-    file.wait(1)
-    yield* TestClock.adjust("19 millis")
-    expect(flushes).toBe(0)
-    yield* TestClock.adjust("1 millis")
-    expect(flushes).toBe(1)
-    yield* TestClock.adjust("1 minute")
-    expect(flushes).toBe(1)
-    file.wait(1)
-    yield* TestClock.adjust(0)
-    file.wait(199)
-    yield* TestClock.adjust(0)
-    expect(flushes).toBe(2)
-    file.wait(3)
-    file.wait(-3)
-    yield* TestClock.adjust("1 minute")
-    expect(flushes).toBe(2)
+    for (const [sync, level] of [
+      [undefined, 1],
+      ["normal", 1],
+      ["full", 2]
+    ] as const) {
+      const file = yield* SqliteFile.make({ path: yield* newFile, sync })
+      expect(file.prepare("PRAGMA journal_mode").all()).toMatchObject([{ journal_mode: "wal" }])
+      expect(file.prepare("PRAGMA synchronous").all()).toMatchObject([{ synchronous: level }])
+    }
   })
 )
 
-it.scoped("a full disk ends nothing: it is told once, and what waits is written when there is room", () =>
+it.scoped("a full disk is reported once, and the changes are written when there is space", () =>
   Effect.gen(function* () {
-    const told: Array<string> = []
+    const messages: Array<string> = []
     const logger = Logger.replace(
       Logger.defaultLogger,
-      Logger.make(({ message }) => void told.push(JSON.stringify(message)))
+      Logger.make(({ message }) => void messages.push(JSON.stringify(message)))
     )
     const path = yield* newFile
     yield* Effect.gen(function* () {
@@ -243,27 +216,28 @@ it.scoped("a full disk ends nothing: it is told once, and what waits is written 
       )
       const count = file.prepare("SELECT id FROM logs")
       const waiting: Array<string> = []
-      file.writeBehind({
-        write: () => {
-          for (const text of waiting) insert.run(text)
-          return () => (waiting.length = 0)
-        }
+      const writeBehind = yield* WriteBehind.make({
+        name: "store",
+        write: Effect.map(
+          file.transact(() => waiting.forEach((text) => insert.run(text))),
+          () => void (waiting.length = 0)
+        )
       })
       file.prepare("PRAGMA max_page_count = 1").all()
       for (let index = 0; index < 200; index++) waiting.push(`${index} `.repeat(200))
-      file.wait(200)
+      writeBehind.markDirty(200)
       yield* TestClock.adjust("5 seconds")
       expect(count.all()).toEqual([])
       expect(waiting.length).toBe(200)
-      expect(told.length).toBe(1)
-      expect(told[0]).toContain(path)
+      expect(messages.length).toBe(1)
+      expect(messages[0]).toContain(path)
       expect((yield* Effect.flip(file.transact(() => insert.run("x".repeat(100_000))))).reason).toBe(
         "Unavailable"
       )
       file.prepare("PRAGMA max_page_count = 100000").all()
       yield* TestClock.adjust("1 second")
       expect(count.all().length).toBe(200)
-      expect(told.length).toBe(2)
+      expect(messages.length).toBe(2)
     }).pipe(Effect.provide(logger))
   })
 )

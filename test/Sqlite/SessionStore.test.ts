@@ -8,19 +8,19 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { copyFileSync } from "node:fs"
 import { join } from "node:path"
-import { layer } from "../../src/Sqlite/SessionStore.js"
+import { layer, make } from "../../src/Sqlite/SessionStore.js"
 import { SessionStore } from "../../src/SessionStore.js"
 import * as SqliteFile from "../../src/Sqlite/File.js"
 import { sessionStoreContract } from "../../src/testing.js"
 import { record } from "../fixtures/records.js"
-import { inMemory, overNewFile } from "../fixtures/sqlite.js"
+import { makeMemoryFolder, overNewFile } from "../fixtures/sqlite.js"
 
-sessionStoreContract("Sqlite.layer", overNewFile(layer))
+sessionStoreContract("Sqlite.SessionStore", overNewFile(layer))
 
-const over = (path: string) => Layer.provide(layer, SqliteFile.layer({ path }))
+const storeIn = (path: string) => Layer.provide(layer, SqliteFile.layer({ path }))
 
-/** Every field has something to say. */
-const whole = record("a", {
+/** A record with a value in every field, except the upstream session id. */
+const complete = record("a", {
   upstreamSessionId: undefined,
   initialize: JSON.stringify({ clientInfo: { name: "clïent ✓", version: "1" } }),
   logLevel: "debug",
@@ -29,32 +29,32 @@ const whole = record("a", {
   timeToLive: Infinity
 })
 
-it.scoped("records outlive the process, as they were when it ended", () =>
+it.scoped("records outlive the process", () =>
   Effect.gen(function* () {
-    const path = join(yield* inMemory, "sessions.db")
+    const path = join(yield* makeMemoryFolder, "sessions.db")
     yield* Effect.gen(function* () {
       const store = yield* SessionStore
       expect(store.isDurable).toBe(true)
-      for (const one of [whole, record("b"), record("c"), record("d")]) yield* store.create(one)
+      for (const one of [complete, record("b"), record("c"), record("d")]) yield* store.create(one)
       yield* store.update("b", { upstreamSessionId: "another", subscriptions: ["file:///c"] })
       yield* store.remove("c")
       yield* TestClock.adjust("10 millis")
       store.touch("d", 10)
-    }).pipe(Effect.provide(over(path)))
+    }).pipe(Effect.provide(storeIn(path)))
     const list = Effect.flatMap(SessionStore, ({ list }) => list)
-    expect(yield* Effect.provide(list, over(path))).toEqual([
-      whole,
+    expect(yield* Effect.provide(list, storeIn(path))).toEqual([
+      complete,
       record("b", { upstreamSessionId: "another", subscriptions: ["file:///c"] }),
       record("d", { lastActiveAt: 10 })
     ])
     yield* TestClock.adjust("60 seconds")
-    expect(yield* Effect.provide(list, over(path))).toEqual([whole])
+    expect(yield* Effect.provide(list, storeIn(path))).toEqual([complete])
   })
 )
 
-it.scoped("activity is in the file within a second and a little, in one row for all of it", () =>
+it.scoped("activity of one second is one write, within 1.2 seconds", () =>
   Effect.gen(function* () {
-    const path = join(yield* inMemory, "sessions.db")
+    const path = join(yield* makeMemoryFolder, "sessions.db")
     const scope = yield* Scope.make()
     const services = yield* Layer.buildWithScope(Layer.provideMerge(layer, SqliteFile.layer({ path })), scope)
     const store = Context.get(services, SessionStore)
@@ -74,9 +74,27 @@ it.scoped("activity is in the file within a second and a little, in one row for 
     copyFileSync(`${path}-wal`, `${path2}-wal`)
     const found = yield* Effect.provide(
       Effect.flatMap(SessionStore, ({ get }) => get("a")),
-      over(path2)
+      storeIn(path2)
     )
     expect(Option.getOrThrow(found).lastActiveAt).toBe(900)
     yield* Scope.close(scope, Exit.void)
+  })
+)
+
+it.scoped("findByUpstream uses an index", () =>
+  Effect.gen(function* () {
+    const file = yield* SqliteFile.make({ path: join(yield* makeMemoryFolder, "sessions.db") })
+    const prepared: Array<string> = []
+    const prepare = (sql: string) => {
+      prepared.push(sql)
+      return file.prepare(sql)
+    }
+    yield* Effect.provideService(make, SqliteFile.SqliteFile, { ...file, prepare })
+    const queries = prepared.filter((sql) => /^SELECT.*upstreamSessionId = \?/.test(sql))
+    expect(queries.length).toBe(1)
+    for (const sql of queries)
+      expect(file.prepare(`EXPLAIN QUERY PLAN ${sql}`).all("http://upstream.test/mcp", "1")).toMatchObject([
+        { detail: "SEARCH sessions USING INDEX sessionsByUpstream (upstream=? AND upstreamSessionId=?)" }
+      ])
   })
 )

@@ -2,8 +2,8 @@ import { describe, expect, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { Budget } from "../../src/internal/budget.js"
 
-describe("a budget", () => {
-  it("can be taken to the last", () => {
+describe("Budget", () => {
+  it("can be reserved completely", () => {
     const budget = new Budget(10, 10)
     expect(budget.reserve(10, 0)).toBe(true)
     expect(budget.reserve(1, 0)).toBe(false)
@@ -11,7 +11,7 @@ describe("a budget", () => {
     expect(budget.used).toBe(10)
   })
 
-  it("keeps the last eighth for those who hold little", () => {
+  it("reserves the last eighth for holders of up to 64 KiB", () => {
     const budget = new Budget(800_000, 100_000)
     expect(budget.reserve(700_000, 0)).toBe(true)
     expect(budget.reserve(65_537, 0)).toBe(false)
@@ -20,24 +20,24 @@ describe("a budget", () => {
     expect(budget.used).toBe(765_536)
   })
 
-  it("keeps nothing from the largest that there may be", () => {
+  it("can be reserved by the largest possible holder", () => {
     expect(new Budget(800_000, 790_000).reserve(790_000, 0)).toBe(true)
     expect(new Budget(800_000, 900_000).reserve(800_000, 0)).toBe(true)
   })
 
   it.prop(
-    "is never overdrawn, and whole again when all is given back",
+    "never exceeds its bound, and is empty after everything is released",
     [FastCheck.nat({ max: 100 }), FastCheck.array(FastCheck.nat({ max: 50 }))],
     ([bound, amounts]) => {
       const budget = new Budget(bound, bound)
-      const taken: Array<number> = []
+      const reserved: Array<number> = []
       for (const amount of amounts) {
-        const sum = taken.reduce((sum, amount) => sum + amount, 0)
+        const sum = reserved.reduce((sum, amount) => sum + amount, 0)
         expect(budget.reserve(amount, 0)).toBe(sum + amount <= bound)
-        if (sum + amount <= bound) taken.push(amount)
+        if (sum + amount <= bound) reserved.push(amount)
         expect(budget.used).toBeLessThanOrEqual(bound)
       }
-      for (const amount of taken) budget.release(amount)
+      for (const amount of reserved) budget.release(amount)
       expect(budget.used).toBe(0)
     }
   )

@@ -8,23 +8,29 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { copyFileSync, existsSync } from "node:fs"
 import { join } from "node:path"
+import * as Tracker from "../../src/EventTracker.js"
 import { EventTracker, type EventTrackerOptions } from "../../src/EventTracker.js"
-import type { SessionLog, StreamLog } from "../../src/EventTracker/SessionLog.js"
-import { layer } from "../../src/Sqlite/EventTracker.js"
-import { layer as layerSessions } from "../../src/Sqlite/SessionStore.js"
+import type { SessionLog } from "../../src/EventTracker/SessionLog.js"
+import { retainedEvents, type StreamLog } from "../../src/EventTracker/StreamLog.js"
 import { SessionStore } from "../../src/SessionStore.js"
+import * as SqliteEvents from "../../src/Sqlite/EventStorage.js"
 import * as SqliteFile from "../../src/Sqlite/File.js"
-import { eventTrackerContract } from "../../src/testing.js"
+import * as SqliteSessions from "../../src/Sqlite/SessionStore.js"
+import { eventStorageContract, eventTrackerContract } from "../../src/testing.js"
 import { record } from "../fixtures/records.js"
 import { repeat } from "../fixtures/repeat.js"
-import { inMemory, overNewFile } from "../fixtures/sqlite.js"
+import { makeMemoryFolder, overNewFile } from "../fixtures/sqlite.js"
 
-eventTrackerContract("Sqlite.layer", (options) => overNewFile(layer(options)))
+const tracker = (options?: Partial<EventTrackerOptions>) =>
+  Layer.provide(Tracker.layer(options), SqliteEvents.layer)
+
+eventStorageContract("Sqlite.EventStorage", overNewFile(SqliteEvents.layer))
+eventTrackerContract("EventTracker over Sqlite.EventStorage", (options) => overNewFile(tracker(options)))
 
 const event = (text: string): Buffer => Buffer.from(`data: ${text}\n\n`)
 
-/** The part of one process. */
-class Part {
+/** The stores of one process. */
+class Process {
   constructor(
     private readonly path: string,
     private readonly options: Partial<EventTrackerOptions>,
@@ -44,24 +50,24 @@ class Part {
     return Effect.orDie(Effect.flatMap(this.tracker.open(session), Effect.fromNullable))
   }
 
-  /** How many rows there are of each kind. */
+  /** The number of rows in each table. */
   get rows(): ReadonlyArray<number> {
     const { prepare } = Context.get(this.services, SqliteFile.SqliteFile)
     return ["logs", "streams", "events"].map((table) => prepare(`SELECT * FROM ${table}`).all().length)
   }
 
-  /** Writes what waits. */
+  /** Waits until all changes are written. */
   get flushed(): Effect.Effect<void> {
     return TestClock.adjust("20 millis")
   }
 
-  /** Ends, and another begins with what is in the file. */
-  get restarted(): Effect.Effect<Part, never, Scope.Scope> {
+  /** Ends the process, and starts another with the same file. */
+  get restarted(): Effect.Effect<Process, never, Scope.Scope> {
     return Effect.zipRight(Scope.close(this.scope, Exit.void), start(this.path, this.options))
   }
 
-  /** Another begins with what is in the file at this moment; what this one writes from now on, nobody reads. */
-  get killed(): Effect.Effect<Part, never, Scope.Scope> {
+  /** Starts another process with a copy of the file. Later writes of this process do not reach the copy. */
+  get killed(): Effect.Effect<Process, never, Scope.Scope> {
     return Effect.suspend(() => {
       const path = `${this.path}+`
       copyFileSync(this.path, path)
@@ -74,116 +80,118 @@ class Part {
 const start = (
   path: string,
   options: Partial<EventTrackerOptions>
-): Effect.Effect<Part, never, Scope.Scope> =>
+): Effect.Effect<Process, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-    const both = Layer.provideMerge(Layer.merge(layer(options), layerSessions), SqliteFile.layer({ path }))
-    return new Part(path, options, yield* Effect.orDie(Layer.buildWithScope(both, scope)), scope)
+    const both = Layer.provideMerge(
+      Layer.merge(tracker(options), SqliteSessions.layer),
+      SqliteFile.layer({ path })
+    )
+    return new Process(path, options, yield* Effect.orDie(Layer.buildWithScope(both, scope)), scope)
   })
 
-/** A process's part on a file of its own, with the record of a session `a`. */
-const begin = (options: Partial<EventTrackerOptions> = {}): Effect.Effect<Part, never, Scope.Scope> =>
+/** Starts a process with a new file and the record of a session `a`. */
+const begin = (options: Partial<EventTrackerOptions> = {}): Effect.Effect<Process, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const part = yield* start(join(yield* inMemory, "sessions.db"), options)
-    yield* Effect.orDie(part.store.create(record("a", { timeToLive: Infinity })))
-    return part
+    const process = yield* start(join(yield* makeMemoryFolder, "sessions.db"), options)
+    yield* Effect.orDie(process.store.create(record("a", { timeToLive: Infinity })))
+    return process
   })
 
-const framesBehind = (stream: StreamLog | undefined, sequence: number): ReadonlyArray<string> => {
-  const frames: Array<string> = []
-  for (let next = stream?.after(sequence); next !== undefined; next = stream?.after(next.sequence))
-    frames.push(`${next.sequence} ${next.upstreamId} ${next.frame.toString()}`)
-  return frames
-}
+const framesOf = (stream: StreamLog): ReadonlyArray<string> =>
+  Array.from(
+    retainedEvents(stream),
+    ({ frame, sequence, upstreamId }) => `${sequence} ${upstreamId} ${frame.toString()}`
+  )
 
-describe("what is in the file", () => {
-  it.scoped("a stream that was begun and delivered whole between two flushes costs nothing", () =>
+describe("the SQLite file", () => {
+  it.scoped("has no rows of a stream that was created and delivered between two flushes", () =>
     Effect.gen(function* () {
-      const part = yield* begin()
-      const log = yield* part.open("a")
+      const process = yield* begin()
+      const log = yield* process.open("a")
       const stream = log.createStream([1])
       stream.append(event("x"), undefined)
       stream.end()
       stream.markDelivered()
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 0, 0])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 0, 0])
       stream.beginReplay()
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 1, 1])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 1, 1])
       stream.markDelivered()
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 0, 0])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 0, 0])
     })
   )
 
-  it.scoped("is what may still be asked for, and no event that was let go of", () =>
+  it.scoped("has the streams that are not delivered, without evicted events", () =>
     Effect.gen(function* () {
-      const part = yield* begin({ maxEvents: 3 })
-      const log = yield* part.open("a")
+      const process = yield* begin({ maxEvents: 3 })
+      const log = yield* process.open("a")
       const [one, other] = [log.createStream([1]), log.createStream([])]
       for (let count = 0; count < 5; count++) one.append(event("x"), undefined)
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 2, 3])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 2, 3])
       for (let count = 0; count < 2; count++) other.append(event("x"), undefined)
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 2, 3])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 2, 3])
       other.clear()
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 2, 1])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 2, 1])
       one.remove()
-      yield* part.flushed
-      expect(part.rows).toEqual([1, 1, 0])
+      yield* process.flushed
+      expect(process.rows).toEqual([1, 1, 0])
     })
   )
 
-  it.scoped("is nothing of a session that is closed, nor of one whose record is gone", () =>
+  it.scoped("has no log of a closed session, nor of a session whose record was removed", () =>
     Effect.gen(function* () {
-      const part = yield* begin()
-      yield* Effect.orDie(part.store.create(record("b")))
+      const process = yield* begin()
+      yield* Effect.orDie(process.store.create(record("b")))
       for (const session of ["a", "b", "c"])
-        (yield* part.open(session)).createStream([1]).append(event("x"), "1")
-      yield* part.flushed
-      expect(part.rows).toEqual([3, 3, 3])
-      const log = yield* part.open("a")
+        (yield* process.open(session)).createStream([1]).append(event("x"), "1")
+      yield* process.flushed
+      expect(process.rows).toEqual([3, 3, 3])
+      const log = yield* process.open("a")
       log.close()
-      const anew = yield* part.open("a")
-      expect(anew.unfinished).toEqual([])
-      anew.close()
-      yield* part.flushed
-      expect(part.rows).toEqual([2, 2, 2])
+      const reopened = yield* process.open("a")
+      expect(reopened.unfinished).toEqual([])
+      reopened.close()
+      yield* process.flushed
+      expect(process.rows).toEqual([2, 2, 2])
       yield* TestClock.adjust("60 seconds")
-      yield* Effect.orDie(part.store.removeExpired)
-      expect(part.rows).toEqual([1, 1, 1])
-      // The session that is left never had a record.
-      expect((yield* part.restarted).rows).toEqual([0, 0, 0])
+      yield* Effect.orDie(process.store.removeExpired)
+      expect(process.rows).toEqual([1, 1, 1])
+      // Session `c` never had a record.
+      expect((yield* process.restarted).rows).toEqual([0, 0, 0])
     })
   )
 
-  it.scoped("stays without a record that goes while the log is open", () =>
+  it.scoped("gets no rows of an open log after the record was removed", () =>
     Effect.gen(function* () {
-      const part = yield* begin()
-      const stream = (yield* part.open("a")).createStream([1])
+      const process = yield* begin()
+      const stream = (yield* process.open("a")).createStream([1])
       stream.append(event("x"), undefined)
-      yield* part.flushed
-      yield* Effect.orDie(part.store.remove("a"))
+      yield* process.flushed
+      yield* Effect.orDie(process.store.remove("a"))
       stream.append(event("y"), undefined)
-      yield* part.flushed
-      expect(part.rows).toEqual([0, 0, 0])
+      yield* process.flushed
+      expect(process.rows).toEqual([0, 0, 0])
     })
   )
 })
 
 describe("another process", () => {
-  it.scoped("goes on with what was suspended, and knows the ids that it does not issue again", () =>
+  it.scoped("restores a suspended log and issues none of its ids again", () =>
     Effect.gen(function* () {
       const first = yield* begin()
       const log = yield* first.open("a")
-      const [answer, standalone] = [log.createStream([1, "two"]), log.createStream([])]
-      answer.append(event("1"), "up-1")
+      const [answering, standalone] = [log.createStream([1, "two"]), log.createStream([])]
+      answering.append(event("1"), "up-1")
       standalone.append(event("2"), undefined)
       standalone.setCursor("up-7")
-      const ids = [answer.idAt(0), answer.idAt(1), standalone.idAt(1)]
-      log.suspend()
+      const ids = [answering.idAt(0), answering.idAt(1), standalone.idAt(1)]
+      yield* log.suspend
       const second = yield* first.restarted
       const again = yield* second.open("a")
       expect(
@@ -201,21 +209,21 @@ describe("another process", () => {
     })
   )
 
-  it.scoped("counts as evicted what was issued and did not reach the file", () =>
+  it.scoped("treats events that were issued but not written as evicted", () =>
     Effect.gen(function* () {
       const first = yield* begin()
       const log = yield* first.open("a")
-      const [answer, standalone] = [log.createStream([1]), log.createStream([])]
-      for (const stream of [answer, standalone]) stream.append(event("1"), undefined)
+      const [answering, standalone] = [log.createStream([1]), log.createStream([])]
+      for (const stream of [answering, standalone]) stream.append(event("1"), undefined)
       yield* first.flushed
-      for (const stream of [answer, standalone]) stream.append(event("2"), undefined)
+      for (const stream of [answering, standalone]) stream.append(event("2"), undefined)
       const late = log.createStream([3])
       late.append(event("3"), undefined)
       const second = yield* first.killed
       const again = yield* second.open("a")
       const [one, other] = again.unfinished
       expect(again.unfinished.length).toBe(2)
-      expect(again.find(answer.idAt(2))).toEqual({ stream: one, sequence: -1 })
+      expect(again.find(answering.idAt(2))).toEqual({ stream: one, sequence: -1 })
       expect(one?.hasEvicted(-1)).toBe(true)
       expect(again.find(standalone.idAt(2))).toEqual({ stream: other, sequence: 1 })
       expect(again.find(late.idAt(1))).toMatchObject({ stream: { requests: [3] }, sequence: -1 })
@@ -234,46 +242,46 @@ const acts = [
   ...repeat(6, "append"),
   "large",
   "skip",
-  "reach",
+  "setCursor",
   "end",
   "deliver",
-  "undeliver",
+  "replay",
   "clear",
-  "forget",
+  "remove",
   ...repeat(3, "flush"),
   "reopen",
   "restart",
   "kill"
 ] as const
 
-interface Kept {
+interface StreamState {
   readonly requests: ReadonlyArray<unknown>
   readonly cursor: string | undefined
-  readonly last: number
+  readonly lastSequence: number
   readonly hasEnded: boolean
-  readonly beforeOldest: number
+  readonly evictedUpTo: number
   readonly frames: ReadonlyArray<string>
 }
 
-const keptOf = (stream: StreamLog): Kept => ({
+const stateOf = (stream: StreamLog): StreamState => ({
   requests: stream.requests,
   cursor: stream.cursor,
-  last: stream.lastSequence,
+  lastSequence: stream.lastSequence,
   hasEnded: stream.hasEnded,
-  beforeOldest: stream.evictedUpTo,
-  frames: framesBehind(stream, stream.evictedUpTo)
+  evictedUpTo: stream.evictedUpTo,
+  frames: framesOf(stream)
 })
 
-/** What one session does, and what of it must be found again. */
-class Client {
+/** Performs the steps of one session, and knows what a later process must find. */
+class SessionModel {
   readonly issued = new Map<string, ReadonlyArray<unknown>>()
-  /** The streams that somebody may still miss something of, with an id of each. */
+  /** The streams of which a client may miss events, each with one of its ids. */
   private streams: Array<{ readonly log: StreamLog; readonly id: string; isDelivered: boolean }> = []
-  /** What was in the file at the last flush, by an id of each stream. */
-  private stored: ReadonlyMap<string, Kept> = new Map()
+  /** The state of the streams at the last flush, by an id of each stream. */
+  private stored: ReadonlyMap<string, StreamState> = new Map()
 
   constructor(
-    private part: Part,
+    private process: Process,
     private log: SessionLog
   ) {}
 
@@ -284,13 +292,13 @@ class Client {
       case "listen":
         return Effect.sync(() => this.begin(act === "begin" ? [which] : []))
       case "flush":
-        return Effect.zipRight(this.part.flushed, Effect.sync(this.note))
+        return Effect.zipRight(this.process.flushed, Effect.sync(this.note))
       case "reopen":
-        return Effect.zipRight(this.suspend, this.goOn(Effect.succeed(this.part)))
+        return Effect.zipRight(this.suspend, this.reopen(Effect.succeed(this.process)))
       case "restart":
-        return Effect.zipRight(this.suspend, this.goOn(this.part.restarted))
+        return Effect.zipRight(this.suspend, this.reopen(this.process.restarted))
       case "kill":
-        return this.goOn(this.part.killed)
+        return this.reopen(this.process.killed)
       default:
         return Effect.sync(() => {
           if (stream === undefined) return
@@ -298,18 +306,18 @@ class Client {
           if (act === "append" && !log.hasEnded) this.issue(log, `${which}`)
           if (act === "large" && !log.hasEnded) this.issue(log, "x".repeat(5_000))
           if (act === "skip" && !log.hasEnded) log.skip()
-          if (act === "reach") log.setCursor(`up-${which}`)
+          if (act === "setCursor") log.setCursor(`up-${which}`)
           if (act === "end") log.end()
           if (act === "clear") log.clear()
           if (act === "deliver" && log.hasEnded) {
             log.markDelivered()
             stream.isDelivered = true
           }
-          if (act === "undeliver" && stream.isDelivered && log.after(log.evictedUpTo) !== undefined) {
+          if (act === "replay" && stream.isDelivered && log.after(log.evictedUpTo) !== undefined) {
             log.beginReplay()
             stream.isDelivered = false
           }
-          if (act === "forget") {
+          if (act === "remove") {
             log.remove()
             this.streams = this.streams.filter((one) => one !== stream)
           }
@@ -320,46 +328,46 @@ class Client {
   private begin(requests: ReadonlyArray<number>): void {
     const log = this.log.createStream(requests)
     this.streams.push({ log, id: log.idAt(0), isDelivered: false })
-    this.once(log, 0)
+    this.addId(log, 0)
   }
 
   private issue(log: StreamLog, text: string): void {
     const upstreamId = text.length < 3 ? `up-${text}` : undefined
-    this.once(log, log.append(event(text), upstreamId).sequence)
+    this.addId(log, log.append(event(text), upstreamId).sequence)
   }
 
-  private once(log: StreamLog, sequence: number): void {
+  private addId(log: StreamLog, sequence: number): void {
     const id = log.idAt(sequence)
     expect(this.issued.has(id)).toBe(false)
     this.issued.set(id, log.requests)
   }
 
   private readonly note = (): void => {
-    // Of what has said nothing, the id that its client has tells enough.
+    // A stream without events need not be stored, because its event ids hold its requests.
     const wanted = this.streams.filter(
       ({ isDelivered, log }) =>
         !isDelivered && (log.lastSequence > 0 || log.cursor !== undefined || log.requests.length === 0)
     )
-    this.stored = new Map(wanted.map(({ id, log }) => [id, keptOf(log)]))
+    this.stored = new Map(wanted.map(({ id, log }) => [id, stateOf(log)]))
   }
 
-  private readonly suspend = Effect.sync(() => {
+  private readonly suspend = Effect.suspend(() => {
     this.note()
-    this.log.suspend()
+    return this.log.suspend
   })
 
-  private goOn(next: Effect.Effect<Part, never, Scope.Scope>): Effect.Effect<void, never, Scope.Scope> {
+  private reopen(next: Effect.Effect<Process, never, Scope.Scope>): Effect.Effect<void, never, Scope.Scope> {
     return Effect.gen(this, function* () {
-      this.part = yield* next
-      this.log = yield* this.part.open("a")
-      const found = Array.from(this.stored, ([id, kept]) => ({ id, kept, place: this.log.find(id) }))
-      this.streams = found.flatMap(({ id, kept, place }) => {
-        expect(place?.stream).toBeDefined()
-        if (place?.stream === undefined) return []
-        expect(keptOf(place.stream)).toEqual(kept)
-        expect(place.sequence).toBe(0)
-        this.once(place.stream, place.stream.lastSequence)
-        return [{ log: place.stream, id, isDelivered: false }]
+      this.process = yield* next
+      this.log = yield* this.process.open("a")
+      const found = Array.from(this.stored, ([id, state]) => ({ id, state, position: this.log.find(id) }))
+      this.streams = found.flatMap(({ id, position, state }) => {
+        expect(position?.stream).toBeDefined()
+        if (position?.stream === undefined) return []
+        expect(stateOf(position.stream)).toEqual(state)
+        expect(position.sequence).toBe(0)
+        this.addId(position.stream, position.stream.lastSequence)
+        return [{ log: position.stream, id, isDelivered: false }]
       })
       expect(this.log.unfinished).toEqual(
         this.streams.filter(({ log }) => !log.hasEnded).map(({ log }) => log)
@@ -367,18 +375,18 @@ class Client {
     })
   }
 
-  /** Whoever comes back with any id that was ever issued finds a place, in a stream that answers what its own did. */
-  find(): void {
+  /** Expects that every id that was ever issued names a position, in a stream with the same requests. */
+  findAll(): void {
     for (const [id, requests] of this.issued) {
-      const place = this.log.find(id)
-      expect(place).toBeDefined()
-      if (place?.stream !== undefined) expect(place.stream.requests).toEqual(requests)
+      const position = this.log.find(id)
+      expect(position).toBeDefined()
+      if (position?.stream !== undefined) expect(position.stream.requests).toEqual(requests)
     }
   }
 }
 
 it.scoped.prop(
-  "whatever a session does between the ends of its processes, no id is issued twice, and all that was flushed is there",
+  "processes that end or are killed at any time issue no id twice and restore everything that was flushed",
   [
     FastCheck.array(
       FastCheck.record({ act: FastCheck.constantFrom(...acts), which: FastCheck.nat({ max: 9 }) }),
@@ -388,10 +396,10 @@ it.scoped.prop(
   ([steps]) =>
     Effect.scoped(
       Effect.gen(function* () {
-        const part = yield* begin({ maxEvents: 8, maxEventBytes: 4_000, retention: "1000 days" })
-        const client = new Client(part, yield* part.open("a"))
-        for (const step of steps) yield* client.perform(step)
-        client.find()
+        const process = yield* begin({ maxEvents: 8, maxEventBytes: 4_000, retention: "1000 days" })
+        const model = new SessionModel(process, yield* process.open("a"))
+        for (const step of steps) yield* model.perform(step)
+        model.findAll()
       })
     ),
   { fastCheck: { numRuns: 100 }, timeout: 60_000 }

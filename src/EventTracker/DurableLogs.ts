@@ -1,0 +1,102 @@
+/** Opens logs that are kept in an `EventStorage`, and writes their changes behind. */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { WriteBehind } from "../internal/writeBehind.js"
+import { StoreError } from "../ProxyError.js"
+import type { EventStorage, StoredLog } from "./EventStorage.js"
+import { newOrigin, nextOrigin, openingChange, type LogOrigin } from "./LogOrigin.js"
+import { LogWriter } from "./LogWriter.js"
+
+export interface DurableLog {
+  readonly origin: LogOrigin
+  readonly writer: LogWriter
+}
+
+export class DurableLogs {
+  /** The writers that have something to write. */
+  readonly dirty = new Set<LogWriter>()
+  /** The writers of the open logs, by session. */
+  private readonly writers = new Map<string, LogWriter>()
+  /** The sessions whose logs are to be removed. */
+  private readonly removed = new Set<string>()
+  private readonly writeBehind: WriteBehind<StoreError>
+
+  constructor(private readonly storage: EventStorage["Type"]) {
+    this.writeBehind = new WriteBehind({ name: "event store", write: Effect.suspend(() => this.write()) })
+  }
+
+  /** Writes behind until the scope closes. */
+  get start(): Effect.Effect<void, never, Scope.Scope> {
+    return this.writeBehind.start
+  }
+
+  /** Writes now what is dirty. */
+  get flush(): Effect.Effect<void, StoreError> {
+    return this.writeBehind.flush
+  }
+
+  /**
+   * Opens the next generation of a session's log, or a new log. A log that is open already is not written any more. The
+   * generation is stored on return, so no event id is issued twice, even after a SIGKILL.
+   */
+  open(session: string): Effect.Effect<DurableLog, StoreError> {
+    return Effect.gen(this, function* () {
+      // An earlier log of the session may have changes that are not stored yet.
+      if (this.writers.has(session) || this.removed.has(session)) yield* this.flush
+      this.writers.get(session)?.finish()
+      const stored = yield* this.storage.load(session)
+      const origin = yield* this.decode(stored)
+      const rejected = yield* this.storage.write([openingChange(session, origin)])
+      if (rejected.length > 0) return yield* this.open(session)
+      const writer = new LogWriter(session, origin, this)
+      this.writers.set(session, writer)
+      return { origin, writer }
+    })
+  }
+
+  markDirty(rows: number): void {
+    this.writeBehind.markDirty(rows)
+  }
+
+  /** Removes the log of a session. */
+  remove(session: string): void {
+    this.removed.add(session)
+    this.markDirty(1)
+  }
+
+  /** A writer has stopped, with rows that it will not write. */
+  finished(writer: LogWriter, rows: number): void {
+    this.dirty.delete(writer)
+    if (this.writers.get(writer.session) === writer) this.writers.delete(writer.session)
+    this.markDirty(-rows)
+  }
+
+  private decode(stored: Option.Option<StoredLog>): Effect.Effect<LogOrigin, StoreError> {
+    return Effect.try({
+      try: () => Option.match(stored, { onNone: newOrigin, onSome: nextOrigin }),
+      catch: (cause) => new StoreError({ reason: "Broken", store: this.storage.name, cause })
+    })
+  }
+
+  private write(): Effect.Effect<void, StoreError> {
+    const removed = Array.from(this.removed)
+    const pending = Array.from(this.dirty, (writer) => writer.collect())
+    this.dirty.clear()
+    const remove = removed.length === 0 ? Effect.void : this.storage.remove(removed)
+    const write =
+      pending.length === 0 ? Effect.succeed([]) : this.storage.write(pending.map(({ change }) => change))
+    return Effect.zipRight(remove, write).pipe(
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          if (Exit.isFailure(exit)) return pending.forEach(({ failed }) => failed())
+          for (const session of removed) this.removed.delete(session)
+          // The log is gone with the session's record, or another process has opened it.
+          for (const { writer } of pending) if (exit.value.includes(writer.session)) writer.finish()
+        })
+      ),
+      Effect.asVoid
+    )
+  }
+}

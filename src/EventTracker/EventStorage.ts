@@ -1,0 +1,89 @@
+/** The port through which `EventTracker` keeps events outside of this process. Each storage backend implements it. */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type { StoreError } from "../ProxyError.js"
+
+export interface StoredEvent {
+  /** The number of the event in its stream. The first event has 1. */
+  readonly sequence: number
+  /** The event as clients receive it, with its event id. */
+  readonly frame: Buffer
+  /** The id that the upstream gave to the event. */
+  readonly upstreamId: string | undefined
+}
+
+/** The state of a stream. `requests` and `ends` are JSON that only the tracker reads. */
+export interface StoredStream {
+  /** The number of the stream in its log. The first stream has 1. */
+  readonly number: number
+  readonly requests: string
+  readonly ends: string
+  /** The upstream's id of the last event. */
+  readonly cursor: string | undefined
+  readonly lastSequence: number
+  readonly hasEnded: boolean
+  /** Ordered by sequence. */
+  readonly events: ReadonlyArray<StoredEvent>
+}
+
+/** The log of a session. */
+export interface StoredLog {
+  /** Distinguishes this log from every other, including earlier logs of the same session id. */
+  readonly secret: string
+  /** How often the log was opened again. */
+  readonly generation: number
+  /** How many streams the log has had. */
+  readonly streamCount: number
+  /** Ordered by number. */
+  readonly streams: ReadonlyArray<StoredStream>
+}
+
+/** Stores the state of a stream, creates the stream if the log does not have it, and adds events. */
+export interface StreamChange extends StoredStream {
+  /** The last event to remove, with all events before it; `undefined` to remove none. */
+  readonly evictUpTo: number | undefined
+}
+
+/** A change of one log. */
+export interface LogChange {
+  readonly session: string
+  readonly secret: string
+  readonly generation: number
+  /**
+   * True for the first change of a generation: generation 0 creates the log, any other follows the generation before it.
+   * False for a change of a log that has this generation already.
+   */
+  readonly isOpening: boolean
+  readonly streamCount: number
+  readonly streams: ReadonlyArray<StreamChange>
+  /** The numbers of streams to remove, with their events. Some of them may not be stored. */
+  readonly removedStreams: ReadonlyArray<number>
+}
+
+/**
+ * Stores the logs of sessions. The tracker keeps every open log in memory: it reads a log once, when it opens it, and
+ * writes changes in batches. A backend removes a log when it removes the record of its session.
+ */
+export class EventStorage extends Context.Tag("shadowcat/EventStorage")<
+  EventStorage,
+  {
+    /** Names the storage in errors, without secrets. */
+    readonly name: string
+
+    /** Loads the log of a session. */
+    readonly load: (session: string) => Effect.Effect<Option.Option<StoredLog>, StoreError>
+
+    /**
+     * Applies changes in order, each of them completely or not at all. Rejects a change if the stored log has another secret or
+     * generation than the change expects, or does not exist; of two processes that open a log, one is rejected.
+     * Returns the sessions of rejected changes.
+     *
+     * The tracker repeats a batch that fails, so a change may be applied twice: an event that is stored already stays.
+     */
+    readonly write: (changes: ReadonlyArray<LogChange>) => Effect.Effect<ReadonlyArray<string>, StoreError>
+
+    /** Removes the logs of sessions. Some of them may not exist. */
+    readonly remove: (sessions: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  }
+>() {}

@@ -1,0 +1,173 @@
+/** Knows which streams of one log differ from their stored state. */
+import * as Effect from "effect/Effect"
+import { NO_SLOT } from "../internal/slotSet.js"
+import type { DurableLogs } from "./DurableLogs.js"
+import type { LogChange, StoredEvent, StreamChange } from "./EventStorage.js"
+import { encodeEnds, encodeRequests, type LogOrigin } from "./LogOrigin.js"
+import { retainedEvents, type StreamLog } from "./StreamLog.js"
+
+/** The events of a stream that are stored. */
+interface StoredRange {
+  /** All events up to this sequence were written. */
+  readonly writtenUpTo: number
+  /** No event beyond this sequence is stored. It is higher than `writtenUpTo` after a failed write. */
+  readonly storedUpTo: number
+  /** All events up to this sequence are removed. */
+  readonly evictedUpTo: number
+}
+
+/** A change on its way to the storage. */
+export interface PendingChange {
+  readonly writer: LogWriter
+  readonly change: LogChange
+  /** Marks everything that the change contains as dirty again. */
+  readonly failed: () => void
+}
+
+/**
+ * Reads new events from the streams when it is time to write. Therefore events that are evicted before that are never
+ * written, nor is a stream that is created and delivered before that.
+ */
+export class LogWriter {
+  /** The streams that differ from their stored state, with the number of rows that each needs. */
+  private dirty = new Map<StreamLog, number>()
+  private readonly stored: Map<number, StoredRange>
+  private readonly secret: string
+  private readonly generation: number
+  private streamCount: number
+  private isFinished = false
+
+  constructor(
+    readonly session: string,
+    { generation, secret, streamCount, streams }: LogOrigin,
+    private readonly logs: DurableLogs
+  ) {
+    this.secret = secret
+    this.generation = generation
+    this.streamCount = streamCount
+    this.stored = new Map(
+      streams.map(({ events, lastSequence, number }) => [
+        number,
+        rangeUpTo(lastSequence, (events[0]?.sequence ?? lastSequence + 1) - 1)
+      ])
+    )
+  }
+
+  /** Marks a stream as dirty. */
+  changed(stream: StreamLog): void {
+    if (this.isFinished) return
+    if (stream.number > this.streamCount) this.streamCount = stream.number
+    const rows = this.dirty.get(stream)
+    if (isNeeded(stream) || this.stored.has(stream.number)) {
+      this.dirty.set(stream, (rows ?? 0) + 1)
+      if (this.dirty.size === 1) this.logs.dirty.add(this)
+      this.logs.markDirty(1)
+    } else if (rows !== undefined) {
+      this.dirty.delete(stream)
+      this.logs.markDirty(-rows)
+    }
+  }
+
+  /** Takes everything that is dirty. */
+  collect(): PendingChange {
+    const { dirty, generation, secret, session, streamCount } = this
+    const streams: Array<StreamChange> = []
+    const removedStreams: Array<number> = []
+    const ranges = new Map<number, StoredRange>()
+    for (const stream of dirty.keys()) {
+      const { evictedUpTo, lastSequence, number } = stream
+      const range = this.stored.get(number)
+      if (isNeeded(stream)) {
+        streams.push(toChange(stream, range))
+        this.stored.set(number, rangeUpTo(lastSequence, evictedUpTo))
+        ranges.set(number, { ...(range ?? NO_RANGE), storedUpTo: lastSequence })
+      } else if (range !== undefined) {
+        removedStreams.push(number)
+        this.stored.delete(number)
+        ranges.set(number, { ...range, writtenUpTo: 0 })
+      }
+    }
+    this.dirty = new Map()
+    return {
+      writer: this,
+      change: { session, secret, generation, isOpening: false, streamCount, streams, removedStreams },
+      failed: () => this.restore(dirty, ranges)
+    }
+  }
+
+  /** Writes what is dirty and stops. What cannot be written is lost. */
+  get suspend(): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.isFinished
+        ? Effect.void
+        : Effect.zipRight(
+            Effect.ignore(this.logs.flush),
+            Effect.sync(() => this.finish())
+          )
+    )
+  }
+
+  /** Removes the log from the storage and stops. */
+  close(): void {
+    if (this.isFinished) return
+    this.finish()
+    this.logs.remove(this.session)
+  }
+
+  /** Stops. Changes from now on are not written. */
+  finish(): void {
+    if (this.isFinished) return
+    this.isFinished = true
+    let rows = 0
+    for (const count of this.dirty.values()) rows += count
+    this.dirty.clear()
+    this.logs.finished(this, rows)
+  }
+
+  /** The rows of the failed write are still counted, so only the streams are marked. */
+  private restore(dirty: ReadonlyMap<StreamLog, number>, ranges: ReadonlyMap<number, StoredRange>): void {
+    if (this.isFinished) return
+    for (const [stream, rows] of dirty) this.dirty.set(stream, (this.dirty.get(stream) ?? 0) + rows)
+    for (const [number, range] of ranges) this.stored.set(number, range)
+    if (this.dirty.size > 0) this.logs.dirty.add(this)
+  }
+}
+
+/**
+ * True if a client may still miss an event of the stream. A stream that answers requests and has no event need not be
+ * stored, because its event ids hold the requests.
+ */
+const isNeeded = (stream: StreamLog): boolean =>
+  stream.slot !== NO_SLOT &&
+  !stream.isDelivered &&
+  (stream.lastSequence > 0 || stream.cursor !== undefined || stream.requests.length === 0)
+
+const toChange = (stream: StreamLog, range: StoredRange = NO_RANGE): StreamChange => {
+  const { cursor, ends, evictedUpTo, hasEnded, lastSequence, number, requests } = stream
+  const isEvicting = range.evictedUpTo < evictedUpTo && range.evictedUpTo < range.storedUpTo
+  return {
+    number,
+    requests: encodeRequests(requests),
+    ends: encodeEnds(ends),
+    cursor,
+    lastSequence,
+    hasEnded,
+    evictUpTo: isEvicting ? evictedUpTo : undefined,
+    events: Array.from(retainedEvents(stream, range.writtenUpTo), toStored)
+  }
+}
+
+/** A copy, because an event loses its frame when it is evicted. */
+const toStored = ({ frame, sequence, upstreamId }: StoredEvent): StoredEvent => ({
+  sequence,
+  frame,
+  upstreamId
+})
+
+const rangeUpTo = (sequence: number, evictedUpTo: number): StoredRange => ({
+  writtenUpTo: sequence,
+  storedUpTo: sequence,
+  evictedUpTo
+})
+
+const NO_RANGE: StoredRange = rangeUpTo(0, 0)
