@@ -41,7 +41,7 @@ export const buildPrograms = async (folder: string): Promise<Programs> => {
     relay: join(folder, "relay.mjs"),
     stdioServer: join(folder, "stdioServer.mjs"),
     preload: join(folder, "preload.mjs"),
-    loopback: fromHere("../demonstration/loopback.js"),
+    loopback: fromHere("../loopback.js"),
     shadowcat: fromHere("../../dist/shadowcat.js")
   }
 }

@@ -1,7 +1,8 @@
 import * as Effect from "effect/Effect"
-import type { DemoFailure } from "./failure.js"
-import type { Options } from "./options.js"
-import { startServers, stop } from "./servers.js"
+import { terminate } from "../../test/fixtures/Child.js"
+import type { ScriptError } from "../commandLine.js"
+import type { DemoOptions } from "./options.js"
+import { startServers } from "./servers.js"
 
 const directions = (proxyUrl: string, upstream: string): string => `The proxy listens on ${proxyUrl}
 before ${upstream}
@@ -15,13 +16,13 @@ or start it without options and enter there:
   transport  Streamable HTTP
   URL        ${proxyUrl}
 
-Web pages may call the proxy from localhost, 127.0.0.1 and [::1], whatever their port; those of another origin get
-403, unless --allow-origin names it to the proxy. The Inspector's own page, http://localhost:6274, is allowed.
+Web pages may call the proxy from localhost, 127.0.0.1 and [::1], on any port. Pages of another origin get 403,
+unless the proxy's --allow-origin names it. The Inspector's own page, http://localhost:6274, is allowed.
 
 Ctrl-C ends all of it.`
 
-/** Starts the servers and stays up until it is interrupted, which ends the proxy as SIGTERM does. */
-export const serve = ({ stdio }: Options): Effect.Effect<never, DemoFailure> =>
+/** Starts the servers and stays up until it is interrupted. Then it stops the proxy with SIGTERM. */
+export const serve = ({ stdio }: DemoOptions): Effect.Effect<never, ScriptError> =>
   Effect.scoped(
     Effect.gen(function* () {
       const { endedEarly, proxy, upstream } = yield* startServers(stdio)
@@ -30,6 +31,6 @@ export const serve = ({ stdio }: Options): Effect.Effect<never, DemoFailure> =>
           ? `the demo server on ${upstream.server.url}`
           : "a demo server for each session, a child process of its own"
       process.stdout.write(`${directions(proxy.url, before)}\n`)
-      return yield* Effect.onInterrupt(endedEarly, () => stop(proxy))
+      return yield* Effect.onInterrupt(endedEarly, () => terminate(proxy, "4 seconds"))
     })
   )
