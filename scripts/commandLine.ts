@@ -21,21 +21,16 @@ export const wholeNumber = (option: string, text: string, most: number): number 
   throw new Error(`--${option} wants a whole number from 1 to ${most}`)
 }
 
-/** The arguments of Node that end a process when this one ends, even by SIGKILL. */
-export const guarded: ReadonlyArray<string> = [
+const preload = (file: string): ReadonlyArray<string> => [
   "--import",
-  fileURLToPath(new URL("guard.js", import.meta.url))
+  fileURLToPath(new URL(file, import.meta.url))
 ]
 
-/**
- * The same for a program that listens on all interfaces and does not print the port that it got: it listens on
- * loopback alone, and prints its URL as `shadowcat forward` does.
- */
-export const guardedOnLoopback: ReadonlyArray<string> = [
-  ...guarded,
-  "--import",
-  fileURLToPath(new URL("loopback.js", import.meta.url))
-]
+/** The arguments of Node for a child process that must not outlive this process, even if this one is killed. */
+export const guarded = preload("guard.js")
+
+/** The arguments of Node for a server that would listen on all interfaces, and not print the port that it got. */
+export const onLoopback = preload("loopback.js")
 
 /** The exit code of a script that a signal ends. */
 export interface Interruption {

@@ -1,51 +1,37 @@
+import * as Effect from "effect/Effect"
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { Children } from "./children.js"
+import { spawnCommand } from "../../test/fixtures/Child.js"
+import { guarded, ScriptError } from "../commandLine.js"
 
 const cache = fileURLToPath(new URL("../../node_modules/.cache/benchmark", import.meta.url))
 
-const patienceMs = 180_000
-
-/** Proxies of others: each comes from npm when a run first needs it, into a folder of its own, and stays there. */
-export class Peers {
-  readonly #folders = new Map<string, Promise<string>>()
-
-  constructor(
-    private readonly children: Children,
-    private readonly preload: string
-  ) {}
-
-  /** A file of a package, which is named with its exact version. */
-  async program(pack: string, file: string): Promise<string> {
-    const folder = this.#folders.get(pack) ?? this.#install(pack)
-    this.#folders.set(pack, folder)
-    return join(await folder, "node_modules", pack.slice(0, pack.lastIndexOf("@")), file)
-  }
-
-  async #install(pack: string): Promise<string> {
-    const folder = join(cache, pack)
+/** Installs a proxy of others from npm, unless an earlier run has, and returns the folder of its package. */
+export const installPeer = (versioned: string): Effect.Effect<string, ScriptError> =>
+  Effect.gen(function* () {
+    const folder = join(cache, versioned)
     const stamp = join(folder, "installed")
-    if (existsSync(stamp)) return folder
-    // What an interrupted installation has left npm may take for complete.
+    const packageFolder = join(folder, "node_modules", versioned.slice(0, versioned.lastIndexOf("@")))
+    if (existsSync(stamp)) return packageFolder
+    // npm might take the remains of an interrupted installation for a complete one.
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder, { recursive: true })
     const options =
       "--no-save --ignore-scripts --no-audit --no-fund --loglevel error --fetch-retry-mintimeout 1000"
-    const npm = this.children.start(
+    const npm = yield* spawnCommand(
       "npm",
-      "npm",
-      ["install", ...options.split(" "), "--prefix", folder, pack],
-      // npm, too, goes when the bench goes.
-      { NODE_OPTIONS: `--import ${this.preload}` }
+      ["install", ...options.split(" "), "--prefix", folder, versioned],
+      {
+        detached: true,
+        env: { NODE_OPTIONS: guarded.join(" ") }
+      }
     )
-    if (!(await npm.exitedWithin(patienceMs))) npm.kill()
-    await npm.exited
-    if (npm.exitCode !== 0) {
-      const why = npm.said.replaceAll(/\s+/g, " ").slice(0, 300)
-      throw new Error(`${pack} could not be installed: ${why}`)
+    const exit = yield* Effect.timeoutOption(npm.exit, "3 minutes")
+    if (exit._tag === "None" || exit.value.code !== 0) {
+      const output = [...npm.stdout(), ...npm.stderr()].join(" ").replaceAll(/\s+/g, " ").slice(0, 300)
+      return yield* new ScriptError({ message: `${versioned} could not be installed: ${output}` })
     }
     writeFileSync(stamp, "")
-    return folder
-  }
-}
+    return packageFolder
+  }).pipe(Effect.scoped)

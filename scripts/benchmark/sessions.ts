@@ -1,109 +1,95 @@
-import { connect, type Socket } from "node:net"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { Pool } from "undici"
-import { initialize, initialized, postHeaders, toolsCall } from "./messages.js"
+import { callTool, initialized, initializeRequest, stream } from "../../test/fixtures/RawClient.js"
+import { messageOf, ScriptError } from "../commandLine.js"
+import { echo } from "./programs/answers.js"
 
 /** How many clients open their sessions at the same time. */
 export const parallel = 64
 
-const inParallel = async <A>(count: number, run: (index: number) => Promise<A>): Promise<Array<A>> => {
-  const results: Array<A> = []
-  let next = 0
-  const worker = async () => {
-    while (next < count) {
-      const index = next++
-      results[index] = await run(index)
-    }
-  }
-  await Promise.all(Array.from({ length: Math.min(parallel, count) }, worker))
-  return results
+const version = { "MCP-Protocol-Version": "2025-11-25" }
+
+export const postHeaders: Readonly<Record<string, string>> = {
+  "Content-Type": "application/json",
+  Accept: "application/json, text/event-stream",
+  ...version
 }
 
-/** The MCP clients of one path: they share connections as many clients on one machine would. */
-export class Clients {
-  readonly #pool: Pool
-  readonly #url: URL
-  readonly #streams = new Set<Socket>()
+/** The MCP clients of one path, which share connections as many clients of one machine would. */
+export interface SessionClients {
+  /** Opens sessions and returns their ids. */
+  readonly open: (count: number) => Effect.Effect<ReadonlyArray<string>, ScriptError>
+  /** Opens the standalone stream of each session, and waits for the response headers of all. */
+  readonly openStreams: (sessions: ReadonlyArray<string>) => Effect.Effect<void, unknown, Scope.Scope>
+  /** Fails unless a call is answered correctly: a wrong answer may be a fast one. */
+  readonly check: (session: string, tool: string) => Effect.Effect<void, ScriptError>
+}
 
-  constructor(url: string) {
-    this.#url = new URL(url)
-    this.#pool = new Pool(this.#url.origin, { connections: parallel, pipelining: 1 })
-  }
+/** Makes clients, whose connections are closed with the scope. */
+export const makeSessionClients = (url: string): Effect.Effect<SessionClients, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { origin, pathname: path } = new URL(url)
+    const pool = yield* Effect.acquireRelease(
+      Effect.sync(() => new Pool(origin, { connections: parallel, pipelining: 1 })),
+      (pool) => Effect.promise(() => pool.destroy())
+    )
 
-  open(count: number): Promise<Array<string>> {
-    return inParallel(count, () => this.#open())
-  }
-
-  /** Opens the standalone stream of each session, and returns when all have their heads. */
-  async stream(sessions: ReadonlyArray<string>): Promise<void> {
-    await inParallel(sessions.length, (index) => this.#stream(sessions[index] ?? ""))
-  }
-
-  /** Makes one call and reads its answer, so that no path is measured by how fast it gives wrong answers. */
-  async check(session: string, tool: string): Promise<void> {
-    const { status, body } = await this.#post(toolsCall(4711, tool), session)
-    if (status !== 200 || !body.includes('"id":4711') || !body.includes("x".repeat(64))) {
-      throw new Error(`a call of ${tool} was answered with ${status}: ${body.slice(0, 300)}`)
+    const post = async (message: object, expected: number, session?: string) => {
+      const headers = session === undefined ? postHeaders : { ...postHeaders, "Mcp-Session-Id": session }
+      const request = pool.request({ path, method: "POST", headers, body: JSON.stringify(message) })
+      const response = await request
+      const body = await response.body.text()
+      if (response.statusCode !== expected) {
+        throw new Error(`expected status ${expected}, got ${response.statusCode}: ${body.slice(0, 300)}`)
+      }
+      return { body, session: String(response.headers["mcp-session-id"]) }
     }
-  }
 
-  async end(): Promise<void> {
-    for (const socket of this.#streams) socket.destroy()
-    await this.#pool.destroy()
-  }
-
-  async #open(): Promise<string> {
-    const { status, session, body } = await this.#post(initialize)
-    if (status !== 200 || session === undefined) {
-      throw new Error(`initialize was answered with ${status}: ${body.slice(0, 300)}`)
+    const openOne = async () => {
+      const { session } = await post(initializeRequest(), 200)
+      await post(initialized, 202, session)
+      return session
     }
-    const notified = await this.#post(initialized, session)
-    if (notified.status !== 202) {
-      throw new Error(`initialized was answered with ${notified.status}: ${notified.body.slice(0, 300)}`)
-    }
-    return session
-  }
 
-  async #post(message: string, session?: string) {
-    const response = await this.#pool.request({
-      path: this.#url.pathname,
-      method: "POST",
-      headers: session === undefined ? postHeaders : { ...postHeaders, "Mcp-Session-Id": session },
-      body: message
-    })
-    const issued = response.headers["mcp-session-id"]
+    // Opening is measured, so it takes no fiber for each session.
+    const openAll = async (count: number) => {
+      const sessions: Array<string> = []
+      let started = 0
+      const worker = async () => {
+        while (started++ < count) sessions.push(await openOne())
+      }
+      await Promise.all(Array.from({ length: Math.min(parallel, count) }, worker))
+      return sessions
+    }
+
+    const attempt = <A>(doing: string, run: () => Promise<A>) =>
+      Effect.tryPromise({
+        try: run,
+        catch: (cause) => new ScriptError({ message: `${doing}: ${messageOf(cause)}` })
+      })
+
     return {
-      status: response.statusCode,
-      session: typeof issued === "string" ? issued : undefined,
-      body: await response.body.text()
+      open: (count) => attempt("opening sessions", () => openAll(count)),
+      openStreams: (sessions) =>
+        Effect.forEach(
+          sessions,
+          (session) =>
+            Effect.filterOrFail(
+              Effect.timeout(
+                stream(url, { headers: { ...version, "Mcp-Session-Id": session } }),
+                "20 seconds"
+              ),
+              ({ status }) => status === 200,
+              ({ status }) => new ScriptError({ message: `opening a stream: got status ${status}` })
+            ),
+          { concurrency: parallel, discard: true }
+        ),
+      check: (session, tool) =>
+        Effect.filterOrFail(
+          attempt(`calling ${tool}`, () => post(callTool(4711, tool, { message: echo }), 200, session)),
+          ({ body }) => body.includes('"id":4711') && body.includes(echo),
+          ({ body }) => new ScriptError({ message: `calling ${tool}: got ${body.slice(0, 300)}` })
+        )
     }
-  }
-
-  // Thousands of these stay open: a bare socket costs the bench least.
-  #stream(session: string): Promise<void> {
-    const { hostname, port, pathname } = this.#url
-    return new Promise((resolve, reject) => {
-      const socket = connect({ host: hostname, port: Number(port) })
-      this.#streams.add(socket)
-      let head = ""
-      socket.on("data", (chunk) => {
-        if (head.includes("\r\n\r\n")) return
-        head += chunk.toString("latin1")
-        if (!head.includes("\r\n\r\n")) return
-        if (head.startsWith("HTTP/1.1 200 ")) resolve()
-        else reject(new Error(`a stream was answered with ${head.slice(0, 300)}`))
-      })
-      socket.on("error", reject)
-      socket.on("close", () => {
-        this.#streams.delete(socket)
-        reject(new Error("a stream was closed before it began"))
-      })
-      socket.setTimeout(20_000, () => {
-        if (!head.includes("\r\n\r\n")) socket.destroy(new Error("a stream got no head within 20 s"))
-      })
-      socket.write(
-        `GET ${pathname} HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAccept: text/event-stream\r\n` +
-          `MCP-Protocol-Version: ${postHeaders["MCP-Protocol-Version"]}\r\nMcp-Session-Id: ${session}\r\n\r\n`
-      )
-    })
-  }
-}
+  })

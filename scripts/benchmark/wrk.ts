@@ -1,40 +1,46 @@
+import * as Effect from "effect/Effect"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Children } from "./children.js"
-import { postHeaders, toolsCall } from "./messages.js"
+import { spawnCommand } from "../../test/fixtures/Child.js"
+import { callTool } from "../../test/fixtures/RawClient.js"
+import { ScriptError } from "../commandLine.js"
+import { echo } from "./programs/answers.js"
+import { postHeaders } from "./sessions.js"
 
 export interface Load {
   readonly url: string
   readonly sessions: ReadonlyArray<string>
-  /** What the calls call, in turn. */
+  /** The tools that are called, in turn. */
   readonly tools: ReadonlyArray<string>
   readonly connections: number
   readonly seconds: number
 }
 
-export interface Loaded {
+export interface LoadResult {
   readonly requests: number
   readonly seconds: number
   readonly p50Micros: number
   readonly p99Micros: number
 }
 
-// Ids of JSON-RPC are unique among a session's calls in flight; 16 of them in turn are.
+/** The number of JSON-RPC ids, which must be unique among the calls in flight of a session. */
 const idsInTurn = 16
 
-// A JSON string of printable ASCII is a Lua string.
+/** A JSON string of printable ASCII is a Lua string. */
 const lua = (text: string): string => JSON.stringify(text)
 
 const bodies = (tools: ReadonlyArray<string>): Array<string> =>
-  Array.from({ length: idsInTurn }, (_, id) => toolsCall(id + 1, tools[id % tools.length] ?? ""))
+  Array.from({ length: idsInTurn }, (_, id) =>
+    JSON.stringify(callTool(id + 1, tools[id % tools.length] ?? "", { message: echo }))
+  )
 
 /**
- * wrk asks one Lua state for each request of all its connections and does not say which of them it is for.
- * So the sessions take turns: every one of them carries an equal share, whichever connection it rides on.
+ * wrk takes the requests of all its connections from one Lua state, and does not tell the script which connection a
+ * request is for. So the sessions take turns, and each gets an equal share of the requests.
  */
-const script = (load: Load): string => `
-local sessions = {${load.sessions.map(lua).join(",")}}
-local bodies = {${bodies(load.tools).map(lua).join(",")}}
+const script = ({ sessions, tools }: Load): string => `
+local sessions = {${sessions.map(lua).join(",")}}
+local bodies = {${bodies(tools).map(lua).join(",")}}
 local requests = {}
 local turn = 0
 function init()
@@ -59,29 +65,27 @@ function done(summary, latency)
 end
 `
 
-/** Loads one path with wrk. Any error at all fails it: an error is answered faster than a call. */
-export const runWrk = async (children: Children, folder: string, load: Load): Promise<Loaded> => {
-  const file = join(folder, "load.lua")
-  writeFileSync(file, script(load))
-  const child = children.start("wrk", "wrk", [
-    "-t1",
-    `-c${load.connections}`,
-    `-d${load.seconds}s`,
-    "--timeout",
-    "10s",
-    "-s",
-    file,
-    load.url
-  ])
-  const line = await child.saying(/^bench ([\d ]+)\.$/m, (load.seconds + 20) * 1000)
-  await child.exited
-  const [requests = 0, micros = 0, p50Micros = 0, p99Micros = 0, ...errors] = line.split(" ").map(Number)
-  if (requests === 0 || errors.some((count) => count > 0)) {
-    const [connect, read, write, status, timeout] = errors
-    throw new Error(
-      `wrk got ${requests} answers; errors: connect ${connect}, read ${read}, write ${write}, ` +
-        `status ${status}, timeout ${timeout}`
-    )
-  }
-  return { requests, seconds: micros / 1e6, p50Micros, p99Micros }
-}
+/** Puts load on one path. It fails if any request fails, because an error is answered faster than a call. */
+export const runWrk = (folder: string, load: Load): Effect.Effect<LoadResult, ScriptError> =>
+  Effect.gen(function* () {
+    const file = join(folder, "load.lua")
+    writeFileSync(file, script(load))
+    const { connections, seconds, url } = load
+    const options = ["-t1", `-c${connections}`, `-d${seconds}s`, "--timeout", "10s", "-s", file]
+    const wrk = yield* spawnCommand("wrk", [...options, url], { detached: true })
+    yield* Effect.timeout(wrk.exit, `${seconds + 20} seconds`)
+    const line = wrk.stdout().find((line) => /^bench [\d ]+\.$/.test(line))
+    const numbers = (line ?? "").match(/\d+/g)?.map(Number) ?? []
+    const [requests = 0, micros = 0, p50Micros = 0, p99Micros = 0, ...errors] = numbers
+    if (requests > 0 && errors.every((count) => count === 0)) {
+      return { requests, seconds: micros / 1e6, p50Micros, p99Micros }
+    }
+    const names = ["connect", "read", "write", "status", "timeout"]
+    const counts = names.map((name, index) => `${name} ${errors[index]}`).join(", ")
+    return yield* new ScriptError({
+      message: `wrk got ${requests} answers; errors: ${counts} ${wrk.stderr().join(" ")}`
+    })
+  }).pipe(
+    Effect.scoped,
+    Effect.catchTag("TimeoutException", ({ message }) => new ScriptError({ message: `wrk: ${message}` }))
+  )

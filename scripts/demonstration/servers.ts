@@ -8,7 +8,7 @@ import { everythingScript } from "../../test/fixtures/Everything.js"
 import { makeFolder } from "../../test/fixtures/folder.js"
 import { Census } from "../../test/fixtures/processes.js"
 import { type Proxy, startProxy as startProxyProcess, type Upstream } from "../../test/fixtures/Proxy.js"
-import { guarded, guardedOnLoopback, ScriptError } from "../commandLine.js"
+import { guarded, onLoopback, ScriptError } from "../commandLine.js"
 
 /** A server that must not exit before the demo stops it. */
 export type Server<Process extends Cli> = Process & {
@@ -91,7 +91,7 @@ const startDemoServer = (port = 0) =>
     startCli(["streamableHttp"], {
       ...processOptions,
       entry: everythingScript,
-      execArgv: guardedOnLoopback,
+      execArgv: [...guarded, ...onLoopback],
       env: { PORT: String(port) }
     })
   )

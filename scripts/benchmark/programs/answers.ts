@@ -1,9 +1,13 @@
-/** What the servers of the bench say, in the least time: no message is parsed. */
+/** The answers of the benchmark's servers. To save time, no message is parsed. */
 
-// `tools/call` answers carry the 64 bytes that the calls carry.
-const echo = "x".repeat(64)
+/** The tool that is answered with JSON, and the one that is answered with an event stream. */
+export const jsonTool = "echo"
+export const sseTool = "echo-sse"
 
-// Answers carry the id of their request: a proxy may look at it.
+/** The argument of `tools/call`, and the text of its result. */
+export const echo = "x".repeat(64)
+
+// An answer carries the id of its request, because a proxy may look at it.
 const idOf = (message: string): string => /"id":\s*("[^"]*"|-?\d+)/.exec(message)?.[1] ?? "null"
 
 export const isCall = (message: string): boolean => message.includes('"tools/call"')
