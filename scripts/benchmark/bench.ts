@@ -3,19 +3,18 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { build } from "esbuild"
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { terminate } from "../../test/fixtures/Child.js"
-import { type Cli, type CliOptions, entry as shadowcat, startCli } from "../../test/fixtures/Cli.js"
+import { spawnCommand, terminate } from "../../test/fixtures/Child.js"
+import { type Cli, type CliOptions, entry, startCli } from "../../test/fixtures/Cli.js"
 import { makeFolder } from "../../test/fixtures/folder.js"
 import { get } from "../../test/fixtures/RawClient.js"
 import { guarded, messageOf, onLoopback, ScriptError } from "../commandLine.js"
+import { type Load, makeSessionClients, runWrk } from "./clients.js"
 import type { Plan } from "./measure.js"
 import type { Path } from "./paths.js"
-import { installPeer } from "./peers.js"
 import { jsonTool, sseTool } from "./programs/answers.js"
-import { makeSessionClients } from "./sessions.js"
-import { type Load, type LoadResult, runWrk } from "./wrk.js"
 
 export const connections = 64
 
@@ -26,53 +25,36 @@ export interface Running {
 }
 
 /** A path with the sessions that load is put on. */
-export interface Warm extends Running {
+interface Warm extends Running {
   readonly sessions: ReadonlyArray<string>
 }
 
-const Stats = Schema.parseJson(Schema.Struct({ deleted: Schema.Number, streams: Schema.Number }))
-
 /** What the measures take their samples with. */
-export interface Bench {
-  readonly plan: Plan
-  /** Starts a process for one sample of a path, and stops it after the sample. */
-  readonly use: <A>(
-    path: Path,
-    sample: (running: Running) => Effect.Effect<A, unknown, Scope.Scope>,
-    options?: CliOptions
-  ) => Effect.Effect<A, unknown>
-  /** The one process of a path that all load is put on. The first call starts it and warms it up. */
-  readonly warm: (path: Path) => Effect.Effect<Warm, unknown>
-  readonly load: (warm: Warm, load: Omit<Load, "url" | "sessions">) => Effect.Effect<LoadResult, unknown>
-  /** The upstream's count of DELETEs of sessions that it knew, and of the streams that are open. */
-  readonly stats: Effect.Effect<typeof Stats.Type, unknown>
-}
+export type Bench = Effect.Effect.Success<ReturnType<typeof makeBench>>
 
 /** Starts the upstream. It and the warm paths are killed when the scope closes. */
-export const makeBench = (plan: Plan): Effect.Effect<Bench, unknown, Scope.Scope> =>
+export const makeBench = (plan: Plan) =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
     const folder = yield* makeFolder("bench")
     const programs = yield* buildPrograms(folder)
-    const upstream = yield* startCli([], { ...processOptions, entry: programs.upstream })
+    const { url: upstream } = yield* startCli([], { ...processOptions, entry: join(folder, "upstream.mjs") })
     const peerFolderOf = yield* Effect.cachedFunction(installPeer)
 
     const start = (path: Path, options: CliOptions = {}) =>
       Effect.gen(function* () {
-        if (path.proxy === undefined) return { url: upstream.url }
-        const peerFolder = path.peer === undefined ? "" : yield* peerFolderOf(path.peer)
-        const [entry = "", ...args] = path.proxy({
-          ...programs,
-          shadowcat,
-          folder,
-          upstreamUrl: upstream.url,
-          peerFolder
-        })
+        if (path.command === undefined) return { url: upstream }
+        const peer = path.peer === undefined ? "" : yield* peerFolderOf(path.peer)
+        const { name, shadowcat = entry } = path
+        const values: Record<string, string> = { ...programs, shadowcat, upstream, folder, peer, name }
+        const [script = "", ...args] = path.command
+          .split(" ")
+          .map((word) => word.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? ""))
         const { execArgv = guarded } = options
         const proxy = yield* startCli(args, {
           ...processOptions,
           ...options,
-          entry,
+          entry: script,
           execArgv: path.peer === undefined ? execArgv : [...execArgv, ...onLoopback]
         })
         // SIGTERM lets a proxy end its children before the next sample.
@@ -82,31 +64,44 @@ export const makeBench = (plan: Plan): Effect.Effect<Bench, unknown, Scope.Scope
         return { url: proxy.url, proxy }
       })
 
-    const use: Bench["use"] = (path, sample, options) =>
-      Effect.scoped(Effect.flatMap(start(path, options), (running) => explained(running, sample(running))))
-
-    const load: Bench["load"] = (warm, load) => {
+    /** Loads a path over as many of its sessions as there are connections. */
+    const load = (warm: Warm, load: Omit<Load, "url" | "sessions">) => {
       const sessions = warm.sessions.slice(0, load.connections)
       return explained(warm, runWrk(folder, { ...load, url: warm.url, sessions }))
     }
 
+    /** The one process of a path that all load is put on. The first call starts it and warms it up. */
     const warm = yield* Effect.cachedFunction((path: Path) =>
       Effect.gen(function* () {
-        const running = yield* Scope.extend(start(path), scope)
+        const running: Running = yield* Scope.extend(start(path), scope)
         const clients = yield* makeSessionClients(running.url)
-        const sessions = yield* clients.open(connections)
+        const warm: Warm = { ...running, sessions: yield* clients.open(connections) }
         const tools = [jsonTool, sseTool]
-        for (const tool of tools) yield* clients.check(sessions[0] ?? "", tool)
-        yield* load({ ...running, sessions }, { tools, connections, seconds: plan.warmUpSeconds })
-        return { ...running, sessions }
+        for (const tool of tools) yield* clients.check(warm.sessions[0] ?? "", tool)
+        yield* load(warm, { tools, connections, seconds: plan.warmUpSeconds })
+        return warm
       }).pipe(Effect.scoped)
     )
 
-    const stats = Effect.flatMap(get(new URL("/stats", upstream.url).href), ({ text }) =>
-      Schema.decodeUnknown(Stats)(text)
-    )
-    return { plan, use, warm, load, stats }
+    return {
+      plan,
+      warm,
+      load,
+      /** Starts a process for one sample of a path, and stops it after the sample. */
+      use: <A>(
+        path: Path,
+        sample: (running: Running) => Effect.Effect<A, unknown, Scope.Scope>,
+        options?: CliOptions
+      ) =>
+        Effect.scoped(Effect.flatMap(start(path, options), (running) => explained(running, sample(running)))),
+      /** The upstream's count of DELETEs of sessions that it knew, and of the streams that are open. */
+      stats: Effect.flatMap(get(new URL("/stats", upstream).href), ({ text }) => decodeStats(text))
+    }
   })
+
+const decodeStats = Schema.decodeUnknown(
+  Schema.parseJson(Schema.Struct({ deleted: Schema.Number, streams: Schema.Number }))
+)
 
 /** Adds to a failure that the proxy has exited, which explains the errors of its clients. */
 const explained = <A, R>({ proxy }: Running, effect: Effect.Effect<A, unknown, R>) =>
@@ -127,9 +122,9 @@ const processOptions: CliOptions = { execArgv: guarded, detached: true, startTim
  */
 const buildPrograms = (folder: string) =>
   Effect.promise(async () => {
-    const names = ["upstream", "relay", "stdioServer"]
+    const sources = ["upstream", "relay", "stdioServer"].map((name) => `programs/${name}.ts`)
     await build({
-      entryPoints: names.map((name) => fileURLToPath(new URL(`programs/${name}.ts`, import.meta.url))),
+      entryPoints: sources.map((source) => fileURLToPath(new URL(source, import.meta.url))),
       outdir: folder,
       outExtension: { ".js": ".mjs" },
       bundle: true,
@@ -143,6 +138,38 @@ const buildPrograms = (folder: string) =>
         js: 'import{createRequire as benchRequire}from"node:module";const require=benchRequire(import.meta.url);'
       }
     })
-    const [upstream = "", relay = "", stdioServer = ""] = names.map((name) => join(folder, `${name}.mjs`))
-    return { upstream, relay, stdioServer }
+    const stdioServer = join(folder, "stdioServer.mjs")
+    const shellCommand = `'${process.execPath}' '${stdioServer}'`
+    return { relay: join(folder, "relay.mjs"), stdioServer, shellCommand, node: process.execPath }
   })
+
+const cache = fileURLToPath(new URL("../../node_modules/.cache/benchmark", import.meta.url))
+
+/** Installs a proxy of others from npm, unless an earlier run has, and returns the folder of its package. */
+const installPeer = (versioned: string): Effect.Effect<string, ScriptError> =>
+  Effect.gen(function* () {
+    const folder = join(cache, versioned)
+    const stamp = join(folder, "installed")
+    const packageFolder = join(folder, "node_modules", versioned.slice(0, versioned.lastIndexOf("@")))
+    if (existsSync(stamp)) return packageFolder
+    // npm might take the remains of an interrupted installation for a complete one.
+    rmSync(folder, { recursive: true, force: true })
+    mkdirSync(folder, { recursive: true })
+    const options =
+      "--no-save --ignore-scripts --no-audit --no-fund --loglevel error --fetch-retry-mintimeout 1000"
+    const npm = yield* spawnCommand(
+      "npm",
+      ["install", ...options.split(" "), "--prefix", folder, versioned],
+      {
+        detached: true,
+        env: { NODE_OPTIONS: guarded.join(" ") }
+      }
+    )
+    const exit = yield* Effect.timeoutOption(npm.exit, "3 minutes")
+    if (exit._tag === "None" || exit.value.code !== 0) {
+      const output = [...npm.stdout(), ...npm.stderr()].join(" ").replaceAll(/\s+/g, " ").slice(0, 300)
+      return yield* new ScriptError({ message: `${versioned} could not be installed: ${output}` })
+    }
+    writeFileSync(stamp, "")
+    return packageFolder
+  }).pipe(Effect.scoped)

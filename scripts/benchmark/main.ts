@@ -4,14 +4,12 @@ import { existsSync, mkdtempSync, writeFileSync } from "node:fs"
 import { cpus, loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
 import { entry as shadowcat } from "../../test/fixtures/Cli.js"
-import { messageOf, runScript, ScriptError, UsageError } from "../commandLine.js"
+import { runScript, ScriptError } from "../commandLine.js"
 import { makeBench } from "./bench.js"
 import { type BenchOptions, parseOptions, usage } from "./options.js"
 import { subject } from "./paths.js"
 import { resultsOf, table } from "./results.js"
 import { runRounds } from "./rounds.js"
-
-const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
 
 /** Takes all samples, prints the tables, writes the figures and returns the exit code. */
 const run = ({ check, groups, json, plan }: BenchOptions) =>
@@ -21,14 +19,17 @@ const run = ({ check, groups, json, plan }: BenchOptions) =>
         "dist/shadowcat.js is not built: run scripts/setup, or leave it out with --paths direct,relay"
       return yield* new ScriptError({ message })
     }
+    const { length: cores, 0: cpu } = cpus()
+    const loadBefore = loadavg()[0]
     const machine = {
       date: new Date().toISOString(),
       node: process.version,
-      cpu: cpus()[0]?.model,
-      cores: cpus().length,
-      loadBefore: loadavg()[0]
+      cpu: cpu?.model,
+      cores,
+      loadBefore
     }
     const bench = yield* makeBench(plan)
+    const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
     const { failures, samples } = yield* runRounds(bench, groups, log)
     const outcomes = groups.map((group) => ({
       group,
@@ -37,12 +38,10 @@ const run = ({ check, groups, json, plan }: BenchOptions) =>
       )
     }))
     const results = outcomes.flatMap(({ results }) => results)
-
     const file = json ?? join(mkdtempSync(join(tmpdir(), "shadowcat-bench-")), "bench.json")
     writeFileSync(file, `${JSON.stringify({ machine, plan, results, failures, samples }, null, 2)}\n`)
-
     const output = [
-      `${machine.cores} cores, node ${machine.node}, ${plan.rounds} rounds, load before ${machine.loadBefore?.toFixed(2)}`,
+      `${cores} cores, node ${process.version}, ${plan.rounds} rounds, load before ${loadBefore?.toFixed(2)}`,
       ...outcomes.map(({ group, results }) => table(group, results)),
       ...failures.map(({ measure, path, reason }) => `FAILED: ${measure} of ${path}: ${reason}`),
       `figures: ${file}`
@@ -50,16 +49,6 @@ const run = ({ check, groups, json, plan }: BenchOptions) =>
     process.stdout.write(`${output.join("\n\n")}\n`)
     const isMissed = results.some(({ verdict }) => verdict?.reached === false)
     return failures.length > 0 || (check && isMissed) ? 1 : 0
-  })
-
-runScript("bench", () =>
-  Effect.gen(function* () {
-    const options = yield* Effect.try({
-      try: () => parseOptions(process.argv.slice(2)),
-      catch: (cause) => new UsageError({ message: `${messageOf(cause)}; see scripts/bench --help` })
-    })
-    if (options !== undefined) return yield* run(options)
-    process.stdout.write(`${usage}\n`)
-    return 0
   }).pipe(Effect.scoped)
-)
+
+runScript({ name: "bench", usage, parseOptions, run })

@@ -1,15 +1,8 @@
 import { resolve } from "node:path"
 import { parseArgs } from "node:util"
 import { wholeNumber } from "../commandLine.js"
-import { fullPlan, type Plan, quickPlan } from "./measure.js"
-import { beside, type Group, groups } from "./paths.js"
-
-export interface BenchOptions {
-  readonly plan: Plan
-  readonly groups: ReadonlyArray<Group>
-  readonly json: string | undefined
-  readonly check: boolean
-}
+import { fullPlan, quickPlan } from "./measure.js"
+import { beside, groups } from "./paths.js"
 
 const measureNames = groups.flatMap(({ measures }) => measures.map(({ name }) => name))
 const pathNames = [...new Set(groups.flatMap(({ paths }) => paths.map(({ name }) => name)))]
@@ -25,8 +18,10 @@ export const usage = `usage: scripts/bench [options]
   --json FILE      where to write the figures (default: bench.json in a new temporary folder)
   --check          exit with 1 when a mark is missed`
 
+export type BenchOptions = NonNullable<ReturnType<typeof parseOptions>>
+
 /** Returns `undefined` for --help; throws if the command line is wrong. */
-export const parseOptions = (args: ReadonlyArray<string>): BenchOptions | undefined => {
+export const parseOptions = (args: ReadonlyArray<string>) => {
   const { values } = parseArgs({
     args: [...args],
     options: {
@@ -41,22 +36,22 @@ export const parseOptions = (args: ReadonlyArray<string>): BenchOptions | undefi
     }
   })
   if (values.help) return undefined
-  // scripts/bench changes the folder; INIT_CWD is the one that it was called in.
-  const fromCaller = (path: string) => resolve(process.env.INIT_CWD ?? "", path)
-  const plan = values.quick ? quickPlan : fullPlan
   const paths = values.paths.split(",")
   const unknownPath = paths.find((name) => !pathNames.includes(name))
   if (unknownPath !== undefined) throw new Error(`no path is named ${unknownPath}`)
   const unknownMeasure = values.only.find((part) => !measureNames.some((name) => name.includes(part)))
   if (unknownMeasure !== undefined) throw new Error(`no measure is named ${unknownMeasure}`)
+  // scripts/bench changes the folder; INIT_CWD is the one that it was called in.
+  const fromCaller = (path: string) => resolve(process.env.INIT_CWD ?? "", path)
   const chosen = groups
-    .map((group) => ({
+    .map(({ measures, ...group }) => ({
       ...group,
-      measures: group.measures.filter(({ name }) => values.only.some((part) => name.includes(part))),
+      measures: measures.filter(({ name }) => values.only.some((part) => name.includes(part))),
       paths: group.paths.filter(({ name }) => paths.includes(name))
     }))
     .filter(({ measures, paths }) => measures.length > 0 && paths.length > 0)
-  const { check, json, beside: checkout } = values
+  const { beside: checkout, check, json } = values
+  const plan = values.quick ? quickPlan : fullPlan
   return {
     plan: values.rounds === undefined ? plan : { ...plan, rounds: wholeNumber("rounds", values.rounds, 100) },
     groups: checkout === undefined ? chosen : chosen.map((group) => beside(group, fromCaller(checkout))),

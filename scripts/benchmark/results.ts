@@ -1,22 +1,14 @@
 /** The figures of a run: medians, comparisons, and the table that shows them. */
-import type { Mark, Measure, Row } from "./measure.js"
+import { columns } from "../commandLine.js"
+import type { Measure, Row } from "./measure.js"
 import { direct, type Group, subject } from "./paths.js"
 import type { Samples } from "./rounds.js"
 
 /** The median and the range of some samples. */
-export interface Spread {
+interface Spread {
   readonly median: number
   readonly min: number
   readonly max: number
-}
-
-export interface Result {
-  readonly measure: string
-  readonly row: Row
-  /** By the name of the path. */
-  readonly cells: Readonly<Record<string, Spread>>
-  readonly comparison?: Spread
-  readonly verdict?: { readonly limit: string; readonly reached: boolean }
 }
 
 const spread = (values: ReadonlyArray<number>): Spread | undefined => {
@@ -24,11 +16,8 @@ const spread = (values: ReadonlyArray<number>): Spread | undefined => {
   const sorted = values.toSorted((a, b) => a - b)
   const at = (index: number) => sorted[index] ?? 0
   const middle = (sorted.length - 1) / 2
-  return {
-    median: (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2,
-    min: at(0),
-    max: at(sorted.length - 1)
-  }
+  const median = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2
+  return { median, min: at(0), max: at(sorted.length - 1) }
 }
 
 /** Compares a path with the best of others, sample by sample, because the paths of a sample met the same noise. */
@@ -48,48 +37,31 @@ const paired = (
   return spread(pairs)
 }
 
-const verdictOn = (
-  { atLeast, atMost, of }: Mark,
-  row: Row,
-  value: number
-): NonNullable<Result["verdict"]> => {
-  const plus = of === "comparison" && row.compare === "difference" ? "+" : ""
-  const limit = (atLeast ?? atMost ?? 0).toLocaleString("en")
+const verdictOn = ({ compare, mark }: Row, held: Spread | undefined) => {
+  if (mark === undefined || held === undefined) return undefined
+  const { atLeast, atMost, of } = mark
+  const plus = of === "comparison" && compare === "difference" ? "+" : ""
   return {
-    limit: `${atLeast === undefined ? "≤" : "≥"} ${plus}${limit}`,
-    reached: value >= (atLeast ?? -Infinity) && value <= (atMost ?? Infinity)
+    limit: `${atLeast === undefined ? "≤" : "≥"} ${plus}${(atLeast ?? atMost ?? 0).toLocaleString("en")}`,
+    reached: held.median >= (atLeast ?? -Infinity) && held.median <= (atMost ?? Infinity)
   }
 }
 
-/** The results of one measure, a row each. A row without a single sample is left out. */
-export const resultsOf = (
-  measure: Measure,
-  samples: Samples,
-  references: ReadonlyArray<string>
-): Array<Result> =>
+export type Result = ReturnType<typeof resultsOf>[number]
+
+/** The results of one measure, one for each row. A row without a single sample is left out. */
+export const resultsOf = (measure: Measure, samples: Samples, references: ReadonlyArray<string>) =>
   measure.rows.flatMap((row) => {
-    const cells = Object.entries(samples).flatMap(([path, taken]): Array<[string, Spread]> => {
-      const isOver = row.overDirect === true
+    const cells: Record<string, Spread> = {}
+    for (const [path, taken] of Object.entries(samples)) {
       const values = taken.flatMap((figures) => figures?.[row.figure] ?? [])
-      const cell = !isOver
-        ? spread(values)
-        : path === direct
-          ? undefined
-          : paired(samples, row, path, [direct])
-      return cell === undefined ? [] : [[path, cell]]
-    })
-    if (cells.length === 0) return []
+      const cell = row.overDirect ? paired(samples, row, path, [direct]) : spread(values)
+      if (cell !== undefined && !(row.overDirect && path === direct)) cells[path] = cell
+    }
+    if (Object.keys(cells).length === 0) return []
     const comparison = row.compare && paired(samples, row, subject, references)
-    const held = row.mark?.of === "comparison" ? comparison : Object.fromEntries(cells)[subject]
-    return [
-      {
-        measure: measure.name,
-        row,
-        cells: Object.fromEntries(cells),
-        ...(comparison && { comparison }),
-        ...(row.mark && held && { verdict: verdictOn(row.mark, row, held.median) })
-      }
-    ]
+    const verdict = verdictOn(row, row.mark?.of === "comparison" ? comparison : cells[subject])
+    return [{ measure: measure.name, row, cells, comparison, verdict }]
   })
 
 const cellText = (cell: Spread | undefined, digits: number, sign = ""): string => {
@@ -100,31 +72,19 @@ const cellText = (cell: Spread | undefined, digits: number, sign = ""): string =
   return min === max ? signed(median) : `${signed(median)} (${signed(min)}…${signed(max)})`
 }
 
-const comparisonText = ({ comparison, row }: Result): string => {
-  if (comparison === undefined) return ""
-  return row.compare === "ratio" ? cellText(comparison, 2, "×") : cellText(comparison, row.digits, "+")
+const lineOf = ({ cells, comparison, row, verdict }: Result, { paths }: Group): ReadonlyArray<string> => {
+  const isRatio = row.compare === "ratio"
+  return [
+    row.title,
+    ...paths.map(({ name }) => cellText(cells[name], row.digits, row.overDirect ? "+" : "")),
+    comparison === undefined ? "" : cellText(comparison, isRatio ? 2 : row.digits, isRatio ? "×" : "+"),
+    verdict === undefined ? "" : `${verdict.limit} ${verdict.reached ? "ok" : "MISSED"}`
+  ]
 }
 
 /** Shows the results of a group: medians, with the least and the greatest sample in parentheses. */
-export const table = ({ against, paths }: Group, results: ReadonlyArray<Result>): string => {
-  const lines = [
-    ["median (min…max)", ...paths.map(({ name }) => name), `${subject} : ${against}`, "mark"],
-    ...results.map((result) => [
-      result.row.title,
-      ...paths.map(({ name }) =>
-        cellText(result.cells[name], result.row.digits, result.row.overDirect ? "+" : "")
-      ),
-      comparisonText(result),
-      result.verdict ? `${result.verdict.limit} ${result.verdict.reached ? "ok" : "MISSED"}` : ""
-    ])
-  ]
-  const widths = lines[0]?.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
-  return lines
-    .map((line) =>
-      line
-        .map((text, column) => text.padEnd(widths?.[column] ?? 0))
-        .join("  ")
-        .trimEnd()
-    )
-    .join("\n")
+export const table = (group: Group, results: ReadonlyArray<Result>): string => {
+  const names = group.paths.map(({ name }) => name)
+  const head = ["median (min…max)", ...names, `${subject} : ${group.against}`, "mark"]
+  return columns([head, ...results.map((result) => lineOf(result, group))])
 }

@@ -1,24 +1,17 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import { messageOf } from "../commandLine.js"
 import type { Bench } from "./bench.js"
 import type { Figures, Measure } from "./measure.js"
 import type { Group, Path } from "./paths.js"
 
-export interface Failure {
-  readonly measure: string
-  readonly path: string
-  readonly reason: string
-}
-
 /** The samples of one measure by path. A failed sample is `null`, so that the samples of all paths stay in step. */
 export type Samples = Readonly<Record<string, ReadonlyArray<Figures | null>>>
 
-export interface Outcome {
-  /** By the name of the measure. */
-  readonly samples: Readonly<Record<string, Samples>>
-  readonly failures: ReadonlyArray<Failure>
+interface Failure {
+  readonly measure: string
+  readonly path: string
+  readonly reason: string
 }
 
 /** The number of samples that a round takes of so many, which are spread evenly over all rounds. */
@@ -35,39 +28,32 @@ const rotated = <A>(all: ReadonlyArray<A>, by: number): Array<A> => {
  * Runs all rounds. The paths of a sample directly follow each other, so that they meet the same noise of the machine.
  * A measure is not tried again on a path where it has failed.
  */
-export const runRounds = (
-  bench: Bench,
-  groups: ReadonlyArray<Group>,
-  log: (line: string) => void
-): Effect.Effect<Outcome> =>
+export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>, log: (line: string) => void) =>
   Effect.gen(function* () {
+    /** By the names of the measure and of the path. */
     const samples: Record<string, Record<string, Array<Figures | null>>> = {}
     const failures: Array<Failure> = []
-
+    const hasFailed = (measure: Measure, path: Path) =>
+      failures.some((failure) => failure.measure === measure.name && failure.path === path.name)
     const takeSample = (measure: Measure, path: Path) =>
-      Effect.gen(function* () {
-        if (failures.some((failure) => failure.measure === measure.name && failure.path === path.name))
-          return null
-        const exit = yield* Effect.exit(measure.sample(path, bench))
-        if (Exit.isSuccess(exit)) return exit.value
-        const reason = messageOf(Cause.squash(exit.cause))
+      Effect.catchAllCause(measure.sample(path, bench), (cause) => {
+        if (Cause.isInterrupted(cause)) return Effect.interrupt
+        const reason = messageOf(Cause.squash(cause))
         failures.push({ measure: measure.name, path: path.name, reason })
         log(`${measure.name} of ${path.name} failed: ${reason}`)
-        return null
+        return Effect.succeed(null)
       })
 
     const { rounds } = bench.plan
+    const all = groups.flatMap(({ measures, paths }) => measures.map((measure) => ({ measure, paths })))
     for (let round = 0; round < rounds; round++) {
       const began = performance.now()
-      for (const group of groups) {
-        for (const measure of group.measures) {
-          const paths = group.paths.filter(({ proxy }) => measure.direct || proxy !== undefined)
-          const byPath = (samples[measure.name] ??= Object.fromEntries(paths.map(({ name }) => [name, []])))
-          const due = dueIn(round, rounds, measure.samples(bench.plan))
-          for (let turn = 0; turn < due; turn++) {
-            for (const path of rotated(paths, round + turn)) {
-              byPath[path.name]?.push(yield* takeSample(measure, path))
-            }
+      for (const { measure, paths } of all) {
+        const concerned = paths.filter(({ command }) => measure.direct || command !== undefined)
+        const byPath = (samples[measure.name] ??= Object.fromEntries(concerned.map(({ name }) => [name, []])))
+        for (let turn = 0; turn < dueIn(round, rounds, measure.samples(bench.plan)); turn++) {
+          for (const path of rotated(concerned, round + turn)) {
+            byPath[path.name]?.push(hasFailed(measure, path) ? null : yield* takeSample(measure, path))
           }
         }
       }

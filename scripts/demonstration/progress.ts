@@ -1,9 +1,3 @@
-import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-
-/** How long no further line is written where none can be rewritten, in milliseconds. */
-const pause = 2_000
-
 /** The progress of the demo on standard error: one line that is rewritten on a terminal, separate lines elsewhere. */
 export class Progress {
   step = ""
@@ -14,9 +8,9 @@ export class Progress {
     this.#write(step)
   }
 
-  /** Reports progress within the current step. */
+  /** Reports progress within the current step. Where no line can be rewritten, it writes one every 2 s at most. */
   update(text: string): void {
-    if (process.stderr.isTTY || performance.now() - this.#written >= pause) this.#write(text)
+    if (process.stderr.isTTY || performance.now() - this.#written >= 2_000) this.#write(text)
   }
 
   /** Removes the line from a terminal. */
@@ -31,9 +25,3 @@ export class Progress {
     process.stderr.write(isTTY ? `\r\u001b[K${text.slice(0, (columns || 80) - 1)}` : `${text}\n`)
   }
 }
-
-/** Makes the progress line of this process, which is erased when the scope closes. */
-export const makeProgress: Effect.Effect<Progress, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => new Progress()),
-  (progress) => Effect.sync(() => progress.erase())
-)

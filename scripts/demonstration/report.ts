@@ -1,4 +1,5 @@
 /** The findings of the demo, as a table and as a verdict. */
+import { columns } from "../commandLine.js"
 
 export interface Findings {
   readonly clients: number
@@ -17,20 +18,12 @@ export interface Findings {
   /** The exit code of the proxy, or the signal that killed it; `undefined` if it did not exit in time. */
   readonly proxy: { readonly ending: number | NodeJS.Signals | undefined; readonly ms: number }
   readonly sockets: { readonly left: number; readonly peak: number }
-  readonly upstream: HttpFindings | StdioFindings
+  /** The sessions of the demo server, or the child processes; `undefined` where the system has no /proc. */
+  readonly upstream:
+    | { readonly issued: number; readonly left: number }
+    | { readonly children: { readonly atOnce: number; readonly left: number } | undefined }
   /** `undefined` where the demo server is a command. */
   readonly second: Failover | undefined
-}
-
-/** The sessions of the demo server. */
-export interface HttpFindings {
-  readonly issued: number
-  readonly left: number
-}
-
-/** The child processes; `undefined` where the system has no /proc. */
-export interface StdioFindings {
-  readonly children: { readonly atOnce: number; readonly left: number } | undefined
 }
 
 /** The restarts of the demo server and of the proxy. */
@@ -91,46 +84,28 @@ const rowsOf = (found: Findings): ReadonlyArray<TableRow> => {
   return rows
 }
 
-export const table = (found: Findings): string => {
-  const rows = rowsOf(found)
-  const titleWidth = Math.max(...rows.map(([title]) => title.length))
-  const valueWidth = Math.max(...rows.map(([, value]) => value.length))
-  return rows
-    .map(([title, value, note]) => `${title.padEnd(titleWidth)}  ${value.padStart(valueWidth)}  ${note}`)
-    .join("\n")
-}
+export const table = (found: Findings): string => columns(rowsOf(found), (column) => column === 1)
 
 /** Everything that is not as expected, in one line; `undefined` if the demo succeeded. */
 export const verdict = (found: Findings): string | undefined => {
-  const { clients, errors, proxy, second, sessions, sockets, upstream, vanished } = found
-  const http = "issued" in upstream ? upstream : { issued: clients, left: vanished }
+  const { calls, clients, errors, firstError, proxy, second, sessions, sockets, upstream, vanished } = found
+  const { issued, left } = "issued" in upstream ? upstream : { issued: clients, left: vanished }
   const children = ("children" in upstream && upstream.children) || { atOnce: clients, left: 0 }
-  const continued = second ?? { wentOn: clients, sessions: clients, firstError: undefined }
-  const checks: ReadonlyArray<readonly [isWrong: boolean, line: string]> = [
-    [errors > 0, `${count(errors)} of ${count(found.calls)} calls failed, the first: ${found.firstError}`],
-    [
-      continued.wentOn < clients,
-      `${clients - continued.wentOn} of ${clients} sessions did not go on, the first: ${continued.firstError}`
-    ],
-    [
-      continued.sessions !== clients,
-      `the proxy had ${continued.sessions} sessions for ${clients} clients after it was started again`
-    ],
-    [sessions.atOnce !== clients, `the proxy had ${sessions.atOnce} sessions for ${clients} clients`],
-    [
-      sessions.afterDeletes !== vanished,
-      `the proxy had ${sessions.afterDeletes} sessions after the DELETEs, not ${vanished}`
-    ],
-    [http.issued !== clients, `the demo server issued ${http.issued} sessions for ${clients} clients`],
-    [children.atOnce !== clients, `there were ${children.atOnce} child processes for ${clients} clients`],
-    [proxy.ending !== 0, `the proxy's exit after SIGTERM: ${endingText(proxy.ending)}`],
-    [sockets.left > 0, `sockets left here: ${sockets.left}`],
-    [
-      http.left !== vanished,
-      `sessions left at the demo server: ${http.left}, not the ${vanished} that are stored`
-    ],
-    [children.left > 0, `child processes left: ${children.left}`]
-  ]
-  const wrong = checks.flatMap(([isWrong, line]) => (isWrong ? [line] : []))
+  const after = second ?? { wentOn: clients, sessions: clients, firstError: undefined }
+  const lost = clients - after.wentOn
+  const had = (sessions: number) => `the proxy had ${sessions} sessions`
+  const wrong = [
+    errors > 0 && `${count(errors)} of ${count(calls)} calls failed, the first: ${firstError}`,
+    lost > 0 && `${lost} of ${clients} sessions did not go on, the first: ${after.firstError}`,
+    after.sessions !== clients && `${had(after.sessions)} for ${clients} clients after it was started again`,
+    sessions.atOnce !== clients && `${had(sessions.atOnce)} for ${clients} clients`,
+    sessions.afterDeletes !== vanished && `${had(sessions.afterDeletes)} after the DELETEs, not ${vanished}`,
+    issued !== clients && `the demo server issued ${issued} sessions for ${clients} clients`,
+    children.atOnce !== clients && `there were ${children.atOnce} child processes for ${clients} clients`,
+    proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${endingText(proxy.ending)}`,
+    sockets.left > 0 && `sockets left here: ${sockets.left}`,
+    left !== vanished && `sessions left at the demo server: ${left}, not the ${vanished} that are stored`,
+    children.left > 0 && `child processes left: ${children.left}`
+  ].filter((line) => line !== false)
   return wrong.length === 0 ? undefined : wrong.join("; ")
 }
