@@ -6,7 +6,7 @@ import type { Path } from "./paths.js"
 export type Figures = Readonly<Record<string, number>>
 
 /** A limit for the comparison with the best reference, or for the subject's own value. */
-export interface Mark {
+export type Mark = {
   readonly of: "comparison" | "value"
   readonly atLeast?: number
   readonly atMost?: number

@@ -1,24 +1,9 @@
 /** The official clients, and the calls that they make. Each call has arguments of its own, so that its answer has too. */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import {
-  type AnyConnection,
-  type CallOptions,
-  connect1,
-  connect2,
-  type officialClients
-} from "../../test/fixtures/Clients.js"
+import { type CallOptions, connect1, connect2, type officialClients } from "../../test/fixtures/Clients.js"
 import { ScriptError } from "../commandLine.js"
 
-export interface DemoClient {
-  readonly number: number
-  readonly name: string
-  readonly connection: AnyConnection
-  /** Ends the session with a DELETE. */
-  readonly endSession: Effect.Effect<void, ScriptError>
-  /** Closes all connections. */
-  readonly close: Effect.Effect<void>
-}
+export type DemoClient = Effect.Effect.Success<ReturnType<typeof connect>>
 
 /** The timeout of a request, in milliseconds: enough for a busy machine, and short enough for the demo's own limit. */
 const timeout = 8_000
@@ -30,22 +15,22 @@ const failed = (name: string, doing: string) => (error: { readonly message: stri
   new ScriptError({ message: `${name}, ${doing}: ${error.message}` })
 
 /** Opens a session with an official client: of line 1.x for an even number, of 2.x for an odd one. */
-export const connect = (url: string, number: number): Effect.Effect<DemoClient, ScriptError, Scope.Scope> => {
+export const connect = (url: string, number: number) => {
   const [line, open]: (typeof officialClients)[number] =
     number % 2 === 0 ? ["1.x", connect1] : ["2.x", connect2]
   const name = `client ${number} (${line})`
   return open(url, { sample: (prompt) => sampled(name, prompt), terminate: false }).pipe(
     Effect.timeout(timeout),
-    Effect.mapBoth({
-      onFailure: failed(name, "connecting"),
-      onSuccess: (connection) => ({
-        number,
-        name,
-        connection,
-        endSession: Effect.mapError(connection.terminate, failed(name, "DELETE")),
-        close: connection.close.pipe(Effect.timeout("1 second"), Effect.ignore)
-      })
-    })
+    Effect.mapError(failed(name, "connecting")),
+    Effect.map((connection) => ({
+      number,
+      name,
+      connection,
+      /** Ends the session with a DELETE. */
+      endSession: Effect.mapError(connection.terminate, failed(name, "DELETE")),
+      /** Closes all connections. */
+      close: connection.close.pipe(Effect.timeout("1 second"), Effect.ignore)
+    }))
   )
 }
 
@@ -142,30 +127,26 @@ const shortCalls = [echo, sum, sampling, echo, sum]
  */
 const longestPause = (seconds: number): number => Math.min(1_000, seconds * 125)
 
-/** Lets a client make short calls, one after the other, beside long ones, for this many seconds. */
-const callFor = (seconds: number, client: DemoClient, tally: Tally, hasLongCalls: boolean) =>
-  Effect.suspend(() => {
-    const end = performance.now() + seconds * 1000
-    let number = 0
-    const repeat = (body: () => Effect.Effect<void>) =>
-      Effect.whileLoop({ while: () => performance.now() < end, body, step: () => {} })
-    const short = repeat(() => {
-      const call = shortCalls[number % shortCalls.length] ?? echo
-      const counted = tally.count(call, client, ++number, call !== sampling)
-      return Effect.delay(counted, Math.random() * longestPause(seconds))
-    })
-    const long = repeat(() => tally.count(longOperation(Math.min(2, seconds / 2)), client, 0))
-    return Effect.all(hasLongCalls ? [short, long] : [short], { concurrency: "unbounded", discard: true })
-  })
-
-/** Lets all clients call at the same time. */
+/** Lets all clients make short calls, one after the other, beside long ones if told, for this many seconds. */
 export const load = (
   clients: ReadonlyArray<DemoClient>,
   seconds: number,
   tally: Tally,
   hasLongCalls = true
 ): Effect.Effect<void> =>
-  Effect.forEach(clients, (client) => callFor(seconds, client, tally, hasLongCalls), {
-    concurrency: "unbounded",
-    discard: true
+  Effect.suspend(() => {
+    const end = performance.now() + seconds * 1000
+    const repeat = (body: () => Effect.Effect<void>) =>
+      Effect.whileLoop({ while: () => performance.now() < end, body, step: () => {} })
+    const longCall = longOperation(Math.min(2, seconds / 2))
+    const loops = clients.flatMap((client) => {
+      let number = 0
+      const short = repeat(() => {
+        const call = shortCalls[number % shortCalls.length] ?? echo
+        const counted = tally.count(call, client, ++number, call !== sampling)
+        return Effect.delay(counted, Math.random() * longestPause(seconds))
+      })
+      return hasLongCalls ? [short, repeat(() => tally.count(longCall, client, 0))] : [short]
+    })
+    return Effect.all(loops, { concurrency: "unbounded", discard: true })
   })

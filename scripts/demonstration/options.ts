@@ -1,14 +1,7 @@
 import { parseArgs } from "node:util"
 import { wholeNumber } from "../commandLine.js"
 
-export interface DemoOptions {
-  readonly serve: boolean
-  /** Runs the demo server as a command, so that each client has a child process of its own. */
-  readonly stdio: boolean
-  readonly clients: number
-  /** How long the clients call, in seconds. */
-  readonly seconds: number
-}
+export type DemoOptions = NonNullable<ReturnType<typeof parseOptions>>
 
 /** Fewer clients with --stdio, because each child takes half a second of a core to start. */
 const defaults = { clients: 100, clientsOverStdio: 30, seconds: 8 }
@@ -26,7 +19,7 @@ proxy, checks that every session continues, and reports what is left after all p
   --help        print this`
 
 /** Returns `undefined` for --help; throws if the command line is wrong. */
-export const parseOptions = (args: ReadonlyArray<string>): DemoOptions | undefined => {
+export const parseOptions = (args: ReadonlyArray<string>) => {
   const { values } = parseArgs({
     args: [...args],
     options: {

@@ -2,6 +2,8 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { existsSync } from "node:fs"
 import { terminate } from "../../test/fixtures/Child.js"
+import { countSockets } from "../../test/fixtures/leaks.js"
+import { peakMemory } from "../../test/fixtures/processes.js"
 import type { HealthCheck } from "../../test/fixtures/Proxy.js"
 import { post, request } from "../../test/fixtures/RawClient.js"
 import { ScriptError } from "../commandLine.js"
@@ -10,7 +12,6 @@ import type { DemoOptions } from "./options.js"
 import { Progress } from "./progress.js"
 import type { Failover, Findings } from "./report.js"
 import { endingOf, type HttpServers, type Servers, startServers } from "./servers.js"
-import { countSockets, peakMemory } from "./usage.js"
 
 /** One client in so many leaves without a DELETE, so that sessions are still open when the proxy shuts down. */
 const vanishingEvery = 5
@@ -47,7 +48,7 @@ export const run = (options: DemoOptions): Effect.Effect<Findings, ScriptError> 
     )
 
     progress.begin("stopping the proxy")
-    const memory = yield* peakMemory(servers.proxy.pid)
+    const memory = peakMemory(servers.proxy.pid)
     const asked = performance.now()
     const exit = yield* terminate(servers.proxy, "4 seconds")
     const proxy = { ending: exit && endingOf(exit), ms: performance.now() - asked }

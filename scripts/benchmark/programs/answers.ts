@@ -1,4 +1,6 @@
-/** The answers of the benchmark's servers. To save time, no message is parsed. */
+import type { Server } from "node:http"
+
+// To save time, the servers of the benchmark do not parse messages.
 
 /** The tool that is answered with JSON, and the one that is answered with an event stream. */
 export const jsonTool = "echo"
@@ -21,4 +23,13 @@ export const answerInitialize = (message: string): string => {
   const version = /"protocolVersion":\s*("[^"]*")/.exec(message)?.[1] ?? '"2025-11-25"'
   const result = `{"protocolVersion":${version},"capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"0"}}`
   return `{"jsonrpc":"2.0","id":${idOf(message)},"result":${result}}`
+}
+
+/** Listens on a free port of loopback, and prints the URL as `shadowcat forward` does. */
+export const announce = (server: Server): void => {
+  server.listen(0, "127.0.0.1", 4096, () => {
+    const address = server.address()
+    if (address === null || typeof address === "string") throw new Error("expected a TCP port")
+    process.stderr.write(`listening on http://127.0.0.1:${address.port}/mcp\n`)
+  })
 }

@@ -4,7 +4,7 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Client, type Dispatcher, Pool } from "undici"
-import { announce } from "./announce.js"
+import { announce } from "./answers.js"
 
 const upstream = new URL(process.argv[2] ?? "")
 const options = { bodyTimeout: 0, headersTimeout: 0, pipelining: 1 }

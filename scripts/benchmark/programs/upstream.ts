@@ -4,8 +4,7 @@
  */
 import { randomBytes } from "node:crypto"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { announce } from "./announce.js"
-import { answerCall, answerInitialize, isCall, isInitialize, sseTool } from "./answers.js"
+import { announce, answerCall, answerInitialize, isCall, isInitialize, sseTool } from "./answers.js"
 
 const sessions = new Set<string>()
 /** The DELETEs of known sessions so far, and the streams that are open. */
