@@ -2,10 +2,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { build } from "esbuild"
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { bundleModules } from "../../test/fixtures/bundle.js"
 import { spawnCommand, terminate } from "../../test/fixtures/Child.js"
 import { type Cli, type CliOptions, entry, startCli } from "../../test/fixtures/Cli.js"
 import { makeFolder } from "../../test/fixtures/folder.js"
@@ -19,15 +19,10 @@ import { jsonTool, sseTool } from "./programs/answers.js"
 export const connections = 64
 
 /** A path that is up: its URL, and the process of its proxy if it has one. */
-export interface Running {
-  readonly url: string
-  readonly proxy?: Cli
-}
+export type Running = { readonly url: string; readonly proxy?: Cli }
 
 /** A path with the sessions that load is put on. */
-interface Warm extends Running {
-  readonly sessions: ReadonlyArray<string>
-}
+type Warm = Running & { readonly sessions: ReadonlyArray<string> }
 
 /** What the measures take their samples with. */
 export type Bench = Effect.Effect.Success<ReturnType<typeof makeBench>>
@@ -116,32 +111,14 @@ const explained = <A, R>({ proxy }: Running, effect: Effect.Effect<A, unknown, R
 /** In process groups of their own, child processes do not get the Ctrl-C of the terminal. */
 const processOptions: CliOptions = { execArgv: guarded, detached: true, startTimeout: 15_000 }
 
-/**
- * Bundles the programs of the benchmark as shadowcat itself is bundled. With tsx, they would start slower and use more
- * memory than the programs that they are compared with.
- */
-const buildPrograms = (folder: string) =>
-  Effect.promise(async () => {
-    const sources = ["upstream", "relay", "stdioServer"].map((name) => `programs/${name}.ts`)
-    await build({
-      entryPoints: sources.map((source) => fileURLToPath(new URL(source, import.meta.url))),
-      outdir: folder,
-      outExtension: { ".js": ".mjs" },
-      bundle: true,
-      minify: true,
-      format: "esm",
-      platform: "node",
-      target: "node20",
-      logLevel: "warning",
-      // undici is CommonJS and calls `require`, which an ES module lacks.
-      banner: {
-        js: 'import{createRequire as benchRequire}from"node:module";const require=benchRequire(import.meta.url);'
-      }
-    })
-    const stdioServer = join(folder, "stdioServer.mjs")
-    const shellCommand = `'${process.execPath}' '${stdioServer}'`
-    return { relay: join(folder, "relay.mjs"), stdioServer, shellCommand, node: process.execPath }
-  })
+const buildPrograms = (folder: string) => {
+  const sources = ["upstream", "relay", "stdioServer"].map((name) => `programs/${name}.ts`)
+  const stdioServer = join(folder, "stdioServer.mjs")
+  const shellCommand = `'${process.execPath}' '${stdioServer}'`
+  const programs = { relay: join(folder, "relay.mjs"), stdioServer, shellCommand, node: process.execPath }
+  const files = sources.map((source) => fileURLToPath(new URL(source, import.meta.url)))
+  return Effect.as(bundleModules(files, folder), programs)
+}
 
 const cache = fileURLToPath(new URL("../../node_modules/.cache/benchmark", import.meta.url))
 

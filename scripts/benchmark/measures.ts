@@ -1,8 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { execFileSync } from "node:child_process"
-import { readFileSync } from "node:fs"
 import { terminate } from "../../test/fixtures/Child.js"
+import { cpuMicros } from "../../test/fixtures/processes.js"
 import { usage, withUsage } from "../../test/fixtures/Usage.js"
 import { guarded, ScriptError } from "../commandLine.js"
 import { type Bench, connections, type Running } from "./bench.js"
@@ -28,16 +27,6 @@ const difference = { compare: "difference" } as const
 const everyTurn = ({ rounds, turns }: Plan): number => rounds * turns
 const everyRound = ({ rounds }: Plan): number => rounds
 
-const ticksPerSecond = Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" }))
-
-/** The CPU time, user and system, that a process has used since it started, in microseconds. */
-const cpuMicros = ({ pid }: NonNullable<Running["proxy"]>): number => {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-  // The second field is the program's name, which may contain spaces and parentheses.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-  return ((Number(fields[11]) + Number(fields[12])) * 1e6) / ticksPerSecond
-}
-
 /** Puts load on a path: many clients at the same time, or one that makes its calls one after the other. */
 const underLoad = (
   name: string,
@@ -52,10 +41,10 @@ const underLoad = (
   sample: (path, bench) =>
     Effect.gen(function* () {
       const warm = yield* bench.warm(path)
-      const before = warm.proxy && cpuMicros(warm.proxy)
+      const before = warm.proxy && cpuMicros(warm.proxy.pid)
       const load = { tools: [tool], connections, seconds: bench.plan.turnSeconds }
       const { p50, p99, requests, seconds } = yield* bench.load(warm, load)
-      const after = warm.proxy && cpuMicros(warm.proxy)
+      const after = warm.proxy && cpuMicros(warm.proxy.pid)
       const figures = { perSecond: requests / seconds, p50, p99 }
       if (before === undefined || after === undefined) return figures
       return { ...figures, cpu: (after - before) / requests }

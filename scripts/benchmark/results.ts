@@ -5,11 +5,7 @@ import { direct, type Group, subject } from "./paths.js"
 import type { Samples } from "./rounds.js"
 
 /** The median and the range of some samples. */
-interface Spread {
-  readonly median: number
-  readonly min: number
-  readonly max: number
-}
+type Spread = { readonly median: number; readonly min: number; readonly max: number }
 
 const spread = (values: ReadonlyArray<number>): Spread | undefined => {
   if (values.length === 0) return undefined

@@ -8,12 +8,6 @@ import type { Group, Path } from "./paths.js"
 /** The samples of one measure by path. A failed sample is `null`, so that the samples of all paths stay in step. */
 export type Samples = Readonly<Record<string, ReadonlyArray<Figures | null>>>
 
-interface Failure {
-  readonly measure: string
-  readonly path: string
-  readonly reason: string
-}
-
 /** The number of samples that a round takes of so many, which are spread evenly over all rounds. */
 const dueIn = (round: number, rounds: number, samples: number): number =>
   Math.floor((samples * (round + 1)) / rounds) - Math.floor((samples * round) / rounds)
@@ -32,7 +26,7 @@ export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>, log: (line
   Effect.gen(function* () {
     /** By the names of the measure and of the path. */
     const samples: Record<string, Record<string, Array<Figures | null>>> = {}
-    const failures: Array<Failure> = []
+    const failures: Array<{ readonly measure: string; readonly path: string; readonly reason: string }> = []
     const hasFailed = (measure: Measure, path: Path) =>
       failures.some((failure) => failure.measure === measure.name && failure.path === path.name)
     const takeSample = (measure: Measure, path: Path) =>
