@@ -24,7 +24,6 @@ const atMost = (limit: number, of: Mark["of"] = "comparison"): RowOptions => ({ 
 const ratio = { compare: "ratio" } as const
 const difference = { compare: "difference" } as const
 
-const everyTurn = ({ rounds, turns }: Plan): number => rounds * turns
 const everyRound = ({ rounds }: Plan): number => rounds
 
 /** Puts load on a path: many clients at the same time, or one that makes its calls one after the other. */
@@ -37,7 +36,7 @@ const underLoad = (
 ): Measure => ({
   name,
   direct,
-  samples: everyTurn,
+  samples: ({ rounds, turns }) => rounds * turns,
   sample: (path, bench) =>
     Effect.gen(function* () {
       const warm = yield* bench.warm(path)
@@ -66,20 +65,17 @@ const latency = (kind: string, figure: "p50" | "p99", options: RowOptions): Row 
 
 const overDirect = (figure: "p50" | "p99"): Row => row("  added to direct", figure, 0, { overDirect: true })
 
-const kinds = [
-  ["JSON", jsonTool],
-  ["SSE", sseTool]
-] as const
+const kinds = { JSON: jsonTool, SSE: sseTool }
 
 /** Calls that are answered with JSON, and with an event stream. */
 export const load: ReadonlyArray<Measure> = [
-  ...kinds.map(([kind, tool]) =>
+  ...Object.entries(kinds).map(([kind, tool]) =>
     underLoad(`${kind.toLowerCase()}-throughput`, tool, connections, true, [
       perSecond(kind, 0.9),
       cpu(kind, { ...ratio, ...atMost(1.15) })
     ])
   ),
-  ...kinds.map(([kind, tool]) =>
+  ...Object.entries(kinds).map(([kind, tool]) =>
     underLoad(`${kind.toLowerCase()}-latency`, tool, 1, true, [
       latency(kind, "p50", { ...difference, ...atMost(100) }),
       overDirect("p50"),
@@ -95,7 +91,7 @@ export const tracking = underLoad("tracking-throughput", sseTool, connections, f
 ])
 
 /** The cost of keeping sessions, and the events of their streams, in a file. */
-export const storing: ReadonlyArray<Measure> = kinds.map(([kind, tool]) =>
+export const storing: ReadonlyArray<Measure> = Object.entries(kinds).map(([kind, tool]) =>
   underLoad(`storing-${kind.toLowerCase()}-throughput`, tool, connections, false, [
     cpu(kind, { ...ratio, ...atMost(1.05) })
   ])

@@ -11,16 +11,13 @@ import { connect, type DemoClient, echo, load, Tally } from "./clients.js"
 import type { DemoOptions } from "./options.js"
 import { Progress } from "./progress.js"
 import type { Failover, Findings } from "./report.js"
-import { endingOf, type HttpServers, type Servers, startServers } from "./servers.js"
+import { type HttpServers, type Servers, startServers } from "./servers.js"
 
-/** One client in so many leaves without a DELETE, so that sessions are still open when the proxy shuts down. */
-const vanishingEvery = 5
-
-const leaves = ({ number }: DemoClient): boolean => number % vanishingEvery !== vanishingEvery - 1
+/** One client in five leaves without a DELETE, so that sessions are still open when the proxy shuts down. */
+const sendsDelete = ({ number }: DemoClient): boolean => number % 5 !== 4
 
 /** The time limit of everything but the load, in seconds. A busy machine needs it. */
-const secondsForTheRest = 30
-const secondsToStartChildren = 30
+const limits = { overHttp: 30, overStdio: 60 }
 
 /** With --stdio, how many clients connect at the same time: more children would start too slowly for their clients. */
 const connectingOverStdio = 4
@@ -37,7 +34,7 @@ const together = { concurrency: "unbounded", discard: true } as const
 /** Starts the servers, lets the clients call, ends everything, and returns the findings. */
 export const run = (options: DemoOptions): Effect.Effect<Findings, ScriptError> => {
   const progress = new Progress()
-  const limit = options.seconds + secondsForTheRest + (options.stdio ? secondsToStartChildren : 0)
+  const limit = options.seconds + (options.stdio ? limits.overStdio : limits.overHttp)
   return Effect.gen(function* () {
     const sockets = yield* countSockets
     progress.begin(options.stdio ? "starting the proxy" : "starting the demo server and the proxy")
@@ -51,13 +48,16 @@ export const run = (options: DemoOptions): Effect.Effect<Findings, ScriptError> 
     const memory = peakMemory(servers.proxy.pid)
     const asked = performance.now()
     const exit = yield* terminate(servers.proxy, "4 seconds")
-    const proxy = { ending: exit && endingOf(exit), ms: performance.now() - asked }
+    const proxy = { ending: exit?.code ?? exit?.signal ?? undefined, ms: performance.now() - asked }
     yield* soon(Effect.sync(() => sockets.open === 0))
-    const left = sockets.open
+    const socketCounts = { left: sockets.open, peak: sockets.peak }
 
     progress.begin("looking for what is left")
-    const upstream = servers.http ? yield* sessionsLeft(servers.http) : childrenLeft(servers, children)
-    return { ...found, memory, proxy, sockets: { left, peak: sockets.peak }, upstream }
+    const left = countChildren(servers)
+    const upstream = servers.http
+      ? yield* sessionsLeft(servers.http)
+      : { children: children === undefined || left === undefined ? undefined : { atOnce: children, left } }
+    return { ...found, memory, proxy, sockets: socketCounts, upstream }
   }).pipe(
     Effect.scoped,
     Effect.ensuring(Effect.sync(() => progress.erase())),
@@ -96,7 +96,7 @@ const useClients = (servers: Servers, { clients: count, seconds, stdio }: DemoOp
     const second = servers.http && (yield* failover(servers, servers.http, clients, progress))
 
     progress.begin("ending the clients")
-    const leaving = clients.filter(leaves)
+    const leaving = clients.filter(sendsDelete)
     const vanished = count - leaving.length
     yield* Effect.forEach(leaving, ({ endSession }) => endSession, together)
     yield* Effect.forEach(clients, ({ close }) => close, together)
@@ -155,11 +155,6 @@ const liveSessions = ({ health }: HealthCheck): Effect.Effect<number, ScriptErro
 /** `undefined` where the system has no /proc. */
 const countChildren = ({ census }: Servers): number | undefined =>
   existsSync("/proc/self/environ") ? census?.alive().length : undefined
-
-const childrenLeft = (servers: Servers, atOnce: number | undefined) => {
-  const left = countChildren(servers)
-  return { children: atOnce === undefined || left === undefined ? undefined : { atOnce, left } }
-}
 
 /** Asks the demo server itself for each of the sessions that it has issued. */
 const sessionsLeft = ({ server }: HttpServers) =>

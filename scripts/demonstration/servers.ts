@@ -11,15 +11,12 @@ import { type Proxy, startProxy as startProxyProcess, type Upstream } from "../.
 import { guarded, onLoopback, ScriptError } from "../commandLine.js"
 import type { DemoOptions } from "./options.js"
 
-/** How a process has ended: its exit code, or the signal that killed it. */
-export const endingOf = ({ code, signal }: Exit): number | NodeJS.Signals => code ?? signal ?? 1
-
 /** Starts a server that must not exit before the demo stops it. */
 const supervise = <Process extends Cli>(name: string, start: Effect.Effect<Process, CliEnded, Scope.Scope>) =>
   Effect.gen(function* () {
     const failed = (exit: Exit, output: ReadonlyArray<string>) => {
       const last = output.findLast((line) => line.trim() !== "") ?? ""
-      const message = `${name} ended by itself (${endingOf(exit)}); its last line of output: ${last}`
+      const message = `${name} ended by itself (${exit.code ?? exit.signal}); its last line of output: ${last}`
       return Effect.fail(new ScriptError({ message }))
     }
     const server = yield* Effect.catchAll(start, ({ exit, stderr }) => failed(exit, stderr.split("\n")))
