@@ -1,24 +1,17 @@
 /** The benchmark; started by scripts/bench. */
 import * as Effect from "effect/Effect"
-import { existsSync, mkdtempSync, writeFileSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { cpus, loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
-import { entry as shadowcat } from "../../test/fixtures/Cli.js"
-import { runScript, ScriptError } from "../commandLine.js"
+import { runScript } from "../commandLine.js"
 import { makeBench } from "./bench.js"
 import { type BenchOptions, parseOptions, usage } from "./options.js"
-import { subject } from "./paths.js"
 import { resultsOf, table } from "./results.js"
 import { runRounds } from "./rounds.js"
 
 /** Takes all samples, prints the tables, writes the figures and returns the exit code. */
 const run = ({ check, groups, json, plan }: BenchOptions) =>
   Effect.gen(function* () {
-    if (!existsSync(shadowcat) && groups.some(({ paths }) => paths.some(({ name }) => name === subject))) {
-      const message =
-        "dist/shadowcat.js is not built: run scripts/setup, or leave it out with --paths direct,relay"
-      return yield* new ScriptError({ message })
-    }
     const { length: cores, 0: cpu } = cpus()
     const loadBefore = loadavg()[0]
     const machine = {

@@ -4,10 +4,9 @@ import { terminate } from "../../test/fixtures/Child.js"
 import { cpuMicros } from "../../test/fixtures/processes.js"
 import { usage, withUsage } from "../../test/fixtures/Usage.js"
 import { guarded, ScriptError } from "../commandLine.js"
-import { type Bench, connections, type Running } from "./bench.js"
+import { connections, type Running } from "./bench.js"
 import { makeSessionClients, parallel, type SessionClients } from "./clients.js"
 import type { Mark, Measure, Plan, Row } from "./measure.js"
-import type { Path } from "./paths.js"
 import { jsonTool, sseTool } from "./programs/answers.js"
 
 type RowOptions = Omit<Row, "title" | "figure" | "digits">
@@ -157,42 +156,44 @@ export const stdioMemory = memoryOf(
   ({ idleChildren }) => idleChildren
 )
 
-/** Opens sessions, and ends the proxy if it then deletes the sessions of the upstream. */
-const openAndEnd = (path: Path, bench: Bench, count: number) =>
-  bench.use(path, ({ proxy, url }) =>
-    Effect.gen(function* () {
-      const clients = yield* makeSessionClients(url)
-      const [opening] = yield* Effect.timed(clients.open(count))
-      const open = Duration.toMillis(opening)
-      if (proxy === undefined || path.deletesSessions !== true) return { open }
-
-      const before = yield* bench.stats
-      const [closing, exit] = yield* Effect.timed(terminate(proxy, "30 seconds"))
-      if (exit === undefined) return yield* new ScriptError({ message: "no exit within 30 s of SIGTERM" })
-      const { deleted } = yield* bench.stats
-      return { open, close: Duration.toMillis(closing), left: count - (deleted - before.deleted) }
-    })
-  )
-
-export const sessions: Measure = {
-  name: "sessions",
-  direct: true,
+/** The time to open sessions, and to end a proxy that then deletes the sessions of the upstream. */
+const opening = (
+  name: string,
+  direct: boolean,
+  countIn: (plan: Plan) => number,
+  rows: ReadonlyArray<Row>
+): Measure => ({
+  name,
+  direct,
   samples: everyRound,
-  sample: (path, bench) => openAndEnd(path, bench, bench.plan.openSessions),
-  rows: [
-    row(`ms to open 1,000 sessions, ${parallel} at once`, "open", 0, ratio),
-    row("ms from SIGTERM to exit, 1,000 open", "close", 0, atMost(1_500, "value")),
-    row("  upstream sessions left undeleted", "left", 0, atMost(0, "value"))
-  ]
-}
+  sample: (path, bench) =>
+    bench.use(path, ({ proxy, url }) =>
+      Effect.gen(function* () {
+        const count = countIn(bench.plan)
+        const clients = yield* makeSessionClients(url)
+        const [opened] = yield* Effect.timed(clients.open(count))
+        const open = Duration.toMillis(opened)
+        if (proxy === undefined || path.deletesSessions !== true) return { open }
 
-export const stdioSessions: Measure = {
-  name: "stdio-sessions",
-  direct: false,
-  samples: everyRound,
-  sample: (path, bench) => openAndEnd(path, bench, bench.plan.openChildren),
-  rows: [row(`Stdio ms to open 100 sessions, ${parallel} at once`, "open", 0, ratio)]
-}
+        const before = yield* bench.stats
+        const [closed, exit] = yield* Effect.timed(terminate(proxy, "30 seconds"))
+        if (exit === undefined) return yield* new ScriptError({ message: "no exit within 30 s of SIGTERM" })
+        const { deleted } = yield* bench.stats
+        return { open, close: Duration.toMillis(closed), left: count - (deleted - before.deleted) }
+      })
+    ),
+  rows
+})
+
+export const sessions = opening("sessions", true, ({ openSessions }) => openSessions, [
+  row(`ms to open 1,000 sessions, ${parallel} at once`, "open", 0, ratio),
+  row("ms from SIGTERM to exit, 1,000 open", "close", 0, atMost(1_500, "value")),
+  row("  upstream sessions left undeleted", "left", 0, atMost(0, "value"))
+])
+
+export const stdioSessions = opening("stdio-sessions", false, ({ openChildren }) => openChildren, [
+  row(`Stdio ms to open 100 sessions, ${parallel} at once`, "open", 0, ratio)
+])
 
 export const start: Measure = {
   name: "start",

@@ -31,8 +31,6 @@ export interface Group {
   readonly measures: ReadonlyArray<Measure>
   /** The paths that the subject is compared with: with the best of them, in the same sample. */
   readonly references: ReadonlyArray<string>
-  /** The name of the references in the table. */
-  readonly against: string
 }
 
 /** The path that is compared with the others. */
@@ -43,6 +41,7 @@ export const direct = "direct"
 
 const forward = "{shadowcat} forward http --port 0 --multi-session --log-level warning"
 const overHttp = `${forward} --max-sessions 5000 --url {upstream}`
+const inFile = `${overHttp} --store sqlite:{folder}/{name}.db`
 
 /** It keeps the events of streams, as it does by default. One process serves all measures. */
 const tracked: Path = { name: subject, command: overHttp, deletesSessions: true }
@@ -52,23 +51,20 @@ export const groups: ReadonlyArray<Group> = [
   {
     paths: [{ name: direct }, { name: "relay", command: "{relay} {upstream}" }, tracked],
     measures: [...load, memory, sessions, start],
-    references: ["relay"],
-    against: "relay"
+    references: ["relay"]
   },
   {
     paths: [tracked, { name: "untracked", command: `${overHttp} --max-events 0` }],
     measures: [tracking],
-    references: ["untracked"],
-    against: "untracked"
+    references: ["untracked"]
   },
   {
     paths: [
-      { name: subject, command: `${overHttp} --store sqlite:{folder}/{name}.db` },
+      { name: subject, command: inFile },
       { name: "memory", command: overHttp }
     ],
     measures: storing,
-    references: ["memory"],
-    against: "memory"
+    references: ["memory"]
   },
   {
     // Each session has a child process, except that the sessions of mcp-proxy share one.
@@ -88,8 +84,7 @@ export const groups: ReadonlyArray<Group> = [
       }
     ],
     measures: [...stdioLoad, stdioMemory, stdioSessions],
-    references: ["mcp-proxy", "supergateway"],
-    against: "better peer"
+    references: ["mcp-proxy", "supergateway"]
   }
 ]
 
@@ -103,7 +98,6 @@ export const beside = (group: Group, checkout: string): Group => {
       ...measure,
       rows: measure.rows.map(({ mark, ...row }) => (mark?.of === "value" ? { ...row, mark } : row))
     })),
-    references: [name],
-    against: name
+    references: [name]
   }
 }

@@ -80,7 +80,8 @@ const lineOf = ({ cells, comparison, row, verdict }: Result, { paths }: Group): 
 
 /** Shows the results of a group: medians, with the least and the greatest sample in parentheses. */
 export const table = (group: Group, results: ReadonlyArray<Result>): string => {
-  const names = group.paths.map(({ name }) => name)
-  const head = ["median (min…max)", ...names, `${subject} : ${group.against}`, "mark"]
+  const { paths, references } = group
+  const against = references.length === 1 ? references[0] : "better peer"
+  const head = ["median (min…max)", ...paths.map(({ name }) => name), `${subject} : ${against}`, "mark"]
   return columns([head, ...results.map((result) => lineOf(result, group))])
 }

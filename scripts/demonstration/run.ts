@@ -103,19 +103,8 @@ const useClients = (servers: Servers, { clients: count, seconds, stdio }: DemoOp
     yield* soon(Effect.map(liveSessions(servers.proxy), (left) => left === vanished))
     const sessions = { atOnce, afterDeletes: yield* liveSessions(servers.proxy) }
     const { calls, errors, firstError } = tally
-    const percentiles = { p50: tally.percentile(0.5), p99: tally.percentile(0.99) }
-    return {
-      clients: count,
-      children,
-      sessions,
-      vanished,
-      second,
-      seconds,
-      calls,
-      errors,
-      firstError,
-      ...percentiles
-    }
+    const figures = { calls, errors, firstError, p50: tally.percentile(0.5), p99: tally.percentile(0.99) }
+    return { clients: count, children, sessions, vanished, second, seconds, ...figures }
   }).pipe(Effect.scoped)
 
 /** Kills and restarts the demo server and then the proxy while the clients call, and then calls once from each. */
@@ -127,11 +116,9 @@ const failover = (
 ): Effect.Effect<Failover, ScriptError> =>
   Effect.gen(function* () {
     const during = new Tally()
+    const calls = load(clients, restartSeconds, during, false)
     const callDuring = (restart: Effect.Effect<void, ScriptError>) =>
-      Effect.all(
-        [load(clients, restartSeconds, during, false), Effect.delay(restart, untilRestart)],
-        together
-      )
+      Effect.all([calls, Effect.delay(restart, untilRestart)], together)
     progress.begin("killing and restarting the demo server, which loses its sessions")
     yield* callDuring(restartServer)
     progress.begin("killing and restarting the proxy, which restores its sessions")
