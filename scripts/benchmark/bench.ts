@@ -45,12 +45,11 @@ export const makeBench = (plan: Plan) =>
         const [script = "", ...args] = path.command
           .split(" ")
           .map((word) => word.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? ""))
-        const { execArgv = guarded } = options
         const proxy = yield* startCli(args, {
           ...processOptions,
           ...options,
           entry: script,
-          execArgv: path.peer === undefined ? execArgv : [...execArgv, ...onLoopback]
+          execArgv: [...(options.execArgv ?? guarded), ...(path.peer === undefined ? [] : onLoopback)]
         })
         // SIGTERM lets a proxy end its children before the next sample.
         yield* Effect.addFinalizer((exit) =>
@@ -102,10 +101,9 @@ const decodeStats = Schema.decodeUnknown(
 const explained = <A, R>({ proxy }: Running, effect: Effect.Effect<A, unknown, R>) =>
   Effect.mapError(effect, (cause) => {
     const exit = proxy?.exited()
-    if (proxy === undefined || exit === undefined) return cause
-    const output = proxy.stderr().slice(-5).join(" ")
-    const message = `${messageOf(cause)}; the proxy has exited with ${exit.code ?? exit.signal}: ${output}`
-    return new ScriptError({ message })
+    if (exit === undefined) return cause
+    const end = `the proxy has exited with ${exit.code ?? exit.signal}: ${proxy?.stderr().slice(-5).join(" ")}`
+    return new ScriptError({ message: `${messageOf(cause)}; ${end}` })
   })
 
 /** In process groups of their own, child processes do not get the Ctrl-C of the terminal. */

@@ -94,11 +94,9 @@ export interface Load {
   readonly seconds: number
 }
 
-/** The number of JSON-RPC ids, which must be unique among the calls in flight of a session. */
-const idsInTurn = 16
-
+/** Calls with 16 ids in turn, because an id must be unique among the calls in flight of a session. */
 const bodies = (tools: ReadonlyArray<string>): ReadonlyArray<string> =>
-  Array.from({ length: idsInTurn }, (_, id) =>
+  Array.from({ length: 16 }, (_, id) =>
     JSON.stringify(callTool(id + 1, tools[id % tools.length] ?? "", { message: echo }))
   )
 

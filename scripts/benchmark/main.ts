@@ -22,8 +22,7 @@ const run = ({ check, groups, json, plan }: BenchOptions) =>
       loadBefore
     }
     const bench = yield* makeBench(plan)
-    const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
-    const { failures, samples } = yield* runRounds(bench, groups, log)
+    const { failures, samples } = yield* runRounds(bench, groups)
     const outcomes = groups.map((group) => ({
       group,
       results: group.measures.flatMap((measure) =>

@@ -37,27 +37,17 @@ export interface Measure {
 }
 
 /** The length and the size of a run. */
-export interface Plan {
-  readonly rounds: number
-  readonly warmUpSeconds: number
-  /** How often a round loads each path. Many short turns spread the noise of the machine over all paths. */
-  readonly turns: number
-  readonly turnSeconds: number
-  readonly idleSessions: number
-  readonly openSessions: number
-  /** Fewer sessions where each has a child process. */
-  readonly idleChildren: number
-  readonly openChildren: number
-  readonly starts: number
-}
+export type Plan = typeof fullPlan
 
-export const fullPlan: Plan = {
+export const fullPlan = {
   rounds: 5,
   warmUpSeconds: 5,
+  /** How often a round loads each path. Many short turns spread the noise of the machine over all paths. */
   turns: 5,
   turnSeconds: 1,
   idleSessions: 2_000,
   openSessions: 1_000,
+  /** Fewer sessions where each has a child process. */
   idleChildren: 80,
   openChildren: 100,
   starts: 10

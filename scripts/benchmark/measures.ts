@@ -23,8 +23,6 @@ const atMost = (limit: number, of: Mark["of"] = "comparison"): RowOptions => ({ 
 const ratio = { compare: "ratio" } as const
 const difference = { compare: "difference" } as const
 
-const everyRound = ({ rounds }: Plan): number => rounds
-
 /** Puts load on a path: many clients at the same time, or one that makes its calls one after the other. */
 const underLoad = (
   name: string,
@@ -114,7 +112,7 @@ const memoryOf = (
 ): Measure => ({
   name,
   direct: false,
-  samples: everyRound,
+  samples: ({ rounds }) => rounds,
   sample: (path, bench) => {
     const openIdle = (clients: SessionClients, count: number) =>
       Effect.gen(function* () {
@@ -165,7 +163,7 @@ const opening = (
 ): Measure => ({
   name,
   direct,
-  samples: everyRound,
+  samples: ({ rounds }) => rounds,
   sample: (path, bench) =>
     bench.use(path, ({ proxy, url }) =>
       Effect.gen(function* () {

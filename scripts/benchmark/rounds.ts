@@ -18,17 +18,19 @@ const rotated = <A>(all: ReadonlyArray<A>, by: number): Array<A> => {
   return [...all.slice(from), ...all.slice(0, from)]
 }
 
+const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
+
 /**
  * Runs all rounds. The paths of a sample directly follow each other, so that they meet the same noise of the machine.
  * A measure is not tried again on a path where it has failed.
  */
-export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>, log: (line: string) => void) =>
+export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>) =>
   Effect.gen(function* () {
     /** By the names of the measure and of the path. */
     const samples: Record<string, Record<string, Array<Figures | null>>> = {}
     const failures: Array<{ readonly measure: string; readonly path: string; readonly reason: string }> = []
-    const hasFailed = (measure: Measure, path: Path) =>
-      failures.some((failure) => failure.measure === measure.name && failure.path === path.name)
+    const hasFailed = ({ name }: Measure, path: Path) =>
+      failures.some((failure) => failure.measure === name && failure.path === path.name)
     const takeSample = (measure: Measure, path: Path) =>
       Effect.catchAllCause(measure.sample(path, bench), (cause) => {
         if (Cause.isInterrupted(cause)) return Effect.interrupt

@@ -15,7 +15,7 @@ runScript({
       // The clients take longer to load than everything else, so they are loaded only for a run that needs them.
       if (options.serve) {
         const { serve } = yield* Effect.promise(() => import("./servers.js"))
-        return yield* serve(options)
+        return yield* serve(options.stdio)
       }
       const { run } = yield* Effect.promise(() => import("./run.js"))
       const findings = yield* run(options)

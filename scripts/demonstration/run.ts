@@ -10,7 +10,7 @@ import { ScriptError } from "../commandLine.js"
 import { connect, type DemoClient, echo, load, Tally } from "./clients.js"
 import type { DemoOptions } from "./options.js"
 import { Progress } from "./progress.js"
-import type { Failover, Findings } from "./report.js"
+import type { Findings } from "./report.js"
 import { type HttpServers, type Servers, startServers } from "./servers.js"
 
 /** One client in five leaves without a DELETE, so that sessions are still open when the proxy shuts down. */
@@ -23,8 +23,7 @@ const limits = { overHttp: 30, overStdio: 60 }
 const connectingOverStdio = 4
 
 /** How long the clients call around each restart, in seconds, and when in that time it begins. */
-const restartSeconds = 2
-const untilRestart = "500 millis"
+const restarts = { seconds: 2, delay: "500 millis" } as const
 
 /** The number of each client's call after the restarts: no earlier call has it. */
 const lastCall = 1_000_000
@@ -108,21 +107,16 @@ const useClients = (servers: Servers, { clients: count, seconds, stdio }: DemoOp
   }).pipe(Effect.scoped)
 
 /** Kills and restarts the demo server and then the proxy while the clients call, and then calls once from each. */
-const failover = (
-  servers: Servers,
-  { restartProxy, restartServer }: HttpServers,
-  clients: ReadonlyArray<DemoClient>,
-  progress: Progress
-): Effect.Effect<Failover, ScriptError> =>
+const failover = (servers: Servers, http: HttpServers, clients: Array<DemoClient>, progress: Progress) =>
   Effect.gen(function* () {
     const during = new Tally()
-    const calls = load(clients, restartSeconds, during, false)
+    const calls = load(clients, restarts.seconds, during, false)
     const callDuring = (restart: Effect.Effect<void, ScriptError>) =>
-      Effect.all([calls, Effect.delay(restart, untilRestart)], together)
+      Effect.all([calls, Effect.delay(restart, restarts.delay)], together)
     progress.begin("killing and restarting the demo server, which loses its sessions")
-    yield* callDuring(restartServer)
+    yield* callDuring(http.restartServer)
     progress.begin("killing and restarting the proxy, which restores its sessions")
-    yield* callDuring(restartProxy)
+    yield* callDuring(http.restartProxy)
 
     progress.begin("calling once more from every client")
     const after = new Tally()

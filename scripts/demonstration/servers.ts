@@ -9,7 +9,6 @@ import { makeFolder } from "../../test/fixtures/folder.js"
 import { Census } from "../../test/fixtures/processes.js"
 import { type Proxy, startProxy as startProxyProcess, type Upstream } from "../../test/fixtures/Proxy.js"
 import { guarded, onLoopback, ScriptError } from "../commandLine.js"
-import type { DemoOptions } from "./options.js"
 
 /** Starts a server that must not exit before the demo stops it. */
 const supervise = <Process extends Cli>(name: string, start: Effect.Effect<Process, CliEnded, Scope.Scope>) =>
@@ -122,7 +121,7 @@ unless the proxy's --allow-origin names it. The Inspector's own page, http://loc
 Ctrl-C ends all of it.`
 
 /** Starts the servers and stays up until it is interrupted. Then it stops the proxy with SIGTERM. */
-export const serve = ({ stdio }: DemoOptions): Effect.Effect<never, ScriptError> =>
+export const serve = (stdio: boolean): Effect.Effect<never, ScriptError> =>
   Effect.gen(function* () {
     const { endedEarly, http, proxy } = yield* startServers(stdio)
     const commands = "a demo server for each session, a child process of its own"

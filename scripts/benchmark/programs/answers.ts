@@ -13,7 +13,6 @@ export const echo = "x".repeat(64)
 const idOf = (message: string): string => /"id":\s*("[^"]*"|-?\d+)/.exec(message)?.[1] ?? "null"
 
 export const isCall = (message: string): boolean => message.includes('"tools/call"')
-
 export const isInitialize = (message: string): boolean => message.includes('"initialize"')
 
 export const answerCall = (message: string): string =>
