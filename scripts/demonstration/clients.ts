@@ -28,7 +28,6 @@ export const connect = (url: string, number: number) => {
       connection,
       /** Ends the session with a DELETE. */
       endSession: Effect.mapError(connection.terminate, failed(name, "DELETE")),
-      /** Closes all connections. */
       close: connection.close.pipe(Effect.timeout("1 second"), Effect.ignore)
     }))
   )

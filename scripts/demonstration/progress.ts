@@ -13,7 +13,6 @@ export class Progress {
     if (process.stderr.isTTY || performance.now() - this.#written >= 2_000) this.#write(text)
   }
 
-  /** Removes the line from a terminal. */
   erase(): void {
     if (process.stderr.isTTY) this.#write("")
   }
