@@ -1,75 +1,64 @@
+import type * as Effect from "effect/Effect"
 import type { Bench } from "./bench.js"
 import type { Path } from "./paths.js"
 
-/** What one sample of one path found, by name. */
+/** One sample of a measure: its figures by name. */
 export type Figures = Readonly<Record<string, number>>
 
-export interface Mark {
-  /** What is held against the limit: the comparison with the best reference, or the subject's own figure. */
+/** A limit for the comparison with the best reference, or for the subject's own value. */
+export type Mark = {
   readonly of: "comparison" | "value"
   readonly atLeast?: number
   readonly atMost?: number
 }
 
-/** A line of the table. */
+/** A row of the table. */
 export interface Row {
   readonly title: string
   readonly figure: string
   readonly digits: number
-  /** Shows what each path adds to the direct one in the same sample. */
+  /** Shows the difference to the direct path in the same sample. */
   readonly overDirect?: boolean
   readonly compare?: "ratio" | "difference"
-  /** Which of several references is the best: that with the most, or else that with the least. */
+  /** The best of several references is the largest one, not the smallest. */
   readonly moreIsBetter?: boolean
   readonly mark?: Mark
 }
 
-/** One thing to measure: how to take a sample of one path, and the rows that show it. */
+/** How to take a sample of a path, and the rows that show it. */
 export interface Measure {
   readonly name: string
-  /** False for what only a proxy has. */
+  /** False if only paths with a proxy are measured. */
   readonly direct: boolean
-  /** How many samples of each path a run takes, spread over its rounds. */
+  /** The number of samples of each path, which are spread over the rounds. */
   readonly samples: (plan: Plan) => number
-  readonly sample: (path: Path, bench: Bench) => Promise<Figures>
+  readonly sample: (path: Path, bench: Bench) => Effect.Effect<Figures, unknown>
   readonly rows: ReadonlyArray<Row>
 }
 
-/** How long and how large a run is. */
-export interface Plan {
-  readonly rounds: number
-  readonly warmUpSeconds: number
-  /** How often a round loads each path, and for how long: many short turns meet the same noise. */
-  readonly turns: number
-  readonly turnSeconds: number
-  readonly idleSessions: number
-  readonly openSessions: number
-  /** The same where each session has a child, which is a Node of its own. */
-  readonly idleChildren: number
-  readonly openChildren: number
-  readonly starts: number
-}
+/** The length and the size of a run. */
+export type Plan = typeof fullPlan
 
-export const fullPlan: Plan = {
+export const fullPlan = {
   rounds: 5,
   warmUpSeconds: 5,
+  /** How often a round loads each path. Many short turns spread the noise of the machine over all paths. */
   turns: 5,
   turnSeconds: 1,
   idleSessions: 2_000,
   openSessions: 1_000,
+  /** Fewer sessions where each has a child process. */
   idleChildren: 80,
   openChildren: 100,
   starts: 10
 }
 
 export const quickPlan: Plan = {
+  ...fullPlan,
   rounds: 1,
   warmUpSeconds: 1,
   turns: 1,
-  turnSeconds: 1,
   idleSessions: 500,
-  openSessions: 1_000,
   idleChildren: 40,
-  openChildren: 100,
   starts: 3
 }

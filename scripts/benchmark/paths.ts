@@ -1,90 +1,103 @@
+/** The paths from the clients to the upstream, and the groups of paths that are compared with each other. */
 import { join } from "node:path"
-import type { Bench } from "./bench.js"
+import type { Measure } from "./measure.js"
+import {
+  load,
+  memory,
+  sessions,
+  start,
+  stdioLoad,
+  stdioMemory,
+  stdioSessions,
+  storing,
+  tracking
+} from "./measures.js"
 
-/** A way from the clients to the upstream. */
 export interface Path {
   readonly name: string
-  /** The arguments of `node` that start its proxy; a path without them has none. */
-  readonly proxy?: (bench: Bench) => ReadonlyArray<string> | Promise<ReadonlyArray<string>>
-  /** It keeps sessions, and ends those of the upstream when it is ended. */
-  readonly keepsSessions?: boolean
+  /** The script of the proxy and its arguments, with `{names}` in place of paths and URLs. Absent: no proxy. */
+  readonly command?: string
+  /** The npm package of the proxy, with its exact version. Its folder is `{peer}`. */
+  readonly peer?: string
+  /** The program that is started as `{shadowcat}`. Default: the build of this checkout. */
+  readonly shadowcat?: string
+  /** The proxy deletes its upstream sessions when it exits. */
+  readonly deletesSessions?: boolean
 }
 
-/** What the others are compared with. */
+/** Paths that do the same work, and the measures that are taken of them, in the order of the table. */
+export interface Group {
+  readonly paths: ReadonlyArray<Path>
+  readonly measures: ReadonlyArray<Measure>
+  /** The paths that the subject is compared with: with the best of them, in the same sample. */
+  readonly references: ReadonlyArray<string>
+}
+
+/** The path that is compared with the others. */
 export const subject = "shadowcat"
 
-/** The path that the others are said to add to. */
-export const base = "direct"
+/** The path without a proxy. */
+export const direct = "direct"
 
-const forward = (options: string): ReadonlyArray<string> => [
-  ..."forward http --port 0 --multi-session --log-level warning".split(" "),
-  ...options.split(" ")
-]
+const forward = "{shadowcat} forward http --port 0 --multi-session --log-level warning"
+const overHttp = `${forward} --max-sessions 5000 --url {upstream}`
+const inFile = `${overHttp} --store sqlite:{folder}/{name}.db`
 
-const overHttp = (name: string, options: string): Path => ({
-  name,
-  keepsSessions: true,
-  proxy: ({ programs, upstreamUrl }) => [programs.shadowcat, ...forward(`${options} --url`), upstreamUrl]
-})
+/** It keeps the events of streams, as it does by default. One process serves all measures. */
+const tracked: Path = { name: subject, command: overHttp, deletesSessions: true }
 
-/** It keeps the events of streams, as it does by default. All that is measured of it shares one process. */
-const tracked = overHttp(subject, "--max-sessions 5000")
-
-/** To a server of Streamable HTTP. */
-export const paths: ReadonlyArray<Path> = [
-  { name: base },
-  { name: "relay", proxy: ({ programs, upstreamUrl }) => [programs.relay, upstreamUrl] },
-  tracked
-]
-
-/** The same server, with the events of streams kept and not. */
-export const trackingPaths: ReadonlyArray<Path> = [
-  tracked,
-  overHttp("untracked", "--max-sessions 5000 --max-events 0")
-]
-
-/** The same server, with sessions kept in a file and in memory. */
-export const storingPaths: ReadonlyArray<Path> = [
+/** All that a run measures. */
+export const groups: ReadonlyArray<Group> = [
   {
-    name: subject,
-    proxy: ({ folder, programs, upstreamUrl }) => [
-      programs.shadowcat,
-      ...forward("--max-sessions 5000 --store"),
-      `sqlite:${join(folder, "sessions.db")}`,
-      "--url",
-      upstreamUrl
-    ]
-  },
-  overHttp("memory", "--max-sessions 5000")
-]
-
-/** To a command that speaks over standard input and output: a child for each session, but for mcp-proxy's only one. */
-export const stdioPaths: ReadonlyArray<Path> = [
-  {
-    name: subject,
-    proxy: ({ programs }) => [programs.shadowcat, ...forward("--"), process.execPath, programs.stdioServer]
+    paths: [{ name: direct }, { name: "relay", command: "{relay} {upstream}" }, tracked],
+    measures: [...load, memory, sessions, start],
+    references: ["relay"]
   },
   {
-    name: "mcp-proxy",
-    proxy: async ({ peers, programs }) => [
-      "--import",
-      programs.loopback,
-      await peers.program("mcp-proxy@6.7.19", "dist/bin/mcp-proxy.mjs"),
-      ..."--server stream --port 0 --".split(" "),
-      process.execPath,
-      programs.stdioServer
-    ]
+    paths: [tracked, { name: "untracked", command: `${overHttp} --max-events 0` }],
+    measures: [tracking],
+    references: ["untracked"]
   },
   {
-    name: "supergateway",
-    proxy: async ({ peers, programs }) => [
-      "--import",
-      programs.loopback,
-      await peers.program("supergateway@4.0.0", "dist/index.js"),
-      // By default it logs every message.
-      ..."--outputTransport streamableHttp --stateful --logLevel none --port 0 --stdio".split(" "),
-      // A shell reads it.
-      [process.execPath, programs.stdioServer].map((word) => `'${word}'`).join(" ")
-    ]
+    paths: [
+      { name: subject, command: inFile },
+      { name: "memory", command: overHttp }
+    ],
+    measures: storing,
+    references: ["memory"]
+  },
+  {
+    // Each session has a child process, except that the sessions of mcp-proxy share one.
+    paths: [
+      { name: subject, command: `${forward} -- {node} {stdioServer}` },
+      {
+        name: "mcp-proxy",
+        peer: "mcp-proxy@6.7.19",
+        command: "{peer}/dist/bin/mcp-proxy.mjs --server stream --port 0 -- {node} {stdioServer}"
+      },
+      {
+        name: "supergateway",
+        peer: "supergateway@4.0.0",
+        // By default it logs every message.
+        command:
+          "{peer}/dist/index.js --outputTransport streamableHttp --stateful --logLevel none --port 0 --stdio {shellCommand}"
+      }
+    ],
+    measures: [...stdioLoad, stdioMemory, stdioSessions],
+    references: ["mcp-proxy", "supergateway"]
   }
 ]
+
+/** Compares the subject with the build of another checkout, in place of the references and of the marks against them. */
+export const beside = (group: Group, checkout: string): Group => {
+  const name = "beside"
+  const other = { name, shadowcat: join(checkout, "dist/shadowcat.js") }
+  return {
+    paths: group.paths.flatMap((path) => (path.name === subject ? [path, { ...path, ...other }] : [path])),
+    measures: group.measures.map((measure) => ({
+      ...measure,
+      rows: measure.rows.map(({ mark, ...row }) => (mark?.of === "value" ? { ...row, mark } : row))
+    })),
+    references: [name]
+  }
+}

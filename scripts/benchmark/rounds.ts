@@ -1,71 +1,59 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import { messageOf } from "../commandLine.js"
 import type { Bench } from "./bench.js"
-import type { Contest } from "./contests.js"
 import type { Figures, Measure } from "./measure.js"
-import type { Path } from "./paths.js"
-import type { Samples } from "./results.js"
+import type { Group, Path } from "./paths.js"
 
-export interface Failure {
-  readonly measure: string
-  readonly path: string
-  readonly reason: string
-}
+/** The samples of one measure by path. A failed sample is `null`, so that the samples of all paths stay in step. */
+export type Samples = Readonly<Record<string, ReadonlyArray<Figures | null>>>
 
-export interface Outcome {
-  readonly samples: ReadonlyMap<Measure, Samples>
-  readonly failures: ReadonlyArray<Failure>
-}
-
-/** How many of `samples` are due in round `round` of `rounds`, so that they spread evenly. */
+/** The number of samples that a round takes of so many, which are spread evenly over all rounds. */
 const dueIn = (round: number, rounds: number, samples: number): number =>
   Math.floor((samples * (round + 1)) / rounds) - Math.floor((samples * round) / rounds)
 
-/** Each sample visits the paths in another order: being first or last must favour none. */
+/** Puts another path first each time, because the order must favour none. */
 const rotated = <A>(all: ReadonlyArray<A>, by: number): Array<A> => {
   const from = by % Math.max(1, all.length)
   return [...all.slice(from), ...all.slice(0, from)]
 }
 
-/**
- * Runs all rounds. Within a sample the paths follow each other at once, so that what else the machine does
- * meets all of them. A path that fails a measure is not tried at it again.
- */
-export const runRounds = async (
-  bench: Bench,
-  contests: ReadonlyArray<Contest>,
-  say: (line: string) => void
-): Promise<Outcome> => {
-  const samples = new Map<Measure, Map<string, Array<Figures | undefined>>>()
-  const failures: Array<Failure> = []
-  const failed = (measure: Measure, path: Path) =>
-    failures.some((failure) => failure.measure === measure.name && failure.path === path.name)
+const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
 
-  const due = contests.flatMap(({ measures, paths }) => measures.map((measure) => ({ measure, paths })))
-  const { rounds } = bench.plan
-  for (let round = 0; round < rounds; round++) {
-    const began = performance.now()
-    for (const { measure, paths } of due) {
-      const taken = samples.get(measure) ?? new Map<string, Array<Figures | undefined>>()
-      samples.set(measure, taken)
-      const concerned = paths.filter((path) => measure.direct || path.proxy !== undefined)
-      for (const path of concerned) if (!taken.has(path.name)) taken.set(path.name, [])
-      const count = dueIn(round, rounds, measure.samples(bench.plan))
-      for (let i = 0; i < count; i++) {
-        for (const path of rotated(concerned, round + i)) {
-          let figures: Figures | undefined
-          if (!failed(measure, path)) {
-            try {
-              figures = await measure.sample(path, bench)
-            } catch (error) {
-              const reason = error instanceof Error ? error.message : String(error)
-              failures.push({ measure: measure.name, path: path.name, reason })
-              say(`${measure.name} of ${path.name} failed: ${reason}`)
-            }
+/**
+ * Runs all rounds. The paths of a sample directly follow each other, so that they meet the same noise of the machine.
+ * A measure is not tried again on a path where it has failed.
+ */
+export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>) =>
+  Effect.gen(function* () {
+    /** By the names of the measure and of the path. */
+    const samples: Record<string, Record<string, Array<Figures | null>>> = {}
+    const failures: Array<{ readonly measure: string; readonly path: string; readonly reason: string }> = []
+    const hasFailed = ({ name }: Measure, path: Path) =>
+      failures.some((failure) => failure.measure === name && failure.path === path.name)
+    const takeSample = (measure: Measure, path: Path) =>
+      Effect.catchAllCause(measure.sample(path, bench), (cause) => {
+        if (Cause.isInterrupted(cause)) return Effect.interrupt
+        const reason = messageOf(Cause.squash(cause))
+        failures.push({ measure: measure.name, path: path.name, reason })
+        log(`${measure.name} of ${path.name} failed: ${reason}`)
+        return Effect.succeed(null)
+      })
+
+    const { rounds } = bench.plan
+    const all = groups.flatMap(({ measures, paths }) => measures.map((measure) => ({ measure, paths })))
+    for (let round = 0; round < rounds; round++) {
+      const began = performance.now()
+      for (const { measure, paths } of all) {
+        const concerned = paths.filter(({ command }) => measure.direct || command !== undefined)
+        const byPath = (samples[measure.name] ??= Object.fromEntries(concerned.map(({ name }) => [name, []])))
+        for (let turn = 0; turn < dueIn(round, rounds, measure.samples(bench.plan)); turn++) {
+          for (const path of rotated(concerned, round + turn)) {
+            byPath[path.name]?.push(hasFailed(measure, path) ? null : yield* takeSample(measure, path))
           }
-          taken.get(path.name)?.push(figures)
         }
       }
+      log(`round ${round + 1} of ${rounds}: ${((performance.now() - began) / 1000).toFixed(0)} s`)
     }
-    say(`round ${round + 1} of ${rounds}: ${((performance.now() - began) / 1000).toFixed(0)} s`)
-  }
-  return { samples, failures }
-}
+    return { samples, failures }
+  })

@@ -1,128 +1,150 @@
-/** The official clients, of both lines, made alike. */
-import { Client as Client2, StreamableHTTPClientTransport as Transport2 } from "@modelcontextprotocol/client"
-import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js"
-import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js"
-import { CallToolResultSchema, CreateMessageRequestSchema } from "@modelcontextprotocol/sdk/types.js"
-import * as Data from "effect/Data"
+/** The official clients, and the calls that they make. Each call has arguments of its own, so that its answer has too. */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import { messageOf } from "./failure.js"
+import { type CallOptions, connect1, connect2, type officialClients } from "../../test/fixtures/Clients.js"
+import { ScriptError } from "../commandLine.js"
 
-/** What one client met, with the name of the client. */
-export class ClientFailure extends Data.TaggedError("ClientFailure")<{ readonly message: string }> {}
+export type DemoClient = Effect.Effect.Success<ReturnType<typeof connect>>
 
-export interface Call {
-  readonly tool: string
-  readonly args: Record<string, unknown>
-  readonly onProgress?: (progress: number) => void
-}
-
-export interface Client {
-  /** Its number among all clients, and the name that goes with it. */
-  readonly number: number
-  readonly name: string
-  /** Calls a tool and gives the text of its answer. */
-  readonly call: (call: Call) => Effect.Effect<string, ClientFailure>
-  /** Ends the session with a DELETE. */
-  readonly endSession: Effect.Effect<void, ClientFailure>
-  /** Drops all connections. */
-  readonly close: Effect.Effect<void>
-}
-
-/** What differs from one line of the client to the other. */
-interface Driver {
-  readonly connect: (signal: AbortSignal) => Promise<void>
-  readonly call: (call: Call, signal: AbortSignal) => Promise<{ readonly [key: string]: unknown }>
-  readonly endSession: () => Promise<void>
-  readonly close: () => Promise<void>
-}
-
-/** Long for a busy machine, and short enough for the demo to end in time. */
+/** The timeout of a request, in milliseconds: enough for a busy machine, and short enough for the demo's own limit. */
 const timeout = 8_000
 
-/** What a client answers when the server asks it to sample: it names itself, so that an answer tells who gave it. */
-export const sampled = (name: string, prompt: string): string => `${name} was asked ${prompt}`
+/** The client's answer to `sampling/createMessage`. It contains the client's name, so that another's is noticed. */
+const sampled = (name: string, prompt: string): string => `${name} was asked ${prompt}`
 
-const samplingResult = (name: string, content: unknown) => ({
-  model: "demo",
-  role: "assistant" as const,
-  content: { type: "text" as const, text: sampled(name, textOf(content)) }
-})
+const failed = (name: string, doing: string) => (error: { readonly message: string }) =>
+  new ScriptError({ message: `${name}, ${doing}: ${error.message}` })
 
-const line1 = (url: string, name: string): Driver => {
-  const transport = new Transport1(new URL(url))
-  const client = new Client1({ name, version: "1.0.0" }, { capabilities: { sampling: {} } })
-  client.setRequestHandler(CreateMessageRequestSchema, ({ params }) =>
-    samplingResult(name, params.messages[0]?.content)
-  )
-  return {
-    connect: (signal) => client.connect(transport, { signal, timeout }),
-    call: ({ args, onProgress, tool }, signal) =>
-      client.callTool({ name: tool, arguments: args }, CallToolResultSchema, {
-        signal,
-        timeout,
-        ...(onProgress && { onprogress: ({ progress }) => onProgress(progress) })
-      }),
-    endSession: () => transport.terminateSession(),
-    close: () => client.close()
-  }
-}
-
-const line2 = (url: string, name: string): Driver => {
-  const transport = new Transport2(new URL(url))
-  const client = new Client2({ name, version: "1.0.0" }, { capabilities: { sampling: {} } })
-  client.setRequestHandler("sampling/createMessage", ({ params }) =>
-    samplingResult(name, params.messages[0]?.content)
-  )
-  return {
-    connect: (signal) => client.connect(transport, { signal, timeout }),
-    call: ({ args, onProgress, tool }, signal) =>
-      client.callTool(
-        { name: tool, arguments: args },
-        { signal, timeout, ...(onProgress && { onprogress: ({ progress }) => onProgress(progress) }) }
-      ),
-    endSession: () => transport.terminateSession(),
-    close: () => client.close()
-  }
-}
-
-/** Opens a session as the client of this number: even ones are of the line 1.x, odd ones of 2.x. */
-export const connect = (url: string, number: number): Effect.Effect<Client, ClientFailure, Scope.Scope> =>
-  Effect.gen(function* () {
-    const [line, make] = number % 2 === 0 ? (["1.x", line1] as const) : (["2.x", line2] as const)
-    const name = `client ${number} (${line})`
-    const attempt = <A>(what: string, run: (signal: AbortSignal) => Promise<A>) =>
-      Effect.tryPromise({
-        try: run,
-        catch: (cause) => new ClientFailure({ message: `${name}, ${what}: ${messageOf(cause)}` })
-      })
-    const close = (driver: Driver) =>
-      Effect.promise(() => driver.close()).pipe(Effect.timeout("1 second"), Effect.ignore)
-
-    const driver = yield* Effect.acquireRelease(
-      Effect.sync(() => make(url, name)),
-      close
-    )
-    yield* attempt("connecting", driver.connect)
-    return {
+/** Opens a session with an official client: of line 1.x for an even number, of 2.x for an odd one. */
+export const connect = (url: string, number: number) => {
+  const [line, open]: (typeof officialClients)[number] =
+    number % 2 === 0 ? ["1.x", connect1] : ["2.x", connect2]
+  const name = `client ${number} (${line})`
+  return open(url, { sample: (prompt) => sampled(name, prompt), terminate: false }).pipe(
+    Effect.timeout(timeout),
+    Effect.mapError(failed(name, "connecting")),
+    Effect.map((connection) => ({
       number,
       name,
-      call: (call) =>
-        Effect.flatMap(
-          attempt(call.tool, (signal) => driver.call(call, signal)),
-          ({ content, isError }) =>
-            isError === true
-              ? Effect.fail(new ClientFailure({ message: `${name}, ${call.tool}: ${textOf(content)}` }))
-              : Effect.succeed(textOf(content))
-        ),
-      endSession: attempt("DELETE", () => driver.endSession()),
-      close: close(driver)
-    }
-  })
-
-const textOf = (content: unknown): string => {
-  const parts: ReadonlyArray<unknown> = Array.isArray(content) ? content : [content]
-  return parts
-    .map((part) => (typeof part === "object" && part !== null ? String(Reflect.get(part, "text")) : ""))
-    .join("")
+      connection,
+      /** Ends the session with a DELETE. */
+      endSession: Effect.mapError(connection.terminate, failed(name, "DELETE")),
+      close: connection.close.pipe(Effect.timeout("1 second"), Effect.ignore)
+    }))
+  )
 }
+
+/** Makes the call of a number, and fails unless the answer is the one to this call. */
+type CheckedCall = (client: DemoClient, number: number) => Effect.Effect<void, ScriptError>
+
+const callTool = (
+  { connection, name }: DemoClient,
+  tool: string,
+  args: Record<string, unknown>,
+  expected: string,
+  options: CallOptions & { readonly isExpected?: (answer: string) => boolean } = {}
+): Effect.Effect<void, ScriptError> => {
+  const { isExpected = (answer) => answer === expected, ...callOptions } = options
+  return connection.call(tool, args, { timeout, ...callOptions }).pipe(
+    Effect.filterOrFail(isExpected, (answer) => ({ message: `expected "${expected}", got "${answer}"` })),
+    Effect.mapError(failed(name, tool))
+  )
+}
+
+export const echo: CheckedCall = (client, number) => {
+  const message = `call ${number} of ${client.name}`
+  return callTool(client, "echo", { message }, `Echo: ${message}`)
+}
+
+const sum: CheckedCall = (client, b) => {
+  const a = (client.number + 1) * 1_000_000
+  return callTool(client, "get-sum", { a, b }, `The sum of ${a} and ${b} is ${a + b}.`)
+}
+
+/** The server sends a sampling request to the client during the call, and returns the client's answer. */
+const sampling: CheckedCall = (client, number) => {
+  const tool = "trigger-sampling-request"
+  const prompt = `in call ${number} of ${client.name}`
+  const expected = sampled(client.name, `Resource ${tool} context: ${prompt}`)
+  const isExpected = (answer: string) => answer.includes(`"${expected}"`)
+  return callTool(client, tool, { prompt }, expected, { isExpected })
+}
+
+/** An operation of about this many seconds, which reports progress. */
+const longOperation =
+  (seconds: number): CheckedCall =>
+  (client) => {
+    const tool = "trigger-long-running-operation"
+    // The answer repeats the duration, so each client has its own.
+    const duration = seconds + client.number / 1000
+    const expected = `Long running operation completed. Duration: ${duration} seconds, Steps: 4.`
+    const seen: Array<number> = []
+    const onProgress = ({ progress }: { readonly progress: number }) => seen.push(progress)
+    return Effect.filterOrFail(
+      callTool(client, tool, { duration, steps: 4 }, expected, { onProgress }),
+      () => seen.join(" ") === "1 2 3 4",
+      () => failed(client.name, tool)({ message: `expected progress 1 2 3 4, got ${seen.join(" ")}` })
+    )
+  }
+
+/** Counts calls, and keeps the time that the timed ones took. */
+export class Tally {
+  calls = 0
+  errors = 0
+  firstError: string | undefined
+  readonly #milliseconds: Array<number> = []
+
+  /** Makes a call and counts it. */
+  count(call: CheckedCall, client: DemoClient, number: number, isTimed = false): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const started = performance.now()
+      this.calls++
+      return Effect.match(call(client, number), {
+        onFailure: ({ message }) => {
+          this.errors++
+          this.firstError ??= message
+        },
+        onSuccess: () => {
+          if (isTimed) this.#milliseconds.push(performance.now() - started)
+        }
+      })
+    })
+  }
+
+  /** The time within which this share of the timed calls was answered. */
+  percentile(share: number): number | undefined {
+    const sorted = this.#milliseconds.toSorted((a, b) => a - b)
+    return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)]
+  }
+}
+
+const shortCalls = [echo, sum, sampling, echo, sum]
+
+/**
+ * The longest pause of a client before a short call, in milliseconds. Without pauses, a hundred clients in one process
+ * would measure how long they wait for each other. In a short demo too, every client makes a call.
+ */
+const longestPause = (seconds: number): number => Math.min(1_000, seconds * 125)
+
+/** Lets all clients make short calls, one after the other, beside long ones if told, for this many seconds. */
+export const load = (
+  clients: ReadonlyArray<DemoClient>,
+  seconds: number,
+  tally: Tally,
+  hasLongCalls = true
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const end = performance.now() + seconds * 1000
+    const repeat = (body: () => Effect.Effect<void>) =>
+      Effect.whileLoop({ while: () => performance.now() < end, body, step: () => {} })
+    const longCall = longOperation(Math.min(2, seconds / 2))
+    const loops = clients.flatMap((client) => {
+      let number = 0
+      const short = repeat(() => {
+        const call = shortCalls[number % shortCalls.length] ?? echo
+        const counted = tally.count(call, client, ++number, call !== sampling)
+        return Effect.delay(counted, Math.random() * longestPause(seconds))
+      })
+      return hasLongCalls ? [short, repeat(() => tally.count(longCall, client, 0))] : [short]
+    })
+    return Effect.all(loops, { concurrency: "unbounded", discard: true })
+  })

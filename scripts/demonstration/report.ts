@@ -1,10 +1,9 @@
-/** What the demo found, as a table and as a verdict. */
-import type { Ending } from "./children.js"
-import type { SecondAct } from "./secondAct.js"
+/** The findings of the demo, as a table and as a verdict. */
+import { columns } from "../commandLine.js"
 
 export interface Findings {
   readonly clients: number
-  /** As the proxy counts them while all clients are connected, and after those that send a DELETE have sent it. */
+  /** As the proxy counts them: while all clients are connected, and after the DELETEs. */
   readonly sessions: { readonly atOnce: number; readonly afterDeletes: number }
   /** Clients that left without a DELETE. */
   readonly vanished: number
@@ -14,24 +13,30 @@ export interface Findings {
   readonly firstError: string | undefined
   readonly p50: number | undefined
   readonly p99: number | undefined
-  /** In MB; undefined where the system does not tell. */
+  /** In MB; `undefined` where the system has no /proc. */
   readonly memory: number | undefined
-  readonly proxy: { readonly ending: Ending | undefined; readonly ms: number }
+  /** The exit code of the proxy, or the signal that killed it; `undefined` if it did not exit in time. */
+  readonly proxy: { readonly ending: number | NodeJS.Signals | undefined; readonly ms: number }
   readonly sockets: { readonly left: number; readonly peak: number }
-  readonly upstream: HttpFindings | StdioFindings
-  /** Absent where the demo server is a command. */
-  readonly second: SecondAct | undefined
+  /** The sessions of the demo server, or the child processes; `undefined` where the system has no /proc. */
+  readonly upstream:
+    | { readonly issued: number; readonly left: number }
+    | { readonly children: { readonly atOnce: number; readonly left: number } | undefined }
+  /** `undefined` where the demo server is a command. */
+  readonly second: Failover | undefined
 }
 
-/** The sessions of one demo server. */
-export interface HttpFindings {
-  readonly issued: number
-  readonly left: number
-}
-
-/** The child processes, at once and at the end; undefined where the system does not tell. */
-export interface StdioFindings {
-  readonly children: { readonly atOnce: number; readonly left: number } | undefined
+/** The restarts of the demo server and of the proxy. */
+export interface Failover {
+  /** How many clients made a call in their session afterwards. */
+  readonly wentOn: number
+  /** The first error of such a call. */
+  readonly firstError: string | undefined
+  /** As the proxy counts them afterwards. */
+  readonly sessions: number
+  /** The calls during the restarts, and how many of them failed. */
+  readonly calls: number
+  readonly interrupted: number
 }
 
 const count = (value: number): string => value.toLocaleString("en")
@@ -39,106 +44,68 @@ const count = (value: number): string => value.toLocaleString("en")
 const milliseconds = (value: number | undefined): string =>
   value === undefined ? "–" : `${value.toFixed(value < 10 ? 1 : 0)} ms`
 
-export const table = (found: Findings): string => {
-  const { memory, proxy, sessions, sockets, upstream } = found
-  const rows: ReadonlyArray<readonly [title: string, value: string, note: string]> = [
-    ["sessions", count(sessions.atOnce), `at once: official clients, ${lines(found.clients)}`],
+const endingText = (ending: Findings["proxy"]["ending"]): string =>
+  ending === undefined ? "not in time" : typeof ending === "number" ? `code ${ending}` : ending
+
+type TableRow = readonly [title: string, value: string, note: string]
+
+const rowsOf = (found: Findings): ReadonlyArray<TableRow> => {
+  const { clients, memory, proxy, second, sessions, sockets, upstream, vanished } = found
+  const lines = `${Math.ceil(clients / 2)} of the line 1.x and ${Math.floor(clients / 2)} of 2.x`
+  const rows: Array<TableRow> = [
+    ["sessions", count(sessions.atOnce), `at once: official clients, ${lines}`],
     ["calls", count(found.calls), `in ${found.seconds} s, each answer checked to be the caller's own`],
     ["errors", count(found.errors), "calls that failed, or whose answer was another's"],
     ["p50", milliseconds(found.p50), "from call to answer, of echo and get-sum,"],
-    ["p99", milliseconds(found.p99), "clients and servers on this one machine"],
-    ...(memory === undefined
-      ? []
-      : [["memory", `${memory.toFixed(0)} MB`, "the most that the proxy has had (resident set)"] as const]),
-    ...secondRows(found.second),
-    [
-      "shutdown",
-      milliseconds(proxy.ms),
-      `from SIGTERM to the proxy's exit, ${ended(proxy.ending)}, ${found.vanished} sessions still open`
-    ],
-    [
-      "sockets left",
-      count(sockets.left),
-      `TCP connections of the clients' process, ${sockets.peak} at the peak`
-    ],
-    ...upstreamRows(upstream, found.vanished)
+    ["p99", milliseconds(found.p99), "clients and servers on this one machine"]
   ]
-  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
-  return rows
-    .map(
-      ([title, value, note]) => `${title.padEnd(widths[0] ?? 0)}  ${value.padStart(widths[1] ?? 0)}  ${note}`
-    )
-    .join("\n")
-}
-
-const secondRows = (
-  second: SecondAct | undefined
-): ReadonlyArray<readonly [title: string, value: string, note: string]> =>
-  second === undefined
-    ? []
-    : [
-        [
-          "went on",
-          count(second.wentOn),
-          "clients, each in its session, after the demo server and then the proxy were killed (SIGKILL)"
-        ],
-        [
-          "interrupted",
-          count(second.interrupted),
-          `of ${count(second.calls)} calls meanwhile: in flight at a killing, or while there was no proxy`
-        ]
-      ]
-
-const upstreamRows = (
-  upstream: Findings["upstream"],
-  vanished: number
-): ReadonlyArray<readonly [title: string, value: string, note: string]> => {
-  if ("issued" in upstream) {
-    const note = `at the demo server, of the ${upstream.issued} it issued: the ${vanished} still open, for the proxy's next start`
-    return [["sessions left", count(upstream.left), note]]
+  if (memory !== undefined) {
+    rows.push(["memory", `${memory.toFixed(0)} MB`, "the most that the proxy has had (resident set)"])
   }
-  const { children } = upstream
-  if (children === undefined) return []
-  return [
-    ["children left", count(children.left), `of the ${children.atOnce} child processes that there were`]
-  ]
+  if (second !== undefined) {
+    const { calls, interrupted, wentOn } = second
+    const kills = "after the demo server and then the proxy were killed (SIGKILL)"
+    const failed = "in flight at a killing, or while there was no proxy"
+    rows.push(["went on", count(wentOn), `clients, each in its session, ${kills}`])
+    rows.push(["interrupted", count(interrupted), `of ${count(calls)} calls meanwhile: ${failed}`])
+  }
+  const exit = `from SIGTERM to the proxy's exit, ${endingText(proxy.ending)}`
+  rows.push(["shutdown", milliseconds(proxy.ms), `${exit}, ${vanished} sessions still open`])
+  const peak = `TCP connections of the clients' process, ${sockets.peak} at the peak`
+  rows.push(["sockets left", count(sockets.left), peak])
+  if ("issued" in upstream) {
+    const issued = `at the demo server, of the ${upstream.issued} it issued`
+    const kept = `the ${vanished} still open, for the proxy's next start`
+    rows.push(["sessions left", count(upstream.left), `${issued}: ${kept}`])
+  } else if (upstream.children !== undefined) {
+    const { atOnce, left } = upstream.children
+    rows.push(["children left", count(left), `of the ${atOnce} child processes that there were`])
+  }
+  return rows
 }
 
-const lines = (clients: number): string =>
-  `${Math.ceil(clients / 2)} of the line 1.x and ${Math.floor(clients / 2)} of 2.x`
+export const table = (found: Findings): string => columns(rowsOf(found), (column) => column === 1)
 
-const ended = (ending: Ending | undefined): string =>
-  ending === undefined ? "not in time" : typeof ending === "number" ? `code ${ending}` : ending
-
-/** What went wrong, in one line; undefined when nothing did. */
+/** Everything that is not as expected, in one line; `undefined` if the demo succeeded. */
 export const verdict = (found: Findings): string | undefined => {
-  const { clients, proxy, second, sessions, sockets, upstream, vanished } = found
+  const { calls, clients, errors, firstError, proxy, second, sessions, sockets, upstream, vanished } = found
+  const { issued, left } = "issued" in upstream ? upstream : { issued: clients, left: vanished }
+  const children = ("children" in upstream && upstream.children) || { atOnce: clients, left: 0 }
+  const after = second ?? { wentOn: clients, sessions: clients, firstError: undefined }
+  const lost = clients - after.wentOn
+  const had = (sessions: number) => `the proxy had ${sessions} sessions`
   const wrong = [
-    found.errors > 0 &&
-      `${count(found.errors)} of ${count(found.calls)} calls failed, the first: ${found.firstError}`,
-    second !== undefined &&
-      second.wentOn < clients &&
-      `${clients - second.wentOn} of ${clients} sessions did not go on, the first: ${second.firstError}`,
-    second !== undefined &&
-      second.sessions !== clients &&
-      `the proxy had ${second.sessions} sessions for ${clients} clients after it was started again`,
-    sessions.atOnce !== clients && `the proxy had ${sessions.atOnce} sessions for ${clients} clients`,
-    sessions.afterDeletes !== vanished &&
-      `the proxy had ${sessions.afterDeletes} sessions after the DELETEs, not ${vanished}`,
-    "issued" in upstream &&
-      upstream.issued !== clients &&
-      `the demo server issued ${upstream.issued} sessions for ${clients} clients`,
-    "children" in upstream &&
-      (upstream.children?.atOnce ?? clients) !== clients &&
-      `there were ${upstream.children?.atOnce} child processes for ${clients} clients`,
-    proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${ended(proxy.ending)}`,
+    errors > 0 && `${count(errors)} of ${count(calls)} calls failed, the first: ${firstError}`,
+    lost > 0 && `${lost} of ${clients} sessions did not go on, the first: ${after.firstError}`,
+    after.sessions !== clients && `${had(after.sessions)} for ${clients} clients after it was started again`,
+    sessions.atOnce !== clients && `${had(sessions.atOnce)} for ${clients} clients`,
+    sessions.afterDeletes !== vanished && `${had(sessions.afterDeletes)} after the DELETEs, not ${vanished}`,
+    issued !== clients && `the demo server issued ${issued} sessions for ${clients} clients`,
+    children.atOnce !== clients && `there were ${children.atOnce} child processes for ${clients} clients`,
+    proxy.ending !== 0 && `the proxy's exit after SIGTERM: ${endingText(proxy.ending)}`,
     sockets.left > 0 && `sockets left here: ${sockets.left}`,
-    "issued" in upstream &&
-      upstream.left !== vanished &&
-      `sessions left at the demo server: ${upstream.left}, not the ${vanished} that are stored`,
-    "children" in upstream &&
-      (upstream.children?.left ?? 0) > 0 &&
-      `child processes left: ${upstream.children?.left}`
+    left !== vanished && `sessions left at the demo server: ${left}, not the ${vanished} that are stored`,
+    children.left > 0 && `child processes left: ${children.left}`
   ].filter((line) => line !== false)
   return wrong.length === 0 ? undefined : wrong.join("; ")
 }

@@ -1,153 +1,162 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
-import { type Client, type ClientFailure, connect } from "./clients.js"
-import { DemoFailure } from "./failure.js"
-import { liveSessions } from "./health.js"
-import { knownSessions } from "./leftovers.js"
-import { load } from "./load.js"
-import { countMarked } from "./marked.js"
-import { peakMemory } from "./memory.js"
-import type { Options } from "./options.js"
-import { makeProgress, type Progress } from "./progress.js"
+import { existsSync } from "node:fs"
+import { terminate } from "../../test/fixtures/Child.js"
+import { countSockets } from "../../test/fixtures/leaks.js"
+import { peakMemory } from "../../test/fixtures/processes.js"
+import type { HealthCheck } from "../../test/fixtures/Proxy.js"
+import { post, request } from "../../test/fixtures/RawClient.js"
+import { ScriptError } from "../commandLine.js"
+import { connect, type DemoClient, echo, load, Tally } from "./clients.js"
+import type { DemoOptions } from "./options.js"
+import { Progress } from "./progress.js"
 import type { Findings } from "./report.js"
-import { secondAct } from "./secondAct.js"
-import { type Servers, startServers, stop } from "./servers.js"
-import { countSockets } from "./sockets.js"
-import { Tally } from "./tally.js"
-import { soon } from "./waiting.js"
+import { type HttpServers, type Servers, startServers } from "./servers.js"
 
-/** One client in so many leaves without a DELETE, so that the proxy's shutdown has sessions to end. */
-const vanishingEvery = 5
+/** One client in five leaves without a DELETE, so that sessions are still open when the proxy shuts down. */
+const sendsDelete = ({ number }: DemoClient): boolean => number % 5 !== 4
 
-const vanishes = ({ number }: Client): boolean => number % vanishingEvery === vanishingEvery - 1
+/** The time limit of everything but the load, in seconds. A busy machine needs it. */
+const limits = { overHttp: 30, overStdio: 60 }
 
-/** What all but the load may take: generous, for the machine may be busy, and within what the demo promises. */
-const secondsForTheRest = 30
-const secondsToStartChildren = 30
-
-/** How many clients connect at once where each has a child that has to start: a client does not wait for long. */
+/** With --stdio, how many clients connect at the same time: more children would start too slowly for their clients. */
 const connectingOverStdio = 4
 
-/** Starts the servers, lets the clients call, ends everything, and tells what was found. */
-export const run = (options: Options): Effect.Effect<Findings, DemoFailure> => {
-  const limit = options.seconds + secondsForTheRest + (options.stdio ? secondsToStartChildren : 0)
-  let doing = ""
+/** How long the clients call around each restart, in seconds, and when in that time it begins. */
+const restarts = { seconds: 2, delay: "500 millis" } as const
+
+/** The number of each client's call after the restarts: no earlier call has it. */
+const lastCall = 1_000_000
+
+const together = { concurrency: "unbounded", discard: true } as const
+
+/** Starts the servers, lets the clients call, ends everything, and returns the findings. */
+export const run = (options: DemoOptions): Effect.Effect<Findings, ScriptError> => {
+  const progress = new Progress()
+  const limit = options.seconds + (options.stdio ? limits.overStdio : limits.overHttp)
   return Effect.gen(function* () {
-    const line = yield* makeProgress
-    const progress: Progress = {
-      begin: (what) => {
-        doing = what
-        line.begin(what)
-      },
-      update: line.update
-    }
     const sockets = yield* countSockets
     progress.begin(options.stdio ? "starting the proxy" : "starting the demo server and the proxy")
     const servers = yield* startServers(options.stdio)
-    const used = yield* Effect.scoped(use(servers, options, progress)).pipe(
-      Effect.raceFirst(servers.endedEarly)
+    const { children, ...found } = yield* Effect.raceFirst(
+      useClients(servers, options, progress),
+      servers.endedEarly
     )
 
     progress.begin("stopping the proxy")
-    const memory = yield* peakMemory(servers.proxy.pid)
-    const proxy = yield* stop(servers.proxy)
-    yield* soon(Effect.sync(() => sockets.open() === 0))
-    const left = sockets.open()
+    const memory = peakMemory(servers.proxy.pid)
+    const asked = performance.now()
+    const exit = yield* terminate(servers.proxy, "4 seconds")
+    const proxy = { ending: exit?.code ?? exit?.signal ?? undefined, ms: performance.now() - asked }
+    yield* soon(Effect.sync(() => sockets.open === 0))
+    const socketCounts = { left: sockets.open, peak: sockets.peak }
 
     progress.begin("looking for what is left")
-    const { children, ...found } = used
-    return {
-      ...found,
-      memory,
-      proxy,
-      sockets: { left, peak: sockets.peak() },
-      upstream: yield* leftAt(servers.upstream, children)
-    }
+    const left = countChildren(servers)
+    const upstream = servers.http
+      ? yield* sessionsLeft(servers.http)
+      : { children: children === undefined || left === undefined ? undefined : { atOnce: children, left } }
+    return { ...found, memory, proxy, sockets: socketCounts, upstream }
   }).pipe(
     Effect.scoped,
+    Effect.ensuring(Effect.sync(() => progress.erase())),
     Effect.timeoutFail({
       duration: `${limit} seconds`,
-      onTimeout: () => new DemoFailure({ message: `not done after ${limit} s, while ${doing}` })
+      onTimeout: () => new ScriptError({ message: `not done after ${limit} s, while ${progress.step}` })
     })
   )
 }
 
-type Used = Omit<Findings, "memory" | "proxy" | "sockets" | "upstream"> & {
-  /** While all clients are connected. */
-  readonly children: number | undefined
-}
-
-const leftAt = (
-  upstream: Servers["upstream"],
-  children: number | undefined
-): Effect.Effect<Findings["upstream"], DemoFailure> =>
+/** Connects the clients, lets them call, and disconnects them. */
+const useClients = (servers: Servers, { clients: count, seconds, stdio }: DemoOptions, progress: Progress) =>
   Effect.gen(function* () {
-    if ("server" in upstream) {
-      const issued = [...upstream.issued]
-      const { endedEarly, url } = upstream.server
-      return { issued: issued.length, left: yield* Effect.raceFirst(knownSessions(url, issued), endedEarly) }
-    }
-    const left = yield* countMarked(upstream.mark)
-    return {
-      children: children === undefined || left === undefined ? undefined : { atOnce: children, left }
-    }
-  })
-
-const use = (
-  servers: Servers,
-  { clients: count, seconds, stdio }: Options,
-  progress: Progress
-): Effect.Effect<Used, DemoFailure, Scope.Scope> =>
-  Effect.gen(function* () {
-    const { proxy, upstream } = servers
     progress.begin(`connecting ${count} clients`)
-    const connecting = Array.from({ length: count }, (_, number) => connect(proxy.url, number))
-    const clients = yield* atOnce(connecting, stdio ? connectingOverStdio : "unbounded")
-    const sessions = yield* liveSessions(proxy.url)
-    const children = "mark" in upstream ? yield* countMarked(upstream.mark) : undefined
+    const numbers = Array.from({ length: count }, (_, number) => number)
+    const clients = yield* Effect.forEach(numbers, (number) => connect(servers.proxy.url, number), {
+      concurrency: stdio ? connectingOverStdio : "unbounded"
+    })
+    const atOnce = yield* liveSessions(servers.proxy)
+    const children = countChildren(servers)
 
     const tally = new Tally()
     const started = performance.now()
-    const show = (tell: (text: string) => void) =>
-      Effect.sync(() => {
-        const passed = Math.min(seconds, (performance.now() - started) / 1000).toFixed(0)
-        tell(
-          `${count} clients calling: ${passed} of ${seconds} s, ` +
-            `${tally.calls.toLocaleString("en")} calls, ${tally.errors} errors`
-        )
-      })
-    yield* show(progress.begin)
-    yield* load(clients, seconds, tally).pipe(
-      Effect.raceFirst(
-        Effect.zipRight(Effect.repeat(show(progress.update), Schedule.spaced("250 millis")), Effect.never)
-      )
+    const status = () => {
+      const passed = Math.min(seconds, (performance.now() - started) / 1000).toFixed(0)
+      const calls = tally.calls.toLocaleString("en")
+      return `${count} clients calling: ${passed} of ${seconds} s, ${calls} calls, ${tally.errors} errors`
+    }
+    progress.begin(status())
+    const update = Effect.sync(() => progress.update(status()))
+    yield* Effect.raceFirst(
+      load(clients, seconds, tally),
+      Effect.zipRight(Effect.repeat(update, Schedule.spaced("250 millis")), Effect.never)
     )
 
-    const second = "server" in upstream ? yield* secondAct(servers, upstream, clients, progress) : undefined
+    const second = servers.http && (yield* failover(servers, servers.http, clients, progress))
 
     progress.begin("ending the clients")
-    const leaving = clients.filter((client) => !vanishes(client))
-    yield* atOnce(leaving.map(({ endSession }) => endSession))
-    yield* Effect.forEach(clients, ({ close }) => close, { concurrency: "unbounded", discard: true })
+    const leaving = clients.filter(sendsDelete)
     const vanished = count - leaving.length
-    yield* soon(Effect.map(liveSessions(proxy.url), (left) => left === vanished))
-    return {
-      clients: count,
-      children,
-      sessions: { atOnce: sessions, afterDeletes: yield* liveSessions(proxy.url) },
-      vanished,
-      second,
-      seconds,
-      calls: tally.calls,
-      errors: tally.errors,
-      firstError: tally.firstError,
-      p50: tally.percentile(0.5),
-      p99: tally.percentile(0.99)
-    }
+    yield* Effect.forEach(leaving, ({ endSession }) => endSession, together)
+    yield* Effect.forEach(clients, ({ close }) => close, together)
+    yield* soon(Effect.map(liveSessions(servers.proxy), (left) => left === vanished))
+    const sessions = { atOnce, afterDeletes: yield* liveSessions(servers.proxy) }
+    const { calls, errors, firstError } = tally
+    const figures = { calls, errors, firstError, p50: tally.percentile(0.5), p99: tally.percentile(0.99) }
+    return { clients: count, children, sessions, vanished, second, seconds, ...figures }
+  }).pipe(Effect.scoped)
+
+/** Kills and restarts the demo server and then the proxy while the clients call, and then calls once from each. */
+const failover = (servers: Servers, http: HttpServers, clients: Array<DemoClient>, progress: Progress) =>
+  Effect.gen(function* () {
+    const during = new Tally()
+    const calls = load(clients, restarts.seconds, during, false)
+    const callDuring = (restart: Effect.Effect<void, ScriptError>) =>
+      Effect.all([calls, Effect.delay(restart, restarts.delay)], together)
+    progress.begin("killing and restarting the demo server, which loses its sessions")
+    yield* callDuring(http.restartServer)
+    progress.begin("killing and restarting the proxy, which restores its sessions")
+    yield* callDuring(http.restartProxy)
+
+    progress.begin("calling once more from every client")
+    const after = new Tally()
+    yield* Effect.forEach(clients, (client) => after.count(echo, client, lastCall), together)
+    const sessions = yield* liveSessions(servers.proxy)
+    const { errors, firstError } = after
+    const wentOn = clients.length - errors
+    return { wentOn, firstError, sessions, interrupted: during.errors, calls: during.calls }
   })
 
-const atOnce = <A, R>(
-  effects: ReadonlyArray<Effect.Effect<A, ClientFailure, R>>,
-  concurrency: number | "unbounded" = "unbounded"
-) => Effect.mapError(Effect.all(effects, { concurrency }), ({ message }) => new DemoFailure({ message }))
+const liveSessions = ({ health }: HealthCheck): Effect.Effect<number, ScriptError> =>
+  Effect.mapBoth(health, {
+    onFailure: ({ message }) => new ScriptError({ message: `GET /health of the proxy failed: ${message}` }),
+    onSuccess: ({ sessions }) => sessions
+  })
+
+/** `undefined` where the system has no /proc. */
+const countChildren = ({ tracker }: Servers): number | undefined =>
+  existsSync("/proc/self/environ") ? tracker?.alive().length : undefined
+
+/** Asks the demo server itself for each of the sessions that it has issued. */
+const sessionsLeft = ({ server }: HttpServers) =>
+  Effect.gen(function* () {
+    const issued = [...server.stdout(), ...server.stderr()].flatMap(
+      (line) => /^Session initialized with ID: (\S+)/.exec(line)?.[1] ?? []
+    )
+    const ping = (id: string) => post(server.url, request(1, "ping"), { "mcp-session-id": id })
+    const answers = yield* Effect.forEach(issued, ping, { concurrency: 4 }).pipe(
+      Effect.mapError(
+        ({ message }) => new ScriptError({ message: `ping of the demo server failed: ${message}` })
+      ),
+      Effect.raceFirst(server.endedEarly)
+    )
+    // The demo server answers 400, not 404, if it does not know the session.
+    return { issued: issued.length, left: answers.filter(({ status }) => status !== 400).length }
+  })
+
+/** Waits up to 2 s for a condition. */
+const soon = <E>(holds: Effect.Effect<boolean, E>): Effect.Effect<void, E> =>
+  Effect.repeat(holds, { until: (isSo) => isSo, schedule: Schedule.spaced("10 millis") }).pipe(
+    Effect.timeoutOption("2 seconds"),
+    Effect.asVoid
+  )

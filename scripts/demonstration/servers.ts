@@ -1,120 +1,131 @@
-/** What the demo starts: the official demo server and the proxy before it, or a proxy that starts demo servers. */
+/** The processes of the demo: the official demo server and the proxy before it, or a proxy that starts demo servers. */
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
-import { mkdtemp, rm } from "node:fs/promises"
-import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
-import { type Ending, type Server, startServer } from "./children.js"
-import type { DemoFailure } from "./failure.js"
-import { makeMark, type Mark } from "./marked.js"
+import { type Exit, terminate } from "../../test/fixtures/Child.js"
+import { type Cli, type CliEnded, type CliOptions, startCli } from "../../test/fixtures/Cli.js"
+import { everythingScript } from "../../test/fixtures/Everything.js"
+import { makeFolder } from "../../test/fixtures/folder.js"
+import { ProcessTracker } from "../../test/fixtures/processes.js"
+import { type Proxy, startProxy as startProxyProcess, type Upstream } from "../../test/fixtures/Proxy.js"
+import { guarded, onLoopback, ScriptError } from "../commandLine.js"
+
+/** Starts a server that must not exit before the demo stops it. */
+const supervise = <Process extends Cli>(name: string, start: Effect.Effect<Process, CliEnded, Scope.Scope>) =>
+  Effect.gen(function* () {
+    const failed = (exit: Exit, output: ReadonlyArray<string>) => {
+      const last = output.findLast((line) => line.trim() !== "") ?? ""
+      const message = `${name} ended by itself (${exit.code ?? exit.signal}); its last line of output: ${last}`
+      return Effect.fail(new ScriptError({ message }))
+    }
+    const server = yield* Effect.catchAll(start, ({ exit, stderr }) => failed(exit, stderr.split("\n")))
+    let isKilled = false
+    return {
+      ...server,
+      /** Fails if the server exits by itself. Never succeeds. */
+      endedEarly: Effect.flatMap(server.exit, (exit) =>
+        isKilled ? Effect.never : failed(exit, [...server.stdout(), ...server.stderr()])
+      ),
+      kill: Effect.suspend(() => {
+        isKilled = true
+        return Effect.zipRight(server.signal("SIGKILL"), server.exit)
+      })
+    }
+  })
+
+const processOptions: CliOptions = {
+  execArgv: guarded,
+  // The environment may hold options of the proxy, and secrets.
+  inheritsEnv: false,
+  // In a process group of its own, a server does not get the Ctrl-C of the terminal: the demo decides when it ends.
+  detached: true,
+  startTimeout: 15_000
+}
+
+const startProxy = (upstream: Upstream, args: ReadonlyArray<string>, port = 0) => {
+  const allArgs = ["--multi-session", "--log-level", "warning", ...args]
+  return supervise("the proxy", startProxyProcess(upstream, allArgs, { ...processOptions, port }))
+}
+
+const startDemoServer = (port = 0) => {
+  const execArgv = [...guarded, ...onLoopback]
+  const options = { ...processOptions, execArgv, entry: everythingScript, env: { PORT: String(port) } }
+  return supervise("the demo server", startCli(["streamableHttp"], options))
+}
+
+type Server<Process extends Cli> = Effect.Effect.Success<ReturnType<typeof supervise<Process>>>
 
 export interface Servers {
-  /** The proxy that runs at present. */
-  proxy: Server
-  readonly upstream: HttpUpstream | StdioUpstream
-  /** Fails as soon as a server ends by itself. */
-  readonly endedEarly: Effect.Effect<never, DemoFailure>
+  /** The current proxy. */
+  proxy: Server<Proxy>
+  readonly endedEarly: Effect.Effect<never, ScriptError>
+  /** Counts the demo servers that are child processes of the proxy. */
+  readonly tracker?: ProcessTracker
+  readonly http?: HttpServers
 }
 
-export interface HttpUpstream {
-  /** The server that runs at present. */
-  server: Server
-  /** The ids of all sessions that it has issued so far, read off its log. */
-  readonly issued: Set<string>
-  /** Starts another in the place of one that was killed, on the same port. */
-  readonly startServer: Effect.Effect<Server, DemoFailure>
-  readonly startProxy: Effect.Effect<Server, DemoFailure>
+export interface HttpServers {
+  /** The current demo server. */
+  server: Server<Cli>
+  /** Kills the demo server and starts another on the same port. */
+  readonly restartServer: Effect.Effect<void, ScriptError>
+  /** Kills the proxy and starts another on the same port, with the same store. */
+  readonly restartProxy: Effect.Effect<void, ScriptError>
 }
 
-export interface StdioUpstream {
-  /** What the child processes carry. */
-  readonly mark: Mark
-}
-
-const everything = createRequire(import.meta.url).resolve(
-  "@modelcontextprotocol/server-everything/dist/index.js"
-)
-const loopback = fileURLToPath(new URL("loopback.js", import.meta.url))
-const shadowcat = fileURLToPath(new URL("../../dist/shadowcat.js", import.meta.url))
-
-export const startServers = (stdio: boolean): Effect.Effect<Servers, DemoFailure, Scope.Scope> =>
-  stdio ? startOverStdio : startOverHttp
-
-const startProxy = (
-  args: ReadonlyArray<string>,
-  port = "0"
-): Effect.Effect<Server, DemoFailure, Scope.Scope> =>
-  startServer({
-    name: "the proxy",
-    args: [shadowcat, ..."forward http --multi-session --log-level warning --port".split(" "), port, ...args]
-  })
-
-const startOverStdio: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Effect.gen(function* () {
-  const mark = yield* makeMark
-  const proxy = yield* startProxy([
-    "--env",
-    `${mark.name}=${mark.value}`,
-    "--",
-    process.execPath,
-    everything,
-    "stdio"
-  ])
-  return { proxy, upstream: { mark }, endedEarly: proxy.endedEarly }
+const startOverStdio: Effect.Effect<Servers, ScriptError, Scope.Scope> = Effect.gen(function* () {
+  const tracker = new ProcessTracker()
+  const env = Object.entries(tracker.env).flatMap(([name, value]) => ["--env", `${name}=${value}`])
+  const proxy = yield* startProxy({ command: [process.execPath, everythingScript, "stdio"] }, env)
+  return { proxy, endedEarly: proxy.endedEarly, tracker }
 })
 
-const startOverHttp: Effect.Effect<Servers, DemoFailure, Scope.Scope> = Effect.gen(function* () {
+const startOverHttp: Effect.Effect<Servers, ScriptError, Scope.Scope> = Effect.gen(function* () {
   const scope = yield* Effect.scope
-  const folder = yield* makeFolder
-  const issued = new Set<string>()
-  const startEverything = (port: string) =>
-    startServer({
-      name: "the demo server",
-      args: ["--import", loopback, everything, "streamableHttp"],
-      env: { PORT: port },
-      onLine: (line) => {
-        const id = /^Session initialized with ID: (\S+)/.exec(line)?.[1]
-        if (id !== undefined) issued.add(id)
-      }
+  const args = ["--store", `sqlite:${join(yield* makeFolder("demo"), "sessions.db")}`]
+  const server = yield* startDemoServer()
+  const proxy = yield* startProxy(server, args)
+  const http: HttpServers = {
+    server,
+    restartServer: Effect.gen(function* () {
+      yield* http.server.kill
+      http.server = yield* Scope.extend(startDemoServer(server.port), scope)
+    }),
+    restartProxy: Effect.gen(function* () {
+      yield* servers.proxy.kill
+      servers.proxy = yield* Scope.extend(startProxy(server, args, proxy.port), scope)
     })
-  const server = yield* startEverything("0")
-  const args = ["--store", `sqlite:${join(folder, "sessions.db")}`, "--url", server.url]
-  const proxy = yield* startProxy(args)
-  return {
-    proxy,
-    upstream: {
-      server,
-      issued,
-      startServer: Scope.extend(startEverything(new URL(server.url).port), scope),
-      startProxy: Scope.extend(startProxy(args, new URL(proxy.url).port), scope)
-    },
-    endedEarly: Effect.raceFirst(server.endedEarly, proxy.endedEarly)
   }
+  const servers: Servers = { proxy, endedEarly: Effect.raceFirst(server.endedEarly, proxy.endedEarly), http }
+  return servers
 })
 
-/** A folder for what outlives the proxy, and not the demo. */
-const makeFolder = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "shadowcat-demo-"))),
-  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
-)
+/** Starts the servers and waits until they listen. They are killed when the scope closes. */
+export const startServers = (stdio: boolean) => (stdio ? startOverStdio : startOverHttp)
 
-export interface Stopped {
-  /** Undefined when it did not end in time. */
-  readonly ending: Ending | undefined
-  readonly ms: number
-}
+const directions = (proxyUrl: string, upstream: string): string => `The proxy listens on ${proxyUrl}
+before ${upstream}
 
-/** Asks a server to end, and waits for it, but not for ever. */
-export const stop = (server: Server): Effect.Effect<Stopped> =>
+To look at it with the MCP Inspector (which needs Node 22.19 or newer):
+
+  npx @modelcontextprotocol/inspector --transport http --server-url ${proxyUrl}
+
+or start it without options and enter there:
+
+  transport  Streamable HTTP
+  URL        ${proxyUrl}
+
+Web pages may call the proxy from localhost, 127.0.0.1 and [::1], on any port. Pages of another origin get 403,
+unless the proxy's --allow-origin names it. The Inspector's own page, http://localhost:6274, is allowed.
+
+Ctrl-C ends all of it.`
+
+/** Starts the servers and stays up until it is interrupted. Then it stops the proxy with SIGTERM. */
+export const serve = (stdio: boolean): Effect.Effect<never, ScriptError> =>
   Effect.gen(function* () {
-    const asked = performance.now()
-    yield* server.terminate
-    // It is used while the demo is being interrupted too, and may give up waiting even then.
-    const ending = yield* Effect.timeoutTo(Effect.interruptible(server.ended), {
-      duration: "4 seconds",
-      onSuccess: (ending) => ending,
-      onTimeout: () => undefined
-    })
-    return { ending, ms: performance.now() - asked }
-  })
+    const { endedEarly, http, proxy } = yield* startServers(stdio)
+    const commands = "a demo server for each session, a child process of its own"
+    const upstream = http === undefined ? commands : `the demo server on ${http.server.url}`
+    process.stdout.write(`${directions(proxy.url, upstream)}\n`)
+    return yield* Effect.onInterrupt(endedEarly, () => terminate(proxy, "4 seconds"))
+  }).pipe(Effect.scoped)

@@ -258,7 +258,9 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
 
   /** The connection of the stream has ended. */
   private broken(error: UpstreamError | undefined): void {
-    if (this.isComplete) return this.finish()
+    // A stream that ends without an answer to `initialize` is judged by its holder.
+    const isRefusal = this.kind === "initialize" && error === undefined && this.lastEventId === undefined
+    if (this.isComplete || isRefusal) return this.finish()
     if (this.isSessionLost) return this.fail(this.because("SessionLost"))
     if (this.kind !== "standalone stream" && this.lastEventId === undefined)
       return this.fail(error ?? this.because("Closed"))

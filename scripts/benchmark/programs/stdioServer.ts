@@ -1,6 +1,6 @@
 /**
- * The server that stdio proxies start: just enough MCP over standard input and output, and it ends with its input.
- * It reads and writes without an event loop, whose machinery would stay cold in each of many children and cost more
+ * The server that stdio proxies start: a minimal MCP server over standard input and output, which exits at the end of
+ * its input. Its reads and writes are synchronous: in each of many children an event loop would run cold, and cost more
  * than the proxies do.
  */
 import { readSync, writeSync } from "node:fs"

@@ -1,15 +1,14 @@
 /**
- * The server behind every path: just enough legacy MCP over Streamable HTTP, by hand, because whatever it
- * costs is taken from the two cores that the proxies are measured on.
+ * The server behind every path: a minimal legacy MCP server over Streamable HTTP, without an SDK, because it runs on
+ * the same cores as the proxies that are measured.
  */
 import { randomBytes } from "node:crypto"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { announce } from "./announce.js"
-import { answerCall, answerInitialize, isCall, isInitialize } from "./answers.js"
-import { sseTool } from "./messages.js"
+import { announce, answerCall, answerInitialize, isCall, isInitialize, sseTool } from "./answers.js"
 
 const sessions = new Set<string>()
-const counts = { initialized: 0, deleted: 0, streams: 0 }
+/** The DELETEs of known sessions so far, and the streams that are open. */
+const counts = { deleted: 0, streams: 0 }
 
 const json = (response: ServerResponse, body: string, session?: string) => {
   const head = ["Content-Type", "application/json", "Content-Length", String(Buffer.byteLength(body))]
@@ -35,7 +34,6 @@ const answerPost = (body: string, response: ServerResponse) => {
   if (isInitialize(body)) {
     const session = randomBytes(16).toString("hex")
     sessions.add(session)
-    counts.initialized++
     return json(response, answerInitialize(body), session)
   }
   return empty(response, 202)
@@ -48,7 +46,7 @@ const handlePost = (request: IncomingMessage, response: ServerResponse) => {
 }
 
 const handleGet = (request: IncomingMessage, response: ServerResponse) => {
-  if (request.url === "/stats") return json(response, JSON.stringify({ ...counts, sessions: sessions.size }))
+  if (request.url === "/stats") return json(response, JSON.stringify(counts))
   counts.streams++
   response.on("close", () => counts.streams--)
   response.writeHead(200, sseHead)
@@ -75,6 +73,6 @@ const server = createServer((request, response) => {
   }
 })
 
-// A connection that idles while another path has its turn must not be closed under the next request.
+// A connection idles while other paths are measured, and must not be closed just before its next request.
 server.keepAliveTimeout = 0
 announce(server)

@@ -1,24 +1,16 @@
 /**
- * The bare relay: what `node:http` and undici cost when nothing looks at a message. The runtime's own limit,
- * which shadowcat is measured against. Called with the upstream's URL.
+ * The bare relay: the cost of `node:http` and undici when no message is read, which is the lower limit that shadowcat
+ * is measured against. Its argument is the URL of the upstream.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Client, type Dispatcher, Pool } from "undici"
-import { announce } from "./announce.js"
+import { announce } from "./answers.js"
 
 const upstream = new URL(process.argv[2] ?? "")
 const options = { bodyTimeout: 0, headersTimeout: 0, pipelining: 1 }
 const pool = new Pool(upstream.origin, { ...options, connections: null })
 
-const hopByHop = new Set([
-  "connection",
-  "keep-alive",
-  "transfer-encoding",
-  "upgrade",
-  "te",
-  "trailer",
-  "host"
-])
+const hopByHop = new Set("connection keep-alive transfer-encoding upgrade te trailer host".split(" "))
 
 const forwardable = (request: IncomingMessage): Array<string> => {
   const raw = request.rawHeaders
@@ -55,7 +47,7 @@ const relayTo = (
     {
       onRequestStart(controller) {
         upstreamCall = controller
-        // undici has no controller while a request queues, so that a leaving client is noticed here.
+        // A queued request has no controller yet, so a client that left during that time is noticed here.
         if (clientGone) controller.abort(new Error("the client left"))
       },
       onResponseStart(_controller, status, headers) {
@@ -79,7 +71,7 @@ const relayTo = (
 
 const server = createServer((request, response) => {
   if (request.method === "GET") {
-    // A stream of its own connection: shared ones keep their descriptors after streams have closed.
+    // Each stream has a connection of its own, because a pool keeps its descriptors after streams have closed.
     const client = new Client(upstream.origin, options)
     relayTo(client, request, response, null, () => void client.destroy())
     return
