@@ -136,7 +136,7 @@ describe("an interceptor", () => {
       disconnect()
       exchange.frame(JSON.stringify(notification("notifications/secret")))
       exchange.frame(JSON.stringify(notification("notifications/last")))
-      const again = proxied.resume(session, answer.eventIds()[0] ?? "none")
+      const again = proxied.resume(session, answer.eventIds().at(-1) ?? "none")
       expect(answer.messages()).toMatchObject([{ method: "notifications/first" }])
       expect(again.answer.messages()).toMatchObject([{ method: "notifications/last" }])
     })
