@@ -110,7 +110,7 @@ describe("ForwardProxy", () => {
       expect((yield* Effect.flip(initialize(front.url))).message).toContain("ECONNREFUSED")
 
       // The port is free again.
-      const again = yield* startFront(server, { port: front.port })
+      const again = yield* startFront(server, { front: { port: front.port } })
       expect(again.port).toBe(front.port)
       expect((yield* initialize(again.url)).answer.status).toBe(200)
     })
@@ -121,7 +121,7 @@ describe("ForwardProxy", () => {
       const server = yield* makePlainServer()
       const other = yield* makePlainServer()
       const scope = yield* Scope.make()
-      const options = { maxSessions: 1, maxExchanges: 1 }
+      const options = { sessions: { maxSessions: 1, maxExchanges: 1 } }
       const one = yield* Scope.extend(startFront(server, options), scope)
       const two = yield* startFront(other, options)
       const inOne = yield* initialize(one.url)
@@ -173,7 +173,7 @@ describe("ForwardProxy", () => {
   it.scopedLive("fails with ListenError if the port is in use", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const error = yield* Effect.flip(startFront(server, { port: server.port }))
+      const error = yield* Effect.flip(startFront(server, { front: { port: server.port } }))
       expect(error).toBeInstanceOf(ListenError)
       expect(error).toMatchObject({ host: "127.0.0.1", port: server.port })
       expect(error.message).toContain("--port")
@@ -182,7 +182,9 @@ describe("ForwardProxy", () => {
 
   it.scopedLive("fails with ListenError if this machine does not have the address", () =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(startFront({ url: "http://127.0.0.1:1" }, { host: "192.0.2.1" }))
+      const error = yield* Effect.flip(
+        startFront({ url: "http://127.0.0.1:1" }, { front: { host: "192.0.2.1" } })
+      )
       expect(error).toBeInstanceOf(ListenError)
       expect(error.message).toContain("--host")
     })

@@ -14,7 +14,7 @@ import type { Message } from "../src/Protocol.js"
 import { Streams } from "../src/Streams.js"
 import { silent } from "../src/Telemetry.js"
 import { noFlow } from "../src/Upstream.js"
-import { RecordedAnswer } from "./fixtures/RecordedAnswer.js"
+import { RecordedResponse } from "./fixtures/RecordedResponse.js"
 
 const KEEP_ALIVE = 15_000
 
@@ -52,19 +52,19 @@ class Client {
   readonly texts: Array<string> = []
   readonly ids: Array<string> = []
   readonly errors: Array<Message> = []
-  answer = new RecordedAnswer()
-  leave: Disconnect = () => {}
+  response = new RecordedResponse()
+  disconnect: Disconnect = () => {}
   private read = 0
 
   constructor(private readonly streams: Streams) {}
 
   open(writer: StreamWriter): void {
-    writer.start(this.answer, 200, { "content-type": "text/event-stream" })
-    this.leave = () => writer.disconnect(this.answer)
+    writer.start(this.response, 200, { "content-type": "text/event-stream" })
+    this.disconnect = () => writer.disconnect(this.response)
   }
 
   /** Takes in what has come; what comes later on a connection that is cut is lost. */
-  take(): void {
+  receive(): void {
     const parser = createParser({
       onEvent: ({ data, id }) => {
         if (id !== undefined) this.ids.push(id)
@@ -72,24 +72,24 @@ class Client {
         else if (data !== "") this.texts.push(data)
       }
     })
-    parser.feed(this.answer.text.slice(this.read))
-    this.read = this.answer.text.length
+    parser.feed(this.response.text.slice(this.read))
+    this.read = this.response.text.length
   }
 
-  cut(): void {
-    this.answer.goes()
-    this.leave()
+  drop(): void {
+    this.response.disconnect()
+    this.disconnect()
   }
 
-  comeBack(id: string | undefined = this.ids.at(-1)): void {
-    this.answer = new RecordedAnswer()
+  resume(id: string | undefined = this.ids.at(-1)): void {
+    this.response = new RecordedResponse()
     this.read = 0
-    this.leave = this.streams.resume(id ?? "none", this.answer)
+    this.disconnect = this.streams.resume(id ?? "none", this.response)
   }
 }
 
-/** The same, with a stream that answers a request and that a client reads. */
-const begun = (...how: Parameters<typeof make>) =>
+/** The same, with a stream that responses a request and that a client reads. */
+const makeOpen = (...how: Parameters<typeof make>) =>
   Effect.map(make(...how), (made) => {
     const client = new Client(made.streams)
     const writer = made.streams.openAnswer([1], made.upstream)
@@ -107,15 +107,15 @@ describe("a stream", () => {
       const client = new Client(streams)
       client.open(writer)
       writer.append(event("one"), undefined)
-      client.take()
-      client.cut()
+      client.receive()
+      client.drop()
       writer.append(event("two"), undefined)
-      client.comeBack()
+      client.resume()
       writer.append(event("three"), undefined)
       writer.end()
-      client.take()
+      client.receive()
       expect(client.texts).toEqual(["one", "two", "three"])
-      expect(client.answer).toMatchObject({
+      expect(client.response).toMatchObject({
         status: 200,
         ending: "end",
         violations: [],
@@ -131,11 +131,11 @@ describe("a stream", () => {
   it.scoped("counts what it tells once more", () =>
     Effect.gen(function* () {
       const replayed = vi.fn()
-      const { client, writer } = yield* begun({}, undefined, { ...silent, eventsReplayed: replayed })
+      const { client, writer } = yield* makeOpen({}, undefined, { ...silent, eventsReplayed: replayed })
       for (const text of ["one", "two", "three"]) writer.append(event(text), undefined)
-      client.take()
-      client.cut()
-      client.comeBack(client.ids[0])
+      client.receive()
+      client.drop()
+      client.resume(client.ids[0])
       expect(replayed.mock.calls).toEqual([[2]])
     })
   )
@@ -146,33 +146,33 @@ describe("a stream", () => {
       const client = new Client(streams)
       client.open(streams.openAnswer([1], upstream))
       yield* TestClock.adjust(KEEP_ALIVE + 1_000)
-      expect(client.answer.text).toBe(": keep-alive\n\n")
+      expect(client.response.text).toBe(": keep-alive\n\n")
     })
   )
 
   it.scoped("begins with an id and the time to wait, for clients that know them", () =>
     Effect.gen(function* () {
-      const { client, writer } = yield* begun({}, 3_000)
-      expect(client.answer.text).toMatch(/^id: \S+\nretry: 3000\ndata: \n\n$/)
-      client.take()
-      client.cut()
+      const { client, writer } = yield* makeOpen({}, 3_000)
+      expect(client.response.text).toMatch(/^id: \S+\nretry: 3000\ndata: \n\n$/)
+      client.receive()
+      client.drop()
       writer.append(event("one"), undefined)
-      client.comeBack()
-      client.take()
+      client.resume()
+      client.receive()
       expect(client.texts).toEqual(["one"])
     })
   )
 
   it.scoped("that is over and delivered gets 405, one of no session 400, and never 404", () =>
     Effect.gen(function* () {
-      const { client, writer } = yield* begun()
+      const { client, writer } = yield* makeOpen()
       writer.append(event("one"), undefined)
       writer.end()
-      client.take()
-      client.comeBack()
-      expect(client.answer.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
-      client.comeBack("AAAAAAAAAAAA.1.1")
-      expect(client.answer.failure).toMatchObject({ status: 400, reason: "UnknownEventId" })
+      client.receive()
+      client.resume()
+      expect(client.response.failure).toMatchObject({ status: 405, reason: "StreamEnded" })
+      client.resume("AAAAAAAAAAAA.1.1")
+      expect(client.response.failure).toMatchObject({ status: 400, reason: "UnknownEventId" })
     })
   )
 
@@ -181,30 +181,30 @@ describe("a stream", () => {
     ["the end of which a client does not take, for as long as the session lives", false]
   ] as const)("is kept, %s", ([, reads]) =>
     Effect.gen(function* () {
-      const { client, writer, tracker } = yield* begun()
+      const { client, writer, tracker } = yield* makeOpen()
       writer.append(event("one"), undefined)
       writer.append(event("two"), undefined)
-      client.answer.reads = reads
+      client.response.isRead = reads
       writer.end()
-      client.take()
+      client.receive()
       yield* TestClock.adjust("55 seconds")
       expect(tracker.size().events).toBe(2)
       yield* TestClock.adjust("10 seconds")
       expect(tracker.size().events).toBe(reads ? 0 : 2)
-      client.comeBack(client.ids[0])
-      client.take()
+      client.resume(client.ids[0])
+      client.receive()
       expect(client.texts).toEqual(reads ? ["one", "two"] : ["one", "two", "two"])
     })
   )
 
   it.scoped("that ended whole is not let go of while a client reads it again", () =>
     Effect.gen(function* () {
-      const { client, writer, streams, tracker } = yield* begun()
+      const { client, writer, streams, tracker } = yield* makeOpen()
       for (const text of ["one", "two", "three"]) writer.append(event(text), undefined)
       writer.end()
-      client.take()
-      const slow = new RecordedAnswer()
-      slow.reads = false
+      client.receive()
+      const slow = new RecordedResponse()
+      slow.isRead = false
       streams.resume(client.ids[0] ?? "none", slow)
       yield* TestClock.adjust("65 seconds")
       expect(tracker.size().events).toBe(3)
@@ -213,14 +213,14 @@ describe("a stream", () => {
 
   it.scoped("is not taken for delivered by a client that it had before", () =>
     Effect.gen(function* () {
-      const { client, writer, streams, tracker } = yield* begun()
+      const { client, writer, streams, tracker } = yield* makeOpen()
       for (const text of ["one", "two"]) writer.append(event(text), undefined)
       let flushed = () => {}
-      client.answer.end = (told = () => {}) => void (flushed = told)
+      client.response.end = (told = () => {}) => void (flushed = told)
       writer.end()
-      client.take()
-      const slow = new RecordedAnswer()
-      slow.reads = false
+      client.receive()
+      const slow = new RecordedResponse()
+      slow.isRead = false
       streams.resume(client.ids[0] ?? "none", slow)
       flushed()
       yield* TestClock.adjust("65 seconds")
@@ -230,14 +230,14 @@ describe("a stream", () => {
 
   it.scoped("gives the newest connection what comes, and ends the one before", () =>
     Effect.gen(function* () {
-      const { client, writer } = yield* begun()
+      const { client, writer } = yield* makeOpen()
       writer.append(event("one"), undefined)
-      client.take()
-      const before = client.answer
-      client.comeBack()
+      client.receive()
+      const before = client.response
+      client.resume()
       writer.append(event("two"), undefined)
       expect(before).toMatchObject({ ending: "end", violations: [] })
-      client.take()
+      client.receive()
       expect(client.texts).toEqual(["one", "two"])
     })
   )
@@ -249,16 +249,16 @@ describe("a stream", () => {
       const writer = streams.openAnswer([1, "b"], upstream)
       client.open(writer)
       writer.append(event("one"), undefined)
-      client.take()
-      client.cut()
+      client.receive()
+      client.drop()
       for (const text of ["two", "three", "four"]) writer.append(event(text), undefined)
-      client.comeBack()
-      client.take()
+      client.resume()
+      client.receive()
       expect(client.errors.map(({ id }) => id)).toEqual([1, "b"])
       expect(client.texts).toEqual(["one"])
-      expect(client.answer).toMatchObject({ status: 200, ending: "end" })
-      client.comeBack()
-      expect(client.answer.failure).toMatchObject({ status: 405 })
+      expect(client.response).toMatchObject({ status: 200, ending: "end" })
+      client.resume()
+      expect(client.response.failure).toMatchObject({ status: 405 })
       writer.append(event("five"), undefined)
       writer.end()
     })
@@ -271,14 +271,14 @@ describe("a stream", () => {
       const writer = streams.openStandaloneStream(upstream)
       client.open(writer)
       writer.append(event("one"), undefined)
-      client.take()
-      client.cut()
+      client.receive()
+      client.drop()
       for (const text of ["two", "three", "four"]) writer.append(event(text), undefined)
-      client.comeBack()
+      client.resume()
       writer.append(event("five"), undefined)
-      client.take()
+      client.receive()
       expect(client.texts).toEqual(["one", "three", "four", "five"])
-      expect(client.answer.text).toMatch(/^: .* no longer kept\n\n/)
+      expect(client.response.text).toMatch(/^: .* no longer kept\n\n/)
     })
   )
 
@@ -289,10 +289,10 @@ describe("a stream", () => {
       const writer = streams.openStandaloneStream(upstream)
       client.open(writer)
       writer.expire()
-      expect(client.answer.text).toBe(": keep-alive\n\n")
-      client.cut()
+      expect(client.response.text).toBe(": keep-alive\n\n")
+      client.drop()
       writer.expire()
-      expect(client.answer.text).toBe(": keep-alive\n\n")
+      expect(client.response.text).toBe(": keep-alive\n\n")
     })
   )
 })
@@ -305,14 +305,14 @@ describe("standalone streams", () => {
       older.open(streams.openStandaloneStream(upstream))
       newer.open(streams.openStandaloneStream(upstream))
       streams.newest?.append(event("one"), undefined)
-      newer.take()
-      newer.cut()
+      newer.receive()
+      newer.drop()
       streams.newest?.append(event("two"), undefined)
-      older.take()
-      older.cut()
+      older.receive()
+      older.drop()
       streams.newest?.append(event("three"), undefined)
-      newer.comeBack()
-      newer.take()
+      newer.resume()
+      newer.receive()
       expect(older.texts).toEqual(["two"])
       expect(newer.texts).toEqual(["one", "three"])
       expect(streams.openStandalone).toBe(1)
@@ -326,16 +326,16 @@ describe("standalone streams", () => {
       const left = streams.openStandaloneStream(upstream)
       first.open(left)
       streams.newest?.append(event("one"), "up-1")
-      first.take()
-      first.cut()
+      first.receive()
+      first.drop()
       streams.newest?.append(event("two"), "up-2")
       second.open(streams.openStandaloneStream(upstream))
       streams.newest?.append(event("three"), "up-3")
-      second.take()
-      first.comeBack()
-      second.cut()
+      second.receive()
+      first.resume()
+      second.drop()
       streams.newest?.append(event("four"), "up-4")
-      first.take()
+      first.receive()
       expect(second.texts).toEqual(["two", "three"])
       expect(first.texts).toEqual(["one", "four"])
       expect(second.ids).toHaveLength(2)
@@ -350,7 +350,7 @@ describe("standalone streams", () => {
         const writer = streams.openStandaloneStream(upstream)
         client.open(writer)
         writer.append(event("x"), undefined)
-        client.cut()
+        client.drop()
       }
       expect(tracker.size().events).toBeLessThan(10)
     })
@@ -360,32 +360,32 @@ describe("standalone streams", () => {
 describe("a slow reader", () => {
   it.scoped("is told from the log as it reads, and lets the upstream wait before anything is lost", () =>
     Effect.gen(function* () {
-      const { client, writer, upstream } = yield* begun({ maxEvents: 10 })
-      client.answer.flow?.pause()
+      const { client, writer, upstream } = yield* makeOpen({ maxEvents: 10 })
+      client.response.flow?.pause()
       for (let count = 1; count <= 4; count++) writer.append(event(String(count)), undefined)
       expect(upstream.pause).not.toHaveBeenCalled()
       writer.append(event("5"), undefined)
       expect(upstream.pause).toHaveBeenCalledTimes(1)
-      expect(client.answer.text).toBe("")
-      client.answer.flow?.unpause()
+      expect(client.response.text).toBe("")
+      client.response.flow?.unpause()
       expect(upstream.unpause).toHaveBeenCalledTimes(1)
       writer.end()
-      client.take()
+      client.receive()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5"])
-      expect(client.answer.ending).toBe("end")
+      expect(client.response.ending).toBe("end")
     })
   )
 
   it.scoped("loses nothing to what was on its way when the upstream was told to wait", () =>
     Effect.gen(function* () {
-      const { client, writer } = yield* begun({ maxEvents: 10, maxEventBytes: 2_000 })
-      client.answer.flow?.pause()
+      const { client, writer } = yield* makeOpen({ maxEvents: 10, maxEventBytes: 2_000 })
+      client.response.flow?.pause()
       const texts = Array.from({ length: 40 }, (_, index) => String(index))
       for (const text of texts) writer.append(event(text), undefined)
       writer.append(event("x".repeat(5_000)), undefined)
       writer.end()
-      client.answer.flow?.unpause()
-      client.take()
+      client.response.flow?.unpause()
+      client.receive()
       expect(client.texts).toEqual([...texts, "x".repeat(5_000)])
     })
   )
@@ -402,15 +402,15 @@ describe("a slow reader", () => {
         client.open(writer)
         writer.pause()
         for (let number = 0; number < count; number++) writer.append(event(String(number)), undefined)
-        const { answer } = client
-        const data = answer.data.bind(answer)
-        answer.data = (chunk) => {
+        const { response } = client
+        const data = response.data.bind(response)
+        response.data = (chunk) => {
           data(chunk)
           writer.pause()
         }
         if (takes) writer.unpause()
         yield* TestClock.adjust("7 seconds")
-        expect(answer.ending).toBe("end")
+        expect(response.ending).toBe("end")
       }
     })
   )
@@ -425,12 +425,12 @@ describe("a slow reader", () => {
       const client = new Client(streams)
       const slow = streams.openAnswer([1], noFlow)
       client.open(slow)
-      client.answer.flow?.pause()
+      client.response.flow?.pause()
       for (const text of ["one", "two"]) slow.append(event(text), undefined)
       const other = (yield* open("b")).createStream([1])
       for (let number = 0; number < 12; number++) other.append(event(String(number)), undefined)
       slow.append(event("x".repeat(3_000)), undefined)
-      expect(client.answer).toMatchObject({ text: "", ending: "end" })
+      expect(client.response).toMatchObject({ text: "", ending: "end" })
     })
   )
 
@@ -441,17 +441,17 @@ describe("a slow reader", () => {
       const writer = streams.openAnswer([1], { ...upstream, isShared })
       client.open(writer)
       writer.append(event("one"), undefined)
-      client.take()
-      client.answer.flow?.pause()
+      client.receive()
+      client.response.flow?.pause()
       for (const text of ["two", "three"]) writer.append(event(text), undefined)
       expect(upstream.pause).toHaveBeenCalledTimes(1)
       yield* TestClock.adjust("4 seconds")
-      expect(client.answer.ending).toBeUndefined()
+      expect(client.response.ending).toBeUndefined()
       yield* TestClock.adjust("2 seconds")
-      expect(client.answer.ending).toBe(isShared ? "end" : undefined)
+      expect(client.response.ending).toBe(isShared ? "end" : undefined)
       expect(upstream.unpause).toHaveBeenCalledTimes(isShared ? 1 : 0)
-      client.comeBack()
-      client.take()
+      client.resume()
+      client.receive()
       expect(client.texts).toEqual(["one", "two", "three"])
     })
   )
@@ -465,7 +465,7 @@ describe("a slow reader", () => {
         const client = new Client(streams)
         const writer = streams.openAnswer([id], upstream)
         client.open(writer)
-        client.answer.flow?.pause()
+        client.response.flow?.pause()
         return { client, writer, sent: new Array<string>(), isPaused: () => isPaused }
       })
       for (let round = 0; round < 400; round++) {
@@ -479,14 +479,14 @@ describe("a slow reader", () => {
         quick.append(event("quick"), undefined)
         quick.end()
         // One after the other reads a little.
-        const { flow } = lanes[round % lanes.length]?.client.answer ?? {}
+        const { flow } = lanes[round % lanes.length]?.client.response ?? {}
         flow?.unpause()
         flow?.pause()
       }
       for (const { client, writer, sent } of lanes) {
         writer.end()
-        client.answer.flow?.unpause()
-        client.take()
+        client.response.flow?.unpause()
+        client.receive()
         expect(client.texts).toEqual(sent)
         expect(sent.length).toBeGreaterThan(50)
       }
@@ -500,22 +500,22 @@ describe("a slow reader", () => {
       const writer = streams.openStandaloneStream(upstream)
       client.open(writer)
       writer.append(event("one"), undefined)
-      client.answer.flow?.pause()
-      client.answer.flow?.unpause()
+      client.response.flow?.pause()
+      client.response.flow?.unpause()
       yield* TestClock.adjust(KEEP_ALIVE + 1_000)
-      expect(client.answer.text).toMatch(/: keep-alive\n\n$/)
+      expect(client.response.text).toMatch(/: keep-alive\n\n$/)
     })
   )
 
   it.scoped("that goes lets the upstream go on", () =>
     Effect.gen(function* () {
-      const { client, writer, upstream } = yield* begun({ maxEvents: 10 })
-      client.answer.flow?.pause()
+      const { client, writer, upstream } = yield* makeOpen({ maxEvents: 10 })
+      client.response.flow?.pause()
       for (let count = 1; count <= 6; count++) writer.append(event(String(count)), undefined)
-      client.cut()
+      client.drop()
       expect(upstream.unpause).toHaveBeenCalledTimes(1)
-      client.comeBack(writer.log.idAt(0))
-      client.take()
+      client.resume(writer.log.idAt(0))
+      client.receive()
       expect(client.texts).toEqual(["1", "2", "3", "4", "5", "6"])
     })
   )
@@ -558,17 +558,17 @@ describe("whatever comes, breaks and is let go of", () => {
             if (type === "append" && !lane.hasEnded) {
               lane.sent.push(`${step.stream}:${index}`)
               lane.writer.append(event(`${step.stream}:${index}`), undefined)
-            } else if (type === "cut" && lane.isThere && !lane.client.answer.isOver) {
-              if ("taken" in step && step.taken) lane.client.take()
-              lane.client.cut()
+            } else if (type === "cut" && lane.isThere && !lane.client.response.hasEnded) {
+              if ("taken" in step && step.taken) lane.client.receive()
+              lane.client.drop()
               lane.isThere = false
             } else if (type === "back" && !lane.isThere) {
-              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
+              lane.client.resume(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
               lane.isThere = true
-            } else if (type === "pause" && lane.isThere && !lane.client.answer.isOver)
-              lane.client.answer.flow?.pause()
-            else if (type === "resume" && lane.isThere && !lane.client.answer.isOver)
-              lane.client.answer.flow?.unpause()
+            } else if (type === "pause" && lane.isThere && !lane.client.response.hasEnded)
+              lane.client.response.flow?.pause()
+            else if (type === "resume" && lane.isThere && !lane.client.response.hasEnded)
+              lane.client.response.flow?.unpause()
             else if (type === "end" && !lane.hasEnded) {
               lane.hasEnded = true
               lane.writer.end()
@@ -576,14 +576,14 @@ describe("whatever comes, breaks and is let go of", () => {
           }
           for (const lane of lanes) {
             if (!lane.hasEnded) lane.writer.end()
-            if (!lane.client.answer.isOver && lane.isThere) lane.client.answer.flow?.unpause()
-            lane.client.take()
-            if (!lane.isThere || lane.client.answer.ending === "end") {
-              lane.client.comeBack(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
-              lane.client.take()
+            if (!lane.client.response.hasEnded && lane.isThere) lane.client.response.flow?.unpause()
+            lane.client.receive()
+            if (!lane.isThere || lane.client.response.ending === "end") {
+              lane.client.resume(lane.client.ids.at(-1) ?? lane.writer.log.idAt(0))
+              lane.client.receive()
             }
             judge(lane.client, lane.sent)
-            expect(lane.client.answer.violations).toEqual([])
+            expect(lane.client.response.violations).toEqual([])
           }
           streams.close()
           streams.log.close()
@@ -592,9 +592,9 @@ describe("whatever comes, breaks and is let go of", () => {
     )
 
   property(1_000, ({ texts }, sent) => expect(texts).toEqual(sent))
-  property(5, ({ answer, errors, texts }, sent) => {
+  property(5, ({ response, errors, texts }, sent) => {
     expect(sent.filter((text) => texts.includes(text))).toEqual(texts)
     if (texts.length < sent.length)
-      expect(errors.length + (answer.failure === undefined ? 0 : 1)).toBeGreaterThan(0)
+      expect(errors.length + (response.failure === undefined ? 0 : 1)).toBeGreaterThan(0)
   })
 })

@@ -37,12 +37,12 @@ describe("accepts", () => {
     })),
     ...["any.example", "any.example:1", "exact.example:81", "ANY.example"].map((host) => ({
       name: `the host ${host} with --allow-host`,
-      options: { allowHosts: ["any.example", "exact.example:81"] },
+      options: { front: { allowHosts: ["any.example", "exact.example:81"] } },
       headers: { host }
     })),
     {
       name: "any host with --allow-host *",
-      options: { allowHosts: ["*"] },
+      options: { front: { allowHosts: ["*"] } },
       headers: { host: "a.b" }
     },
     ...["http://localhost:3000", "https://127.0.0.1", "http://[::1]:80", undefined].map((origin) => ({
@@ -51,12 +51,12 @@ describe("accepts", () => {
     })),
     ...["https://app.example", "https://APP.example"].map((origin) => ({
       name: `the origin ${origin} with --allow-origin`,
-      options: { allowOrigins: ["https://app.example"] },
+      options: { front: { allowOrigins: ["https://app.example"] } },
       headers: { origin }
     })),
     {
       name: "any origin with --allow-origin *",
-      options: { allowOrigins: ["*"] },
+      options: { front: { allowOrigins: ["*"] } },
       headers: { origin: "https://a.b" }
     }
   ]
@@ -78,7 +78,7 @@ describe("accepts", () => {
   it.scopedLive("a body of exactly --max-body bytes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxBody: 1000 })
+      const front = yield* startFront(server, { front: { maxBody: 1000 } })
       const { session } = yield* initialize(front.url)
       const body = (length: number) => {
         const shortest = JSON.stringify(request(7, "x", { pad: "" }))
@@ -94,7 +94,7 @@ describe("accepts", () => {
   it.scopedLive("only the path of --path", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { path: "/deep/er" })
+      const front = yield* startFront(server, { front: { path: "/deep/er" } })
       expect(new URL(front.url).pathname).toBe("/deep/er")
       expect((yield* initialize(front.url)).answer.status).toBe(200)
       expect((yield* initialize(new URL("/mcp", front.url).href)).answer.status).toBe(404)

@@ -18,7 +18,7 @@ const list = request(7, "tools/list")
 
 describe("CORS", () => {
   const origin = "https://app.example"
-  const options = { allowOrigins: [origin] }
+  const options = { front: { allowOrigins: [origin] } }
   const names = (value: string | ReadonlyArray<string> | undefined) =>
     String(value)
       .toLowerCase()

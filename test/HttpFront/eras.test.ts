@@ -113,7 +113,7 @@ describe("a legacy request", () => {
 
   it.scopedLive("with modern keys in _meta stays in its session before a command", () =>
     Effect.gen(function* () {
-      const front = yield* startFront({ command: "sh" }, { args: ["-c", script] })
+      const front = yield* startFront({ command: "sh" }, { upstream: { args: ["-c", script] } })
       const opened = yield* post(front.url, hybridInitialize)
       expect(opened.status).toBe(200)
       const session = { "mcp-session-id": String(opened.headers["mcp-session-id"]) }

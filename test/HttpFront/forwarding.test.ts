@@ -82,7 +82,7 @@ describe("forwards to the upstream", () => {
     Effect.gen(function* () {
       const server = yield* makePlainServer()
       const added = { authorization: "Bearer configured", "x-added": "yes", "user-agent": "shadowcat" }
-      const front = yield* startFront(server, { headers: added })
+      const front = yield* startFront(server, { upstream: { headers: added } })
       const own = { authorization: "Bearer client", "x-added": "no", "X-Other": "kept" }
       const { session } = yield* initialize(front.url, { headers: own })
       yield* post(front.url, list, { ...session, ...own })
@@ -212,7 +212,7 @@ describe("forwards to the client", () => {
       for (const [type, options] of [
         ["application/json", {}],
         ["application/octet-stream", {}],
-        ["text/event-stream", { maxEvents: 0 }]
+        ["text/event-stream", { events: { maxEvents: 0 } }]
       ] as const) {
         const front = yield* startFront(server, options)
         const { session } = yield* initialize(front.url)

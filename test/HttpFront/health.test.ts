@@ -23,16 +23,9 @@ describe("/health", () => {
   it.scopedLive("returns the status, the version, the uptime, the active counts and all limits", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const limits = {
-        maxSessions: 11,
-        maxPerClient: 12,
-        maxExchanges: 13,
-        maxStateless: 14,
-        maxConnections: 15,
-        maxBody: 1600,
-        maxBuffered: 17_000
-      }
-      const front = yield* startFront(server, limits)
+      const sessions = { maxSessions: 11, maxPerClient: 12, maxExchanges: 13, maxStateless: 14 }
+      const connections = { maxConnections: 15, maxBody: 1600, maxBuffered: 17_000 }
+      const front = yield* startFront(server, { front: connections, sessions })
       const { session } = yield* initialize(front.url)
       yield* Effect.fork(post(front.url, request(1, "hang"), session))
       yield* Effect.fork(post(front.url, request(2, "hang"), modern))
@@ -48,7 +41,7 @@ describe("/health", () => {
         stateless: 1,
         connections: 3,
         bufferedBytes: expect.any(Number),
-        limits
+        limits: { ...sessions, ...connections }
       })
     })
   )
@@ -64,7 +57,9 @@ describe("/health", () => {
           }
         })
         const scope = yield* Scope.make()
-        const front = yield* startFront(server, { shutdownTimeout: "20 seconds" }).pipe(Scope.extend(scope))
+        const front = yield* startFront(server, { front: { shutdownTimeout: "20 seconds" } }).pipe(
+          Scope.extend(scope)
+        )
         const { session } = yield* initialize(front.url)
         const listening = yield* stream(front.url, { headers: session })
         const call = yield* Effect.fork(post(front.url, request(1, "hang"), session))

@@ -48,28 +48,28 @@ interface LimitCase {
 const limitCases: ReadonlyArray<LimitCase> = [
   {
     option: "--max-sessions",
-    options: { maxSessions: 1 },
+    options: { sessions: { maxSessions: 1 } },
     reason: "max-sessions",
     statuses: [503, 200],
     meet: ({ url }) => secondSession(url)
   },
   {
     option: "--max-per-client",
-    options: { maxPerClient: 1 },
+    options: { sessions: { maxPerClient: 1 } },
     reason: "max-per-client",
     statuses: [429, 200],
     meet: ({ url }) => secondSession(url)
   },
   {
     option: "one session at a time",
-    options: { multiSession: false },
+    options: { sessions: { multiSession: false } },
     reason: "multi-session",
     statuses: [503, 200],
     meet: ({ url }) => secondSession(url)
   },
   {
     option: "--max-exchanges",
-    options: { maxExchanges: 1 },
+    options: { sessions: { maxExchanges: 1 } },
     reason: "max-exchanges",
     statuses: [429, 200],
     meet: (front, server) =>
@@ -83,7 +83,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--max-stateless",
-    options: { maxStateless: 1 },
+    options: { sessions: { maxStateless: 1 } },
     reason: "max-stateless",
     statuses: [503, 200],
     meet: (front, server) =>
@@ -96,7 +96,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--max-connections",
-    options: { maxConnections: 1 },
+    options: { front: { maxConnections: 1 } },
     reason: "max-connections",
     statuses: [503, 200],
     meet: (front) =>
@@ -113,7 +113,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--max-body",
-    options: { maxBody: 1_000 },
+    options: { front: { maxBody: 1_000 } },
     reason: "TooLarge",
     statuses: [413, 200],
     meet: ({ url }) =>
@@ -124,7 +124,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--max-buffered",
-    options: { maxBuffered: 2_000, maxBody: 2_000 },
+    options: { front: { maxBuffered: 2_000, maxBody: 2_000 } },
     reason: "max-buffered",
     statuses: [503, 200],
     meet: (front, server) =>
@@ -139,7 +139,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--request-timeout",
-    options: { requestTimeout: "1 second" },
+    options: { upstream: { requestTimeout: "1 second" } },
     reason: "ResponseTimeout",
     statuses: [504, 200],
     meet: ({ url }) =>
@@ -151,7 +151,7 @@ const limitCases: ReadonlyArray<LimitCase> = [
   },
   {
     option: "--stall-timeout",
-    options: { stallTimeout: "1 second" },
+    options: { front: { stallTimeout: "1 second" } },
     reason: "BodyTimeout",
     statuses: [408, 200],
     meet: (front) =>
@@ -184,8 +184,7 @@ describe("every limit returns an error, counts it, and accepts requests again be
       const closed: Array<string> = []
       const server = yield* makePlainServer()
       const front = yield* startFront(server, {
-        sessionTimeout: "50 millis",
-        cleanupInterval: "50 millis"
+        sessions: { sessionTimeout: "50 millis", cleanupInterval: "50 millis" }
       }).pipe(Effect.provideService(Telemetry, { ...silent, sessionClosed: (reason) => closed.push(reason) }))
       const { session } = yield* initialize(front.url)
       yield* front.untilHealth(({ sessions }) => sessions === 0)

@@ -39,7 +39,7 @@ describe("--max-sessions", () => {
   it.scopedLive("admits exactly its number of simultaneous initializes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxSessions: 10 })
+      const front = yield* startFront(server, { sessions: { maxSessions: 10 } })
       // All connect before the first request, so that the proxy gets all requests at once.
       const sockets = yield* Effect.replicateEffect(connect(front.port), 500, unbounded)
       yield* front.untilHealth(({ connections }) => connections === 501)
@@ -62,7 +62,7 @@ describe("--max-sessions", () => {
   it.scopedLive("admits exactly its number of initializes in one packet", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxSessions: 10 })
+      const front = yield* startFront(server, { sessions: { maxSessions: 10 } })
       const socket = yield* connect(front.port)
       const requests = Array.from({ length: 50 }, (_, id) =>
         requestBytes("POST", {}, initializeRequest({ id }))
@@ -86,7 +86,7 @@ describe("--max-sessions", () => {
           else ending.push(() => answer(200))
         }
       })
-      const front = yield* startFront(server, { maxSessions: 2 })
+      const front = yield* startFront(server, { sessions: { maxSessions: 2 } })
       const one = yield* initialize(front.url)
       yield* initialize(front.url)
       expectLimit((yield* initialize(front.url, { id: "a" })).answer, "max-sessions 2", {
@@ -115,7 +115,7 @@ describe("--max-sessions", () => {
         initialize: (call) =>
           refuses ? void waiting.push(() => call.answer(500)) : call.result({ protocolVersion: "2025-11-25" })
       })
-      const front = yield* startFront(server, { maxSessions: 2 })
+      const front = yield* startFront(server, { sessions: { maxSessions: 2 } })
       const openings = yield* Effect.fork(
         Effect.all([initialize(front.url), initialize(front.url)], unbounded)
       )
@@ -141,7 +141,7 @@ describe("--max-sessions", () => {
             else answer()
           }
         })
-        const front = yield* startFront(server, { maxSessions: 1 })
+        const front = yield* startFront(server, { sessions: { maxSessions: 1 } })
         const opening = yield* Effect.fork(initialize(front.url, { id: "gone" }))
         yield* server.until(() => waiting.length === 1)
         yield* Fiber.interrupt(opening)
@@ -156,7 +156,7 @@ describe("--max-sessions", () => {
 
   it.scopedLive("does not limit modern requests, which have no session", () =>
     Effect.gen(function* () {
-      const front = yield* startFront(yield* makePlainServer(), { maxSessions: 1 })
+      const front = yield* startFront(yield* makePlainServer(), { sessions: { maxSessions: 1 } })
       yield* initialize(front.url)
       expect((yield* post(front.url, list, modern)).status).toBe(200)
     })
@@ -167,7 +167,7 @@ describe("--max-per-client", () => {
   it.scopedLive("returns 429 to a client until one of its sessions ends", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxPerClient: 2, maxSessions: 5 })
+      const front = yield* startFront(server, { sessions: { maxPerClient: 2, maxSessions: 5 } })
       const opened = yield* Effect.forEach([0, 1, 2, 3], (id) => initialize(front.url, { id }), unbounded)
       const refused = opened.filter(({ answer }) => answer.status !== 200)
       expect(refused).toHaveLength(2)
@@ -184,7 +184,9 @@ describe("--max-per-client", () => {
 
   it.scopedLive("yields to --max-sessions if both are reached", () =>
     Effect.gen(function* () {
-      const front = yield* startFront(yield* makePlainServer(), { maxPerClient: 1, maxSessions: 1 })
+      const front = yield* startFront(yield* makePlainServer(), {
+        sessions: { maxPerClient: 1, maxSessions: 1 }
+      })
       yield* initialize(front.url)
       expectLimit((yield* initialize(front.url, { id: 1 })).answer, "max-sessions 1", { status: 503, id: 1 })
     })
@@ -195,7 +197,7 @@ describe("single-session mode", () => {
   it.scopedLive("returns 503 while the session is used, and names the option to set", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { multiSession: false })
+      const front = yield* startFront(server, { sessions: { multiSession: false } })
       const { session } = yield* initialize(front.url)
       yield* post(front.url, list, session)
       expectLimit((yield* initialize(front.url, { id: "two" })).answer, "multi-session", {
@@ -212,7 +214,7 @@ describe("single-session mode", () => {
   it.scopedLive("replaces a session that was not used, and ends it at the upstream", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { multiSession: false })
+      const front = yield* startFront(server, { sessions: { multiSession: false } })
       const one = yield* initialize(front.url)
       yield* post(front.url, initialized, one.session)
       yield* post(front.url, request(1, "ping"), one.session)
@@ -231,7 +233,7 @@ describe("single-session mode", () => {
   it.scopedLive("admits one of many simultaneous initializes at a time", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { multiSession: false })
+      const front = yield* startFront(server, { sessions: { multiSession: false } })
       const ids = Array.from({ length: 50 }, (_, id) => id)
       const answers = yield* Effect.forEach(ids, (id) => initialize(front.url, { id }), unbounded)
       const statuses = new Set(answers.map(({ answer }) => answer.status))
@@ -247,7 +249,7 @@ describe("--max-exchanges", () => {
   it.scopedLive("returns 429 until another request of the session is answered", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxExchanges: 3 })
+      const front = yield* startFront(server, { sessions: { maxExchanges: 3 } })
       const { session } = yield* initialize(front.url)
       const other = yield* initialize(front.url)
       const calls = yield* Effect.forEach([1, 2, 3], (id) =>
@@ -279,7 +281,7 @@ describe("--max-exchanges", () => {
   it.scopedLive("does not count responses and notifications, for which the calls may wait", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxExchanges: 2 })
+      const front = yield* startFront(server, { sessions: { maxExchanges: 2 } })
       const { session } = yield* initialize(front.url)
       const calls = yield* Effect.forEach([1, 2], (id) =>
         Effect.fork(post(front.url, request(id, "hang"), session))
@@ -307,7 +309,7 @@ describe("--max-exchanges", () => {
       const server = yield* makePlainServer({
         "notifications/slow": ({ answer }) => void held.push(() => answer(202))
       })
-      const front = yield* startFront(server, { maxExchanges: 2 })
+      const front = yield* startFront(server, { sessions: { maxExchanges: 2 } })
       const { session } = yield* initialize(front.url)
       const slow = { jsonrpc: "2.0", method: "notifications/slow" }
       const posts = yield* Effect.forEach([1, 2, 3, 4], () => Effect.fork(post(front.url, slow, session)))
@@ -330,7 +332,7 @@ describe("--max-exchanges", () => {
           response.flushHeaders()
         }
       })
-      const front = yield* startFront(server, { maxExchanges: 2, maxEvents })
+      const front = yield* startFront(server, { sessions: { maxExchanges: 2 }, events: { maxEvents } })
       const { session } = yield* initialize(front.url)
       const first = yield* stream(front.url, { headers: session })
       expect((yield* post(front.url, list, session)).status).toBe(200)
@@ -346,7 +348,7 @@ describe("--max-exchanges", () => {
   it.scopedLive("counts the calls of disconnected clients, which the upstream still processes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxExchanges: 1 })
+      const front = yield* startFront(server, { sessions: { maxExchanges: 1 } })
       const { session } = yield* initialize(front.url)
       const call = yield* Effect.fork(post(front.url, request(1, "hang"), session))
       yield* server.until(() => server.held.length === 1)
@@ -365,7 +367,7 @@ describe("--max-stateless", () => {
   it.scopedLive("returns 503 until an exchange is answered or its client disconnects", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxStateless: 2 })
+      const front = yield* startFront(server, { sessions: { maxStateless: 2 } })
       const legacy = yield* initialize(front.url)
       const calls = yield* Effect.forEach([1, 2], (id) =>
         Effect.fork(post(front.url, request(id, "hang"), modern))
@@ -395,7 +397,7 @@ describe("--max-connections", () => {
   it.scopedLive("returns 503 on a connection over it until another is closed", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxConnections: 3 })
+      const front = yield* startFront(server, { front: { maxConnections: 3 } })
       const { session } = yield* initialize(front.url)
       const sockets = yield* Effect.replicateEffect(connect(front.port), 3)
       // Responses show that the proxy has accepted the connections.
@@ -424,7 +426,7 @@ describe("--max-connections", () => {
   it.scopedLive("rejects any number of connections, and serves those below the limit", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxConnections: 2 })
+      const front = yield* startFront(server, { front: { maxConnections: 2 } })
       const held = yield* Effect.replicateEffect(connect(front.port), 2)
       for (const socket of held) yield* socket.write(requestBytes("GET", {}, undefined, "/health"))
       for (const socket of held) expect((yield* socket.answer(0)).status).toBe(200)
@@ -445,7 +447,7 @@ describe("--max-body", () => {
   it.scopedLive("limits each body, and rejects at once by Content-Length", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxBody: 2000 })
+      const front = yield* startFront(server, { front: { maxBody: 2000 } })
       const socket = yield* connect(front.port)
       // The proxy does not wait for the body.
       yield* socket.write(requestBytes("POST", { "content-length": "2001" }))
@@ -462,7 +464,7 @@ describe("--max-buffered", () => {
   it.scopedLive("returns 503 while all bodies together have more bytes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxBuffered: 1_000_000 })
+      const front = yield* startFront(server, { front: { maxBuffered: 1_000_000 } })
       const { session } = yield* initialize(front.url)
       const call = yield* Effect.fork(post(front.url, large(1, 600_000), session))
       yield* server.until(() => server.held.length === 1)
@@ -488,7 +490,7 @@ describe("--max-buffered", () => {
   it.scopedLive("counts incomplete bodies", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxBuffered: 1_000_000 })
+      const front = yield* startFront(server, { front: { maxBuffered: 1_000_000 } })
       const half = requestBytes("POST", { "content-length": "280001" }) + "x".repeat(280_000)
       const sockets = yield* Effect.replicateEffect(connect(front.port), 3)
       for (const [n, socket] of sockets.entries()) {

@@ -252,7 +252,10 @@ describe("HTTP edge cases", () => {
   it.scopedLive("pipelined requests release everything when their connection is lost", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { maxExchanges: 4, shutdownTimeout: "20 seconds" })
+      const front = yield* startFront(server, {
+        sessions: { maxExchanges: 4 },
+        front: { shutdownTimeout: "20 seconds" }
+      })
       const { session } = yield* initialize(front.url)
       const socket = yield* connect(front.port)
       for (const headers of [session, modern]) {
@@ -331,7 +334,7 @@ describe("HTTP edge cases", () => {
     it.scopedLive(`a client that keeps sending with ${name} can read the 413`, () =>
       Effect.gen(function* () {
         const server = yield* makePlainServer()
-        const front = yield* startFront(server, { maxBody: 2 ** 20 })
+        const front = yield* startFront(server, { front: { maxBody: 2 ** 20 } })
         const socket = yield* connect(front.port)
         yield* socket.write(endless(headers))
         for (let n = 0; n < 8; n++) yield* socket.write(piece)

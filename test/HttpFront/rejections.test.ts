@@ -33,14 +33,14 @@ const rejections: ReadonlyArray<Rejection> = [
   // The body.
   {
     name: "a body over --max-body",
-    options: { maxBody: 1000 },
+    options: { front: { maxBody: 1000 } },
     body: "x".repeat(1001),
     status: 413,
     code: INVALID
   },
   {
     name: "a chunked body over --max-body",
-    options: { maxBody: 1000 },
+    options: { front: { maxBody: 1000 } },
     headers: { "transfer-encoding": "chunked" },
     body: "x".repeat(1001),
     status: 413,
@@ -234,7 +234,7 @@ const rejections: ReadonlyArray<Rejection> = [
     "%"
   ].map((host) => ({
     name: `the host ${JSON.stringify(host)}`,
-    options: { allowHosts: ["exact.example:80"] },
+    options: { front: { allowHosts: ["exact.example:80"] } },
     headers: { host },
     inSession: true,
     status: 403,
@@ -254,7 +254,7 @@ const rejections: ReadonlyArray<Rejection> = [
     ""
   ].map((origin) => ({
     name: `the origin ${JSON.stringify(origin)}`,
-    options: { allowOrigins: ["https://app.example"] },
+    options: { front: { allowOrigins: ["https://app.example"] } },
     headers: { origin },
     inSession: true,
     status: 403,

@@ -36,7 +36,7 @@ describe("a session", () => {
     Effect.gen(function* () {
       const gone = JSON.stringify({ jsonrpc: "2.0", id: 7, error: { code: -32001, message: "upstream's" } })
       const server = yield* makePlainServer({ "tools/list": ({ answer }) => answer(404, json, gone) })
-      const front = yield* startFront(server, { recover: false })
+      const front = yield* startFront(server, { sessions: { recover: false } })
       const { session } = yield* initialize(front.url)
       expect(yield* post(front.url, list, session)).toMatchObject({ status: 404, text: gone })
       yield* front.untilHealth(({ sessions }) => sessions === 0)

@@ -37,7 +37,7 @@ interface Setting {
 const setting = (script: Script = {}, options: FrontOptions = {}) =>
   Effect.gen(function* () {
     const server = yield* makePlainServer(script)
-    const front = yield* startFront(server, { stallTimeout, ...options })
+    const front = yield* startFront(server, { ...options, front: { stallTimeout, ...options.front } })
     const opened = yield* initialize(front.url)
     return { server, front, opened }
   })
@@ -144,7 +144,7 @@ describe.concurrent("a client that does not send its request", () => {
   it.scopedLive("is disconnected: one that never stops sending a rejected body", () =>
     Effect.gen(function* () {
       // With this timeout only the time to stop sending can end the connection.
-      const all = yield* setting({}, { maxBody: 1000, stallTimeout: "30 seconds" })
+      const all = yield* setting({}, { front: { maxBody: 1000, stallTimeout: "30 seconds" } })
       const socket = yield* connect(all.front.port)
       yield* socket.write(requestBytes("POST", { "transfer-encoding": "chunked" }))
       const chunk = Buffer.concat([Buffer.from("10000\r\n"), piece, Buffer.from("\r\n")])
@@ -212,7 +212,7 @@ class Source {
 }
 
 /** A timeout in which a source is seen to wait even on a busy machine. */
-const patient = { stallTimeout: "3 seconds" } as const
+const patient = { front: { stallTimeout: "3 seconds" } } as const
 
 /** Events of 64 KiB. */
 const events = (fields: string): Buffer => Buffer.from(`${fields}data: ${"x".repeat(65_000)}\n\n`)
@@ -272,7 +272,10 @@ describe.concurrent("a client that does not read its response", () => {
     it.scopedLive(`is disconnected, and so is the upstream: ${name}`, () =>
       Effect.gen(function* () {
         const source = new Source(frames)
-        const all = yield* setting({ GET: streaming(source), endless: streaming(source) }, { maxEvents: 0 })
+        const all = yield* setting(
+          { GET: streaming(source), endless: streaming(source) },
+          { events: { maxEvents: 0 } }
+        )
         const { front, opened, server } = all
         yield* askAndIgnore(front, bytes(opened.session))
         const dropped = yield* undisturbed(all, server.closed(1))
@@ -362,7 +365,10 @@ describe.concurrent("a client that does not read its response", () => {
     () =>
       Effect.gen(function* () {
         const source = new Source(events(""))
-        const all = yield* setting({ endless: streaming(source) }, { sessionTimeout: "1 seconds" })
+        const all = yield* setting(
+          { endless: streaming(source) },
+          { sessions: { sessionTimeout: "1 seconds" } }
+        )
         const { front, opened, server } = all
         yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
         expect((yield* undisturbed(all, server.closed(1))).end).toBe("dropped")
@@ -375,9 +381,9 @@ describe.concurrent("a client that does not read its response", () => {
       const telemetry = { ...silent, bytesSent: (bytes: number) => void (sent += bytes) }
       const source = new Source(events(""), 2 * inBuffers)
       const server = yield* makePlainServer({ much: streaming(source) })
-      const options = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }
+      const retention = { maxEvents: 10_000, maxEventBytes: 4 * inBuffers }
       const front = yield* Effect.provideService(
-        startFront(server, { stallTimeout, ...options }),
+        startFront(server, { front: { stallTimeout }, events: retention }),
         Telemetry,
         telemetry
       )
@@ -412,7 +418,7 @@ describe.concurrent("a client that does not read its response", () => {
             first.pour(response)
           }
         },
-        { maxEvents: 0 }
+        { events: { maxEvents: 0 } }
       )
       const { front, opened, server } = all
       yield* askAndIgnore(front, requestBytes("GET", opened.session))
@@ -497,7 +503,10 @@ describe.concurrent("a shutdown", () => {
       const source = new Source(events(""))
       const server = yield* makePlainServer({ endless: streaming(source), GET: streaming(source) })
       const scope = yield* Scope.make()
-      const front = yield* Scope.extend(startFront(server, { shutdownTimeout: "500 millis" }), scope)
+      const front = yield* Scope.extend(
+        startFront(server, { front: { shutdownTimeout: "500 millis" } }),
+        scope
+      )
       const { session } = yield* initialize(front.url)
       const silent = yield* connect(front.port)
       const inHead = yield* connect(front.port)

@@ -51,7 +51,7 @@ describe("an upstream that fails", () => {
   it.scopedLive("gets 502 within a session, which stays open", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { recover: false })
+      const front = yield* startFront(server, { sessions: { recover: false } })
       const { session } = yield* initialize(front.url)
       yield* server.kill
       const problem = { status: 502, code: ERROR, message: /cannot be reached/ }
@@ -238,7 +238,9 @@ describe("an upstream that fails", () => {
 describe.concurrent("an upstream that is slow", () => {
   it.scopedLive("gets 504 if it does not accept the connection within --connect-timeout", () =>
     Effect.gen(function* () {
-      const front = yield* startFront(yield* makeBlackholeServer, { connectTimeout: "1 seconds" })
+      const front = yield* startFront(yield* makeBlackholeServer, {
+        upstream: { connectTimeout: "1 seconds" }
+      })
       const answer = yield* post(front.url, initializeRequest({ id: "i" }))
       expectError(answer, { status: 504, code: ERROR, id: "i", message: /--connect-timeout/ })
       expect(yield* front.health).toMatchObject({ sessions: 0, bufferedBytes: 0 })
@@ -248,7 +250,7 @@ describe.concurrent("an upstream that is slow", () => {
   it.scopedLive("gets 504 and a cancellation if it does not respond within --request-timeout", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { requestTimeout: "1 seconds" })
+      const front = yield* startFront(server, { upstream: { requestTimeout: "1 seconds" } })
       const { session } = yield* initialize(front.url)
       const problem = { status: 504, code: ERROR, message: /--request-timeout/ }
       const [number, text] = yield* Effect.all(
@@ -271,7 +273,7 @@ describe.concurrent("an upstream that is slow", () => {
       const { port } = yield* makeUnreadServer
       const front = yield* startFront(
         { url: `http://127.0.0.1:${port}/mcp` },
-        { requestTimeout: "1 seconds", maxBody: 32 * 2 ** 20 }
+        { upstream: { requestTimeout: "1 seconds" }, front: { maxBody: 32 * 2 ** 20 } }
       )
       const body = request("i", "m", { pad: "x".repeat(24 * 2 ** 20) })
       const answer = yield* post(front.url, body, modern)
@@ -283,7 +285,7 @@ describe.concurrent("an upstream that is slow", () => {
   it.scopedLive("gets 504 for initialize, which is never cancelled", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({ initialize: () => undefined })
-      const front = yield* startFront(server, { requestTimeout: "1 seconds" })
+      const front = yield* startFront(server, { upstream: { requestTimeout: "1 seconds" } })
       const answer = yield* post(front.url, initializeRequest({ id: "i" }))
       expectError(answer, { status: 504, code: ERROR, id: "i", message: /--request-timeout/ })
       yield* front.untilHealth(({ sessions }) => sessions === 0)
@@ -294,12 +296,12 @@ describe.concurrent("an upstream that is slow", () => {
   it.scopedLive("has no time limit with --request-timeout 0", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer()
-      const front = yield* startFront(server, { requestTimeout: 0 })
+      const front = yield* startFront(server, { upstream: { requestTimeout: 0 } })
       const { session } = yield* initialize(front.url)
       const call = yield* Effect.fork(post(front.url, request(7, "hang"), session))
       yield* server.until(() => server.held.length === 1)
       // The time of the shortest limit: undici's timer ticks once a second.
-      const other = yield* startFront(server, { requestTimeout: 1 })
+      const other = yield* startFront(server, { upstream: { requestTimeout: 1 } })
       expect((yield* post(other.url, request(8, "hang"), modern)).status).toBe(504)
       expect(call.unsafePoll()).toBe(null)
       server.held[0]?.result({ late: true })

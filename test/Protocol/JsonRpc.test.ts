@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import { type Body, parseBody, parseMessages, requestId, requestIds } from "../../src/Protocol.js"
 import { BadRequest } from "../../src/ProxyError.js"
-import { bodyOf, call, notification, response } from "../fixtures/requests.js"
+import { bodyOf, call, notification, responseTo } from "../fixtures/requests.js"
 
 const bytes = (text: string) => Buffer.from(text)
 const notJson = Either.left(new BadRequest({ reason: "NotJson" }))
@@ -13,7 +13,7 @@ const id = FastCheck.oneof(FastCheck.string(), FastCheck.integer())
 const message = FastCheck.oneof(
   FastCheck.record({ id, method: FastCheck.string() }).map(({ id, method }) => call(id, method)),
   FastCheck.string().map((method) => notification(method)),
-  FastCheck.record({ id, result: FastCheck.jsonValue() }).map(({ id, result }) => response(id, result)),
+  FastCheck.record({ id, result: FastCheck.jsonValue() }).map(({ id, result }) => responseTo(id, result)),
   FastCheck.option(id).map((id) => ({ jsonrpc: "2.0" as const, id, error: { code: -1, message: "no" } }))
 )
 
@@ -110,10 +110,10 @@ describe("requestIds", () => {
   })
 
   it("returns the ids of requests, not of notifications or responses", () => {
-    const body = bodyOf([notification("a"), response(1), call("2"), call(2), call(0), call("")])
+    const body = bodyOf([notification("a"), responseTo(1), call("2"), call(2), call(0), call("")])
     expect(requestIds(body)).toEqual(["2", 2, 0, ""])
     expect(requestId(body)).toBe("2")
-    expect(requestId(bodyOf(response(1)))).toBeUndefined()
+    expect(requestId(bodyOf(responseTo(1)))).toBeUndefined()
     expect(requestId(undefined)).toBeUndefined()
   })
 })

@@ -3,7 +3,7 @@ import { createParser } from "eventsource-parser"
 import * as FastCheck from "effect/FastCheck"
 import { frame, FrameSplitter, hasEventId, messages, isPlainResponse } from "../../src/Protocol/SseFrames.js"
 import { pieces } from "../fixtures/pieces.js"
-import { call, notification, response } from "../fixtures/requests.js"
+import { call, notification, responseTo } from "../fixtures/requests.js"
 
 /** Lines of a server, including the unusual ones that the format allows. */
 const line = FastCheck.oneof(
@@ -204,7 +204,7 @@ describe("hasEventId", () => {
 })
 
 describe("messages", () => {
-  const one = response(1, { text: "é ✓" })
+  const one = responseTo(1, { text: "é ✓" })
   const two = notification("notifications/message")
 
   it.each(["\n", "\r\n", "\r"])("parses lines that end with %j", (end) => {
@@ -224,9 +224,9 @@ describe("messages", () => {
   })
 
   it("parses all messages of a batch in one event (2025-03-26)", () => {
-    expect(messages(Buffer.from(`data: ${JSON.stringify([one, response(2)])}\n\n`))).toEqual([
+    expect(messages(Buffer.from(`data: ${JSON.stringify([one, responseTo(2)])}\n\n`))).toEqual([
       one,
-      response(2)
+      responseTo(2)
     ])
   })
 
@@ -248,15 +248,15 @@ describe("isPlainResponse", () => {
   const id = FastCheck.oneof(FastCheck.integer(), FastCheck.string())
   const nested = FastCheck.oneof(
     FastCheck.jsonValue(),
-    FastCheck.tuple(id, FastCheck.jsonValue()).map(([id, result]) => response(id, result)),
+    FastCheck.tuple(id, FastCheck.jsonValue()).map(([id, result]) => responseTo(id, result)),
     FastCheck.tuple(id, FastCheck.jsonValue()).map(([id, result]) =>
-      frame(JSON.stringify(response(id, result))).toString()
+      frame(JSON.stringify(responseTo(id, result))).toString()
     )
   )
   const written = FastCheck.tuple(id, nested, FastCheck.boolean()).map(([id, result, isLast]) => ({
     id,
     result,
-    frames: frame(JSON.stringify(isLast ? { result, jsonrpc: "2.0", id } : response(id, result)))
+    frames: frame(JSON.stringify(isLast ? { result, jsonrpc: "2.0", id } : responseTo(id, result)))
   }))
 
   it.prop("finds every response, wherever its id is", [written], ([{ frames, id, result }]) => {
@@ -273,10 +273,10 @@ describe("isPlainResponse", () => {
 
   it.each([
     ["a request with that id", call(1)],
-    ["a response to another request", response(11)],
-    ["a response to another type of id", response("1")],
-    ["a response that quotes one", response(2, { text: frame(JSON.stringify(response(1))).toString() })],
-    ["a response that holds one", response(2, response(1))]
+    ["a response to another request", responseTo(11)],
+    ["a response to another type of id", responseTo("1")],
+    ["a response that quotes one", responseTo(2, { text: frame(JSON.stringify(responseTo(1))).toString() })],
+    ["a response that holds one", responseTo(2, responseTo(1))]
   ])("ignores %s", (_, message) => {
     expect(isPlainResponse(frame(JSON.stringify(message)), 1)).toBe(false)
   })

@@ -8,7 +8,7 @@ import {
   PROTOCOL_VERSION_META
 } from "../../src/Protocol.js"
 import type { ProxyError } from "../../src/ProxyError.js"
-import { call, initialize, notification, response } from "../fixtures/requests.js"
+import { call, initialize, notification, responseTo } from "../fixtures/requests.js"
 
 /** The revision of the known session. No published revision has this name. */
 const NEGOTIATED = "2025-99-99"
@@ -73,7 +73,7 @@ const bodies: Readonly<Record<Kind, (params: object) => string>> = {
   initialize: (params) => JSON.stringify({ ...initialize(), params }),
   request: (params) => JSON.stringify(call(1, "tools/list", params)),
   notification: (params) => JSON.stringify(notification("notifications/initialized", params)),
-  response: (params) => JSON.stringify({ ...response(1), params }),
+  response: (params) => JSON.stringify({ ...responseTo(1), params }),
   batch: (params) => JSON.stringify([call(1), call(2, "tools/list", params)]),
   "initialize in batch": (params) => JSON.stringify([{ ...initialize(), params }]),
   "not JSON": (params) => JSON.stringify(params).slice(1)

@@ -1,33 +1,35 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
-import { cleansUp } from "../fixtures/cleanUp.js"
-import { run } from "../fixtures/Operation.js"
+import { checkCleanUp } from "../fixtures/cleanUp.js"
+import { scenario } from "../fixtures/Scenario.js"
 import { seededLeaks } from "../fixtures/seededLeaks.js"
 
 const numRuns = 300
 
-/** Some faults show in few runs. */
-const enough = 2_000
+/** The limit for finding a seeded leak, because some leaks show in few runs. */
+const maxRuns = 2_000
 
-describe("whatever happens, in whatever order", () => {
+describe("Sessions, after arbitrary operations", () => {
   it.effect.prop(
-    "everything is released exactly once, and every client is told one ending",
-    [run],
-    ([run]) => cleansUp(run),
+    "releases everything exactly once and ends every response once",
+    [scenario],
+    ([scenario]) => checkCleanUp(scenario),
     { fastCheck: { numRuns } }
   )
 })
 
-describe("the property finds what is seeded", () => {
-  it.effect.each(seededLeaks)("$leak", ({ named, parts }) =>
+describe("the clean-up property", () => {
+  it.effect.each(seededLeaks)("finds $leak", ({ expected, parts }) =>
     Effect.gen(function* () {
-      const property = FastCheck.asyncProperty(run, (run) => Effect.runPromise(cleansUp(run, parts())))
+      const property = FastCheck.asyncProperty(scenario, (run) =>
+        Effect.runPromise(checkCleanUp(run, parts()))
+      )
       const { counterexample, errorInstance } = yield* Effect.promise(() =>
-        FastCheck.check(property, { numRuns: enough, endOnFailure: true })
+        FastCheck.check(property, { numRuns: maxRuns, endOnFailure: true })
       )
       expect(counterexample).not.toBeNull()
-      expect(String(errorInstance)).toMatch(named)
+      expect(String(errorInstance)).toMatch(expected)
     })
   )
 })

@@ -15,7 +15,7 @@ import { UpstreamPool } from "../../src/UpstreamPool.js"
 import { CountingPool } from "../fixtures/CountingPool.js"
 import { CountingStore } from "../fixtures/CountingStore.js"
 import { settle } from "../fixtures/ManualClock.js"
-import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
+import { RecordedResponse } from "../fixtures/RecordedResponse.js"
 import { initialize, post } from "../fixtures/requests.js"
 
 /** A proxy that ends and starts again, with a store and an upstream that do not. */
@@ -40,11 +40,11 @@ const makeRestarting = Effect.gen(function* () {
       yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
       return { sessions: Context.get(context, Sessions.Sessions), end: Scope.close(scope, Exit.void) }
     })
-  /** Opens a session, which the upstream answers at once. */
+  /** Opens a session, which the upstream responses at once. */
   const opened = (sessions: Sessions.Sessions["Type"], client = "client") =>
     Effect.gen(function* () {
-      pool.onExchange = (exchange) => exchange.act("json")
-      const { session } = yield* sessions.open(post(initialize()), client, new RecordedAnswer())
+      pool.onExchange = (exchange) => exchange.perform("json")
+      const { session } = yield* sessions.open(post(initialize()), client, new RecordedResponse())
       pool.onExchange = () => {}
       return session.id
     })
@@ -57,7 +57,7 @@ it.scoped("a session is left at its upstream by the end of the process, and revi
     const first = yield* start()
     const id = yield* opened(first.sessions)
     yield* first.end
-    expect(pool.leases).toMatchObject([{ releases: 1, isLeft: true }])
+    expect(pool.leases).toMatchObject([{ releases: 1, isSuspended: true }])
     const { sessions } = yield* start()
     const revived = yield* Effect.all(
       Array.from({ length: 20 }, () => sessions.restore(id, {})),
@@ -68,7 +68,7 @@ it.scoped("a session is left at its upstream by the end of the process, and revi
     expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
     expect(sessions.size().sessions).toBe(1)
     yield* sessions.close(id, "deleted")
-    expect(pool.leases[1]).toMatchObject({ releases: 1, isLeft: false })
+    expect(pool.leases[1]).toMatchObject({ releases: 1, isSuspended: false })
     expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
   })
 )
@@ -88,7 +88,7 @@ it.scoped("a revival that fails leaves the session as it was, here and upstream"
     expect(yield* Effect.flip(sessions.restore(other, {}))).toMatchObject({ limit: "max-sessions" })
     yield* settle
     expect((yield* store.list).length).toBe(2)
-    for (const { isLeft, releases } of pool.leases) expect(releases === 0 || isLeft).toBe(true)
+    for (const { isSuspended, releases } of pool.leases) expect(releases === 0 || isSuspended).toBe(true)
     expect(sessions.size().sessions).toBe(1)
   })
 )
@@ -100,7 +100,7 @@ it.scoped("a session is revived for those who wait, though whoever asked first h
     const id = yield* opened(first.sessions)
     yield* first.end
     const { sessions } = yield* start()
-    pool.mode = "slow"
+    pool.leaseMode = "slow"
     const gone = yield* Effect.fork(sessions.restore(id, {}))
     yield* settle
     const stays = yield* Effect.fork(sessions.restore(id, {}))
@@ -130,6 +130,6 @@ it.scoped(
       expect(pool.leases).toMatchObject([{ releases: 1 }, { releases: 0 }])
       expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
       yield* TestClock.adjust("5 seconds")
-      expect(pool.leases).toMatchObject([{ isLeft: true }, { releases: 1, isLeft: false }])
+      expect(pool.leases).toMatchObject([{ isSuspended: true }, { releases: 1, isSuspended: false }])
     })
 )

@@ -11,36 +11,37 @@ import { settle } from "../fixtures/ManualClock.js"
 const name = "http://upstream.test/mcp"
 
 /** What an upstream does with one attempt. */
-type Act = (sink: Sink) => void
+type UpstreamAction = (sink: Sink) => void
 
-const still: Flow = { pause: () => {}, unpause: () => {} }
+const noFlow: Flow = { pause: () => {}, unpause: () => {} }
 
 const status =
-  (status: number, contentType = "application/json"): Act =>
+  (status: number, contentType = "application/json"): UpstreamAction =>
   (sink) => {
-    sink.head(status, { "content-type": contentType }, still)
+    sink.head(status, { "content-type": contentType }, noFlow)
     sink.end()
   }
 
-const unreachable: Act = (sink) => sink.error(new UpstreamError({ reason: "Unreachable", upstream: name }))
+const unreachable: UpstreamAction = (sink) =>
+  sink.error(new UpstreamError({ reason: "Unreachable", upstream: name }))
 
-const opened: Act = (sink) => sink.head(200, { "content-type": "text/event-stream" }, still)
+const opened: UpstreamAction = (sink) => sink.head(200, { "content-type": "text/event-stream" }, noFlow)
 
 /** Brings these events, and breaks again. */
 const events =
-  (...texts: ReadonlyArray<string>): Act =>
+  (...texts: ReadonlyArray<string>): UpstreamAction =>
   (sink) => {
     opened(sink)
     for (const text of texts) sink.data(Buffer.from(text))
     sink.error(new UpstreamError({ reason: "Closed", upstream: name }))
   }
 
-const hangs: Act = () => {}
+const hangs: UpstreamAction = () => {}
 
 /** An upstream that goes on with a stream as it is told, attempt by attempt. */
 class ScriptedLease {
   /** The ids that it was asked to go on behind. */
-  readonly asked: Array<string | undefined> = []
+  readonly lastEventIds: Array<string | undefined> = []
   /** When, by the clock of the test. */
   readonly times: Array<number> = []
   readonly sinks: Array<Sink> = []
@@ -48,14 +49,14 @@ class ScriptedLease {
 
   constructor(
     private readonly now: () => number,
-    private readonly script: (attempt: number) => Act
+    private readonly script: (attempt: number) => UpstreamAction
   ) {}
 
   resume(lastEventId: string | undefined, sink: Sink): Abort {
-    this.asked.push(lastEventId)
+    this.lastEventIds.push(lastEventId)
     this.times.push(this.now())
     this.sinks.push(sink)
-    const act = this.script(this.asked.length)
+    const act = this.script(this.lastEventIds.length)
     queueMicrotask(() => act(sink))
     return () => this.aborts++
   }
@@ -100,7 +101,7 @@ interface Options {
   readonly telemetry?: TelemetryListener
 }
 
-const begin = (script: (attempt: number) => Act, options: Options = {}) =>
+const start = (script: (attempt: number) => UpstreamAction, options: Options = {}) =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const lease = new ScriptedLease(() => clock.unsafeCurrentTimeMillis(), script)
@@ -121,12 +122,12 @@ describe("a stream that has broken", () => {
     Effect.gen(function* () {
       let resumed = 0
       const acts = [events("a", "b"), events("c"), events("last")]
-      const { fiber, lease, stream } = yield* begin((attempt) => acts[attempt - 1] ?? hangs, {
+      const { fiber, lease, stream } = yield* start((attempt) => acts[attempt - 1] ?? hangs, {
         telemetry: { ...silent, streamResumed: () => resumed++ }
       })
       yield* TestClock.adjust("1 second")
       expect(yield* Fiber.join(fiber)).toBe(true)
-      expect(lease.asked).toEqual(["begun", "b", "c"])
+      expect(lease.lastEventIds).toEqual(["begun", "b", "c"])
       expect(stream.texts).toEqual(["a", "b", "c", "last"])
       expect(stream.restarts).toBe(3)
       expect(resumed).toBe(3)
@@ -135,7 +136,7 @@ describe("a stream that has broken", () => {
 
   it.effect("is left as soon as it is complete, though the upstream keeps it open", () =>
     Effect.gen(function* () {
-      const { fiber, lease } = yield* begin(() => (sink) => {
+      const { fiber, lease } = yield* start(() => (sink) => {
         opened(sink)
         sink.data(Buffer.from("last"))
       })
@@ -147,7 +148,7 @@ describe("a stream that has broken", () => {
 
   it.effect("is asked for ten times in vain, at times that grow from 200 ms to 30 s, and then given up", () =>
     Effect.gen(function* () {
-      const { fiber, lease, stream } = yield* begin(() => unreachable)
+      const { fiber, lease, stream } = yield* start(() => unreachable)
       yield* TestClock.adjust("10 minutes")
       expect(yield* Fiber.join(fiber)).toBe(false)
       expect(delays(lease)).toEqual([200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000])
@@ -157,10 +158,10 @@ describe("a stream that has broken", () => {
 
   it.effect("is asked for at any time before that, by chance", () =>
     Effect.gen(function* () {
-      const never = yield* begin(() => unreachable, { chance: 0 })
+      const never = yield* start(() => unreachable, { chance: 0 })
       expect(yield* Fiber.join(never.fiber)).toBe(false)
       expect(delays(never.lease)).toEqual(Array.from({ length: 10 }, () => 0))
-      const half = yield* begin(() => unreachable, { chance: 0.5 })
+      const half = yield* start(() => unreachable, { chance: 0.5 })
       yield* TestClock.adjust("10 minutes")
       expect(delays(half.lease).slice(0, 4)).toEqual([100, 200, 400, 800])
     })
@@ -168,7 +169,7 @@ describe("a stream that has broken", () => {
 
   it.effect("is left alone for as long as the upstream wants, and by chance longer", () =>
     Effect.gen(function* () {
-      const { lease } = yield* begin(() => unreachable, { retryAfter: 3_000 })
+      const { lease } = yield* start(() => unreachable, { retryAfter: 3_000 })
       yield* TestClock.adjust("1 minute")
       expect(delays(lease).slice(0, 4)).toEqual([3_200, 3_400, 3_800, 4_600])
     })
@@ -176,7 +177,7 @@ describe("a stream that has broken", () => {
 
   it.effect("is left alone for five minutes at the longest, whatever the upstream wants", () =>
     Effect.gen(function* () {
-      const { lease } = yield* begin(() => unreachable, { retryAfter: 1e12 })
+      const { lease } = yield* start(() => unreachable, { retryAfter: 1e12 })
       yield* TestClock.adjust("6 minutes")
       expect(delays(lease)).toEqual([300_200])
     })
@@ -186,23 +187,23 @@ describe("a stream that has broken", () => {
     "is given up at once where no attempt could help: %s",
     (reason) =>
       Effect.gen(function* () {
-        const { fiber, lease } = yield* begin(
+        const { fiber, lease } = yield* start(
           () => (sink) => sink.error(new UpstreamError({ reason, upstream: name }))
         )
         yield* TestClock.adjust("1 minute")
         expect(yield* Fiber.join(fiber)).toBe(false)
-        expect(lease.asked).toHaveLength(1)
+        expect(lease.lastEventIds).toHaveLength(1)
       })
   )
 
   it.effect("may break as often as it likes, as long as it gets on", () =>
     Effect.gen(function* () {
-      const script = (attempt: number): Act =>
+      const script = (attempt: number): UpstreamAction =>
         attempt === 200 ? events("last") : attempt % 5 === 0 ? events(String(attempt)) : unreachable
-      const { fiber, lease } = yield* begin(script)
+      const { fiber, lease } = yield* start(script)
       yield* TestClock.adjust("10 minutes")
       expect(yield* Fiber.join(fiber)).toBe(true)
-      expect(lease.asked).toHaveLength(200)
+      expect(lease.lastEventIds).toHaveLength(200)
       expect(delays(lease).slice(4, 10)).toEqual([3_200, 200, 400, 800, 1_600, 3_200])
     })
   )
@@ -212,20 +213,20 @@ describe("a stream that has broken", () => {
     () =>
       Effect.gen(function* () {
         const acts = [status(409), status(503), status(500), unreachable, events("last")]
-        const { fiber, lease, stream } = yield* begin((attempt) => acts[attempt - 1] ?? hangs)
+        const { fiber, lease, stream } = yield* start((attempt) => acts[attempt - 1] ?? hangs)
         yield* TestClock.adjust("1 minute")
         expect(yield* Fiber.join(fiber)).toBe(true)
-        expect(lease.asked).toHaveLength(5)
+        expect(lease.lastEventIds).toHaveLength(5)
         expect(stream.texts).toEqual(["last"])
       })
   )
 
   it.effect("is given up, too, where the upstream opens it each time and brings nothing new", () =>
     Effect.gen(function* () {
-      const { fiber, lease, stream } = yield* begin(() => events(COMMENT))
+      const { fiber, lease, stream } = yield* start(() => events(COMMENT))
       yield* TestClock.adjust("10 minutes")
       expect(yield* Fiber.join(fiber)).toBe(false)
-      expect(lease.asked).toHaveLength(10)
+      expect(lease.lastEventIds).toHaveLength(10)
       expect(stream.restarts).toBe(10)
     })
   )
@@ -233,10 +234,10 @@ describe("a stream that has broken", () => {
   it.effect("is given up at once where the upstream will not go on, and nothing of its answer is read", () =>
     Effect.gen(function* () {
       for (const act of [status(400), status(404), status(405), status(200), status(202, "text/plain")]) {
-        const { fiber, lease, stream } = yield* begin(() => act)
+        const { fiber, lease, stream } = yield* start(() => act)
         yield* TestClock.adjust("1 second")
         expect(yield* Fiber.join(fiber)).toBe(false)
-        expect(lease.asked).toHaveLength(1)
+        expect(lease.lastEventIds).toHaveLength(1)
         expect(stream).toMatchObject({ restarts: 0, texts: [] })
       }
     })
@@ -244,24 +245,24 @@ describe("a stream that has broken", () => {
 
   it.effect("is let go of with whoever waits for it, before an attempt and during one", () =>
     Effect.gen(function* () {
-      const waiting = yield* begin(() => hangs)
+      const waiting = yield* start(() => hangs)
       yield* TestClock.adjust("100 millis")
       yield* Fiber.interrupt(waiting.fiber)
       yield* TestClock.adjust("1 minute")
-      expect(waiting.lease.asked).toEqual([])
+      expect(waiting.lease.lastEventIds).toEqual([])
 
-      const asked = yield* begin(() => hangs)
+      const asked = yield* start(() => hangs)
       yield* TestClock.adjust("1 second")
       yield* Fiber.interrupt(asked.fiber)
       expect(asked.lease.aborts).toBe(1)
 
-      const open = yield* begin(() => opened)
+      const open = yield* start(() => opened)
       yield* TestClock.adjust("1 second")
       open.lease.sinks[0]?.data(Buffer.from("a"))
       yield* settle
       yield* Fiber.interrupt(open.fiber)
       yield* TestClock.adjust("1 minute")
-      expect(open.lease).toMatchObject({ aborts: 1, asked: ["begun"] })
+      expect(open.lease).toMatchObject({ aborts: 1, lastEventIds: ["begun"] })
     })
   )
 })

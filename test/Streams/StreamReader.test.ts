@@ -5,7 +5,7 @@ import { EventTracker, layerMemory } from "../../src/EventTracker.js"
 import { StreamReader, type StreamReaderDeps } from "../../src/Streams/StreamReader.js"
 import type { StreamWriter } from "../../src/Streams/StreamWriter.js"
 import { ServerRequests } from "../../src/UpstreamSession/ServerRequests.js"
-import { call, get, post } from "../fixtures/requests.js"
+import { call, getRequest, post } from "../fixtures/requests.js"
 import { Backlog } from "../../src/Streams/Backlog.js"
 import * as Deadlines from "../../src/internal/deadlines.js"
 import type { RequestId } from "../../src/Protocol.js"
@@ -13,10 +13,10 @@ import { Streams } from "../../src/Streams.js"
 import { type TelemetryListener, silent } from "../../src/Telemetry.js"
 import { ignoreAnswer, noFlow } from "../../src/Upstream.js"
 import { eventOf, toolResult } from "../fixtures/events.js"
-import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
+import { RecordedResponse } from "../fixtures/RecordedResponse.js"
 
 /** One upstream session, whose streams are read into one log. */
-const readingFor = (telemetry: TelemetryListener) =>
+const makeReaderWith = (telemetry: TelemetryListener) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
     const log = yield* tracker.open("a")
@@ -45,28 +45,28 @@ const readingFor = (telemetry: TelemetryListener) =>
         recovers: true,
         ownHeaders: {},
         serverRequests: new ServerRequests(),
-        streamRequest: () => get,
+        streamRequest: () => getRequest,
         exchange: () => () => {},
         resume: () => () => {}
       }
     }
-    /** Reads a stream that answers these requests, or a standalone one. */
+    /** Reads a stream that responses these requests, or a standalone one. */
     const read = (...requests: ReadonlyArray<RequestId>) => {
-      const answers = requests.length > 0
-      const writer = answers ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
-      const answer = new RecordedAnswer()
-      writer.start(answer, 200, { "content-type": "text/event-stream" })
+      const responses = requests.length > 0
+      const writer = responses ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
+      const response = new RecordedResponse()
+      writer.start(response, 200, { "content-type": "text/event-stream" })
       let pieceTarget: StreamWriter | undefined
-      const request = answers ? post(requests.map((id) => call(id))) : get
+      const request = responses ? post(requests.map((id) => call(id))) : getRequest
       const reader = new StreamReader(
         deps,
         request,
         {
           ...ignoreAnswer,
           data: (chunk, part) => {
-            if (part?.type === "piece" && part.isFirst) pieceTarget = answers ? writer : streams.newest
+            if (part?.type === "piece" && part.isFirst) pieceTarget = responses ? writer : streams.newest
             const isWhole = part?.type === "event" || part?.type === "cursor"
-            const target = isWhole ? (answers ? writer : streams.newest) : pieceTarget
+            const target = isWhole ? (responses ? writer : streams.newest) : pieceTarget
             if (part !== undefined) target?.add(Buffer.from(chunk), part)
           }
         },
@@ -74,12 +74,12 @@ const readingFor = (telemetry: TelemetryListener) =>
       )
       reader.start(request)
       reader.head(200, { "content-type": "text/event-stream" }, noFlow)
-      return { answer, writer, reader, log: writer.log, streams }
+      return { response, writer, reader, log: writer.log, streams }
     }
     return read
   })
-const reading = readingFor(silent)
-const make = Effect.provide(reading, layerMemory())
+const makeReader = makeReaderWith(silent)
+const make = Effect.provide(makeReader, layerMemory())
 
 const notification = (text: string) => ({ jsonrpc: "2.0", method: "notifications/message", params: { text } })
 
@@ -97,8 +97,8 @@ describe("a stream that is resumed", () => {
         reader.restart(noFlow)
         reader.data(Buffer.from(all.join("")))
       }
-      expect(one.answer.messages()).toMatchObject([{ params: { text: "one" } }, { id: 1 }])
-      expect(two.answer.messages()).toMatchObject([{ params: { text: "two" } }, { id: 2 }])
+      expect(one.response.messages).toMatchObject([{ params: { text: "one" } }, { id: 1 }])
+      expect(two.response.messages).toMatchObject([{ params: { text: "two" } }, { id: 2 }])
     })
   )
 
@@ -119,10 +119,10 @@ describe("a stream that is resumed", () => {
   it.scoped("goes on behind an id that came without an event", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, reader, log } = read(1)
+      const { response, reader, log } = read(1)
       reader.data(Buffer.from(`${eventOf(notification("x"), "e1")}: a comment\nid: e2\n\n`))
       expect([reader.lastEventId, log.cursor]).toEqual(["e2", "e2"])
-      expect(answer.messages()).toMatchObject([{ params: { text: "x" } }])
+      expect(response.messages).toMatchObject([{ params: { text: "x" } }])
     })
   )
 
@@ -142,11 +142,11 @@ describe("a stream that is resumed", () => {
   it.scoped("does not go on behind an id that is too long to be remembered", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, reader, log } = read(1)
+      const { response, reader, log } = read(1)
       reader.data(
         Buffer.from(eventOf(notification("x"), "e1") + eventOf(notification("y"), "e".repeat(1_025)))
       )
-      expect(answer.messages()).toHaveLength(2)
+      expect(response.messages).toHaveLength(2)
       expect([reader.lastEventId !== undefined, log.cursor, log.after(1)?.upstreamId]).toEqual([
         false,
         undefined,
@@ -158,29 +158,29 @@ describe("a stream that is resumed", () => {
   it.scoped("repeats nothing by ids that are empty", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, reader } = read()
+      const { response, reader } = read()
       for (const text of ["x", "y"]) {
         reader.restart(noFlow)
         reader.data(Buffer.from(eventOf(notification(text), "")))
       }
-      expect(answer.messages()).toMatchObject([{ params: { text: "x" } }, { params: { text: "y" } }])
+      expect(response.messages).toMatchObject([{ params: { text: "x" } }, { params: { text: "y" } }])
     })
   )
 
   it.scoped("counts what the upstream repeats", () =>
     Effect.gen(function* () {
       const duplicateDropped = vi.fn()
-      const { answer, reader } = (yield* readingFor({ ...silent, duplicateDropped }))(1)
+      const { response, reader } = (yield* makeReaderWith({ ...silent, duplicateDropped }))(1)
       const once = Buffer.from(eventOf(notification("x"), "e1"))
       reader.data(once)
       reader.restart(noFlow)
       reader.data(once)
-      expect(answer.messages()).toHaveLength(1)
+      expect(response.messages).toHaveLength(1)
       expect(duplicateDropped).toHaveBeenCalledTimes(1)
     }).pipe(Effect.provide(layerMemory()))
   )
 
-  it.scoped("that answers nothing brings no responses", () =>
+  it.scoped("that responses nothing brings no responses", () =>
     Effect.gen(function* () {
       const read = yield* make
       const listening = read()
@@ -189,8 +189,8 @@ describe("a stream that is resumed", () => {
       call.reader.restart(noFlow)
       const replayed = `id: e1\ndata: {}\n\n${eventOf(toolResult(1, "one"), "e2")}${eventOf(notification("x"), "e3")}`
       for (const { reader } of [listening, call]) reader.data(Buffer.from(replayed))
-      expect(listening.answer.messages()).toMatchObject([{ params: { text: "x" } }])
-      expect(call.answer.messages()).toMatchObject([{ id: 1 }])
+      expect(listening.response.messages).toMatchObject([{ params: { text: "x" } }])
+      expect(call.response.messages).toMatchObject([{ id: 1 }])
     })
   )
 })
@@ -200,9 +200,9 @@ describe("a stream that has not broken", () => {
     Effect.gen(function* () {
       const read = yield* make
       for (const id of [1, 2, 3]) {
-        const { answer, reader } = read(id)
+        const { response, reader } = read(id)
         reader.data(Buffer.from(eventOf(notification("on its way"), "1") + eventOf(toolResult(id, "x"), "2")))
-        expect(answer.messages()).toMatchObject([{ params: { text: "on its way" } }, { id }])
+        expect(response.messages).toMatchObject([{ params: { text: "on its way" } }, { id }])
       }
     })
   )
@@ -212,11 +212,11 @@ describe("an event of more than is held", () => {
   it.scoped("passes in pieces, and what follows it as ever", () =>
     Effect.gen(function* () {
       const read = yield* make
-      const { answer, reader } = read(1)
+      const { response, reader } = read(1)
       const text = "x".repeat(17 * 1024 * 1024)
       const bytes = Buffer.from(eventOf(notification(text)) + eventOf(toolResult(1, "one")))
       for (let at = 0; at < bytes.length; at += 65_536) reader.data(bytes.subarray(at, at + 65_536))
-      expect(answer.messages()).toMatchObject([{ params: { text } }, { id: 1 }])
+      expect(response.messages).toMatchObject([{ params: { text } }, { id: 1 }])
       expect(reader.isComplete).toBe(true)
     })
   )
@@ -230,12 +230,12 @@ describe("an event of more than is held", () => {
 
   it.scoped("has an id of the proxy's all the same, and what comes with its end is read", () =>
     Effect.gen(function* () {
-      const { answer, reader, log } = (yield* reading)(1)
+      const { response, reader, log } = (yield* makeReader)(1)
       const next = eventOf(toolResult(1, "one"), "next")
       begin(reader)
       reader.data(Buffer.concat([rest, Buffer.from(next)]))
-      expect(answer.messages()).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
-      expect(answer.eventIds()).toEqual([log.idAt(1), log.idAt(2)])
+      expect(response.messages).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
+      expect(response.eventIds).toEqual([log.idAt(1), log.idAt(2)])
       expect(reader.isComplete).toBe(true)
       expect(log.hasEvicted(0)).toBe(true)
     }).pipe(Effect.provide(scarce))
@@ -243,73 +243,73 @@ describe("an event of more than is held", () => {
 
   it.scoped("has no comment inside of it", () =>
     Effect.gen(function* () {
-      const { answer, writer, reader } = (yield* reading)(1)
+      const { response, writer, reader } = (yield* makeReader)(1)
       begin(reader)
       writer.expire()
       reader.data(rest)
-      expect(answer.messages()).toHaveLength(1)
+      expect(response.messages).toHaveLength(1)
       writer.expire()
-      expect(answer.text).toMatch(/\n\n: keep-alive\n\n$/)
+      expect(response.text).toMatch(/\n\n: keep-alive\n\n$/)
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("that breaks is not taken for whole, and what is said next is heard", () =>
     Effect.gen(function* () {
-      const { answer, writer, reader } = (yield* reading)(1)
+      const { response, writer, reader } = (yield* makeReader)(1)
       begin(reader)
       expect(reader.isComplete).toBe(false)
       writer.append(
         Buffer.from(eventOf({ jsonrpc: "2.0", id: 1, error: { code: -1, message: "cut" } })),
         undefined
       )
-      expect(answer.messages()).toMatchObject([{ id: 1, error: { message: "cut" } }])
+      expect(response.messages).toMatchObject([{ id: 1, error: { message: "cut" } }])
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("that breaks comes whole when the stream goes on", () =>
     Effect.gen(function* () {
-      const { answer, reader } = (yield* reading)(1)
+      const { response, reader } = (yield* makeReader)(1)
       begin(reader)
       reader.restart(noFlow)
       reader.data(Buffer.from(": nothing yet\n\n"))
       expect(reader.isComplete).toBe(false)
       begin(reader)
       reader.data(rest)
-      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+      expect(response.messages).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("is not parted by what the proxy itself says", () =>
     Effect.gen(function* () {
-      const { answer, reader, streams } = (yield* reading)(1)
+      const { response, reader, streams } = (yield* makeReader)(1)
       begin(reader)
       streams.send(Buffer.from(eventOf(notification("of the proxy"))), true)
       reader.data(rest)
-      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+      expect(response.messages).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("goes on where it began, though there is a newer stream", () =>
     Effect.gen(function* () {
-      const { answer, reader, streams } = (yield* reading)()
+      const { response, reader, streams } = (yield* makeReader)()
       begin(reader)
-      const newer = new RecordedAnswer()
+      const newer = new RecordedResponse()
       streams.join(newer, noFlow)
       reader.data(rest)
-      expect(answer.messages()).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
+      expect(response.messages).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
       expect(newer.text).toBe("")
     }).pipe(Effect.provide(scarce))
   )
 
   it.scoped("is told to nobody who was not told its beginning", () =>
     Effect.gen(function* () {
-      const { answer, writer, reader } = (yield* reading)()
+      const { response, writer, reader } = (yield* makeReader)()
       begin(reader)
-      writer.disconnect(answer)
-      const late = new RecordedAnswer()
+      writer.disconnect(response)
+      const late = new RecordedResponse()
       writer.resume(late, { "content-type": "text/event-stream" }, 1)
       reader.data(Buffer.concat([rest, Buffer.from(eventOf(notification("next")))]))
-      expect(late.messages()).toMatchObject([{ params: { text: "next" } }])
+      expect(late.messages).toMatchObject([{ params: { text: "next" } }])
       expect(late.text).not.toContain("xxx")
     }).pipe(Effect.provide(scarce))
   )
@@ -322,7 +322,7 @@ describe("events that are not whole", () => {
   it.scoped("have room as long as somebody reads on", () =>
     Effect.gen(function* () {
       const tracker = yield* EventTracker
-      const { reader } = (yield* reading)(1)
+      const { reader } = (yield* makeReader)(1)
       for (const leave of [() => reader.restart(noFlow), () => reader.abort()]) {
         reader.data(half)
         expect(tracker.size()).toEqual({ events: 0, bytes: half.length })
@@ -334,14 +334,14 @@ describe("events that are not whole", () => {
 
   it.scoped("pass in pieces when there is no room for more of them", () =>
     Effect.gen(function* () {
-      const read = yield* reading
+      const read = yield* makeReader
       const [one, two] = [read(1), read(2)]
       for (const { reader } of [one, two])
         for (const part of [half.subarray(0, 300), half.subarray(300)]) reader.data(part)
-      expect(one.answer.text).toBe("")
-      expect(two.answer.text).toMatch(/^id: .*\ndata: x+$/)
+      expect(one.response.text).toBe("")
+      expect(two.response.text).toMatch(/^id: .*\ndata: x+$/)
       for (const { reader } of [one, two]) reader.data(Buffer.from("\n\n"))
-      for (const { answer } of [one, two]) expect(answer.text).toMatch(/^id: .*\ndata: x+\n\n$/)
+      for (const { response } of [one, two]) expect(response.text).toMatch(/^id: .*\ndata: x+\n\n$/)
     }).pipe(Effect.provide(layerMemory(bound)))
   )
 })

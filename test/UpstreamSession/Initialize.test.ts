@@ -9,11 +9,11 @@ import { Deadlines } from "../../src/internal/deadlines.js"
 import { UpstreamError } from "../../src/ProxyError.js"
 import { CountingPool } from "../fixtures/CountingPool.js"
 import { ManualClock, settle } from "../fixtures/ManualClock.js"
-import { RecordedAnswer } from "../fixtures/RecordedAnswer.js"
-import { initialize, initializeResult, notification, post, response } from "../fixtures/requests.js"
+import { RecordedResponse } from "../fixtures/RecordedResponse.js"
+import { initialize, initializeResult, notification, post, responseTo } from "../fixtures/requests.js"
 import type { ScriptedExchange } from "../fixtures/ScriptedExchange.js"
 
-const answer = JSON.stringify(response(0, initializeResult))
+const initializeResponse = JSON.stringify(responseTo(0, initializeResult))
 const notice = JSON.stringify(notification("notifications/message"))
 const frame = (json: string, end = "\n") => `event: message${end}data: ${json}${end}${end}`
 
@@ -39,7 +39,7 @@ const streams = (exchange: ScriptedExchange, ...chunks: ReadonlyArray<string>) =
 }
 
 const releases = (exit: Exit.Exit<HeldAnswer, UpstreamError> | undefined) => {
-  const recorded = new RecordedAnswer()
+  const recorded = new RecordedResponse()
   if (exit !== undefined && Exit.isSuccess(exit))
     exit.value.release({
       head: (status, headers, flow) =>
@@ -51,30 +51,35 @@ const releases = (exit: Exit.Exit<HeldAnswer, UpstreamError> | undefined) => {
   return recorded
 }
 
-describe("the answer to initialize", () => {
+describe("the initializeResponse to initialize", () => {
   it.effect("in JSON is held until it is whole, and passed on as it came", () =>
     Effect.gen(function* () {
       const half = yield* held((exchange) => {
         exchange.head(200, "application/json")
-        exchange.data(answer.slice(0, 20))
+        exchange.data(initializeResponse.slice(0, 20))
       })
       expect(half.exit).toBeUndefined()
-      half.exchange.data(answer.slice(20))
+      half.exchange.data(initializeResponse.slice(20))
       half.exchange.finish()
       const whole = yield* Fiber.await(half.fiber)
       expect(whole).toMatchObject({ _tag: "Success", value: { result: initializeResult } })
-      expect(releases(whole)).toMatchObject({ status: 200, text: answer, ending: "end", violations: [] })
+      expect(releases(whole)).toMatchObject({
+        status: 200,
+        text: initializeResponse,
+        ending: "end",
+        violations: []
+      })
       expect(half.deadlines.size).toBe(0)
     })
   )
 
   it.effect.each<readonly [string, string]>([
-    ["in a stream", frame(answer)],
-    ["behind other messages", frame(notice) + frame(answer)],
-    ["behind a priming event", `id: 1\ndata:\n\n${frame(answer)}`],
-    ["with CRLF", frame(answer, "\r\n")],
-    ["with CR", frame(answer, "\r")],
-    ["in a batch", frame(`[${answer}]`)]
+    ["in a stream", frame(initializeResponse)],
+    ["behind other messages", frame(notice) + frame(initializeResponse)],
+    ["behind a priming event", `id: 1\ndata:\n\n${frame(initializeResponse)}`],
+    ["with CRLF", frame(initializeResponse, "\r\n")],
+    ["with CR", frame(initializeResponse, "\r")],
+    ["in a batch", frame(`[${initializeResponse}]`)]
   ])("%s is known as soon as it has come, and the stream goes on", ([, text]) =>
     Effect.gen(function* () {
       const { deadlines, exchange, exit } = yield* held((exchange) => streams(exchange, text))
@@ -96,7 +101,7 @@ describe("the answer to initialize", () => {
     ],
     ([end, lengths, others]) =>
       Effect.gen(function* () {
-        const text = frame(notice, end).repeat(others) + frame(answer, end)
+        const text = frame(notice, end).repeat(others) + frame(initializeResponse, end)
         const chunks: Array<string> = []
         let start = 0
         for (const length of lengths) {
@@ -111,7 +116,7 @@ describe("the answer to initialize", () => {
 
   it.effect("that is a JSON-RPC error is passed on, without a result", () =>
     Effect.gen(function* () {
-      const { exit } = yield* held((exchange) => exchange.act("error response"))
+      const { exit } = yield* held((exchange) => exchange.perform("error response"))
       expect(exit).toMatchObject({ _tag: "Success", value: { result: undefined } })
       expect(releases(exit)).toMatchObject({ status: 200, ending: "end" })
     })
@@ -137,21 +142,21 @@ describe("the answer to initialize", () => {
     Effect.gen(function* () {
       const { exchange, fiber } = yield* held((exchange) => {
         exchange.head(404, "text/event-stream")
-        exchange.data(frame(answer))
+        exchange.data(frame(initializeResponse))
       })
       exchange.finish()
       const whole = yield* Fiber.await(fiber)
       expect(whole).toMatchObject({ _tag: "Success", value: { result: undefined } })
-      expect(releases(whole)).toMatchObject({ status: 404, text: frame(answer), ending: "end" })
+      expect(releases(whole)).toMatchObject({ status: 404, text: frame(initializeResponse), ending: "end" })
     })
   )
 
   it.effect.each([
-    ["is no MCP", (exchange: ScriptedExchange) => exchange.act("not mcp")],
-    ["is empty", (exchange: ScriptedExchange) => exchange.act("accepted")],
+    ["is no MCP", (exchange: ScriptedExchange) => exchange.perform("not MCP")],
+    ["is empty", (exchange: ScriptedExchange) => exchange.perform("accepted")],
     [
       "names no revision",
-      (exchange: ScriptedExchange) => streams(exchange, frame(JSON.stringify(response(0))))
+      (exchange: ScriptedExchange) => streams(exchange, frame(JSON.stringify(responseTo(0))))
     ],
     [
       "is a stream that ends without it",
@@ -171,7 +176,7 @@ describe("the answer to initialize", () => {
     Effect.gen(function* () {
       const { deadlines, exchange, exit } = yield* held(script)
       expect(exit).toMatchObject({ _tag: "Failure", cause: { error: { reason: "NotMcp" } } })
-      expect(exchange.isOver).toBe(true)
+      expect(exchange.hasEnded).toBe(true)
       expect(deadlines.size).toBe(0)
     })
   )
@@ -179,12 +184,12 @@ describe("the answer to initialize", () => {
   it.effect("that is no MCP is given up even when it comes before the request has returned", () =>
     Effect.gen(function* () {
       const pool = new CountingPool()
-      pool.onExchange = (exchange) => streams(exchange, frame(JSON.stringify(response(0))))
+      pool.onExchange = (exchange) => streams(exchange, frame(JSON.stringify(responseTo(0))))
       const exit = yield* Effect.exit(
         relayInitialize(pool, post(initialize()), new Deadlines(new ManualClock()))
       )
       expect(exit).toMatchObject({ _tag: "Failure", cause: { error: { reason: "NotMcp" } } })
-      expect(pool.open).toEqual([])
+      expect(pool.openExchanges).toEqual([])
     })
   )
 
@@ -197,7 +202,7 @@ describe("the answer to initialize", () => {
 
   it.effect("an interruption gives the exchange up", () =>
     Effect.gen(function* () {
-      const { deadlines, exchange, fiber } = yield* held((exchange) => exchange.act("open stream"))
+      const { deadlines, exchange, fiber } = yield* held((exchange) => exchange.perform("open stream"))
       yield* Fiber.interrupt(fiber)
       expect(exchange.isAborted).toBe(true)
       expect(deadlines.size).toBe(0)
@@ -206,7 +211,7 @@ describe("the answer to initialize", () => {
 
   it.effect("may be silent on a stream for as long as its server works on it", () =>
     Effect.gen(function* () {
-      const { clock, deadlines, exchange } = yield* held((exchange) => exchange.act("open stream"))
+      const { clock, deadlines, exchange } = yield* held((exchange) => exchange.perform("open stream"))
       yield* clock.advance("1 hour")
       deadlines.sweep()
       expect(exchange.isAborted).toBe(false)
@@ -215,7 +220,9 @@ describe("the answer to initialize", () => {
 
   it.effect("that stops in the middle of its JSON is given up", () =>
     Effect.gen(function* () {
-      const { clock, deadlines, exchange, fiber } = yield* held((exchange) => exchange.act("half json"))
+      const { clock, deadlines, exchange, fiber } = yield* held((exchange) =>
+        exchange.perform("partial json")
+      )
       yield* clock.advance("5 minutes")
       deadlines.sweep()
       expect(yield* Fiber.await(fiber)).toMatchObject({
@@ -234,32 +241,34 @@ describe("between the first message and the session", () => {
   ] as const)("%s of the stream is kept", ([, script, ending]) =>
     Effect.gen(function* () {
       const { exit } = yield* held((exchange) => {
-        streams(exchange, frame(answer))
+        streams(exchange, frame(initializeResponse))
         script(exchange)
       })
       const recorded = releases(exit)
-      expect(recorded.text).toBe(frame(answer))
+      expect(recorded.text).toBe(frame(initializeResponse))
       expect(recorded).toMatchObject({ ending, violations: [] })
     })
   )
 
   it.effect("what more comes is kept, and read by nobody", () =>
     Effect.gen(function* () {
-      const wrong = frame(JSON.stringify(response(5)))
-      const { exchange, exit } = yield* held((exchange) => streams(exchange, frame(answer), wrong))
-      expect(exchange.isOver).toBe(false)
-      expect(releases(exit).text).toBe(frame(answer) + wrong)
+      const wrong = frame(JSON.stringify(responseTo(5)))
+      const { exchange, exit } = yield* held((exchange) =>
+        streams(exchange, frame(initializeResponse), wrong)
+      )
+      expect(exchange.hasEnded).toBe(false)
+      expect(releases(exit).text).toBe(frame(initializeResponse) + wrong)
     })
   )
 
-  it.effect("more than can be held cuts the answer off", () =>
+  it.effect("more than can be held cuts the initializeResponse off", () =>
     Effect.gen(function* () {
       const { exchange, exit } = yield* held((exchange) => {
-        streams(exchange, frame(answer))
+        streams(exchange, frame(initializeResponse))
         for (let count = 0; count < 5; count++) exchange.data("x".repeat(1024 * 1024))
       })
       expect(exchange.isAborted).toBe(true)
-      expect(releases(exit).isOver).toBe(true)
+      expect(releases(exit).hasEnded).toBe(true)
     })
   )
 })

@@ -134,7 +134,7 @@ describe("a child that does not respond to `initialize`", () => {
         expectError(answer, { status: 504, code: ERROR, id: 0, message: /--start-timeout/ })
       }),
     // Long enough for the other session to start on a busy machine.
-    { startTimeout: 3_000 }
+    { upstream: { startTimeout: 3_000 } }
   )
 })
 
@@ -283,7 +283,7 @@ describe("a child that writes invalid output", () => {
         yield* front.untilHealth(({ sessions }) => sessions === 1)
         yield* expectGone(front, session)
       }),
-    { maxMessage: 65_536 }
+    { upstream: { maxMessage: 65_536 } }
   )
 })
 
@@ -334,7 +334,7 @@ describe("a child that never reads", () => {
         expect((yield* del(front.url, session.session)).status).toBe(200)
         yield* Fiber.await(first)
       }),
-    { maxMessage: 100_000 }
+    { upstream: { maxMessage: 100_000 } }
   )
 
   itIsolates("blocks only its own client", (front) =>
@@ -381,7 +381,7 @@ describe("DELETE ends", () => {
 
   for (const kind of ["good", "ignores SIGTERM"]) {
     it.scopedLive(`a server (${kind}) in a process session of its own, whose parent waits for it`, () =>
-      withoutLeaks(startCommandFront("setsid", { args: ["--wait", "sh", script] }), (front) =>
+      withoutLeaks(startCommandFront("setsid", { upstream: { args: ["--wait", "sh", script] } }), (front) =>
         Effect.gen(function* () {
           const session = yield* openSession(front.url, kind)
           expectText(yield* callChild(front.url, session, "hello"), 1, "hello")
@@ -394,7 +394,7 @@ describe("DELETE ends", () => {
   }
 
   it.scopedLive("a server that `sh -c` runs", () =>
-    withoutLeaks(startCommandFront("sh", { args: ["-c", `sh '${script}'; exit`] }), (front) =>
+    withoutLeaks(startCommandFront("sh", { upstream: { args: ["-c", `sh '${script}'; exit`] } }), (front) =>
       Effect.gen(function* () {
         const session = yield* openSession(front.url, "ignores SIGTERM")
         expect(front.tracker.alive()).toHaveLength(2)

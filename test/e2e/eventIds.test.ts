@@ -267,7 +267,7 @@ describe("event ids", () => {
   it.scopedLive("are those of the upstream if no events are stored", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer({ eventStore: true, retry: 70 })
-      const front = yield* startFront(server, { maxEvents: 0 })
+      const front = yield* startFront(server, { events: { maxEvents: 0 } })
       const texts: Array<string> = []
       for (const url of [server.url, front.url]) {
         const session = yield* open(url)
@@ -319,7 +319,11 @@ describe("a stream with evicted events", () => {
         }
       }
       const server = yield* makeLegacyServer()
-      const front = yield* Effect.provideService(startFront(server, { maxEvents: 5 }), Telemetry, telemetry)
+      const front = yield* Effect.provideService(
+        startFront(server, { events: { maxEvents: 5 } }),
+        Telemetry,
+        telemetry
+      )
       const session = yield* open(front.url)
       const answer = yield* call(front.url, session, callTool(1, "wait", { until: "begun" }))
       yield* answer.event(0)
@@ -348,7 +352,7 @@ describe("a silent stream", () => {
   it.scopedLive("gets keep-alive comments: a standalone stream, a call, and a resumed call", () =>
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
-      const front = yield* startFront(server, { keepAlive: "50 millis" })
+      const front = yield* startFront(server, { sessions: { keepAlive: "50 millis" } })
       const session = yield* open(front.url)
       const listening = yield* stream(front.url, { headers: session })
       const answer = yield* call(front.url, session, callTool(1, "wait", { until: "silent" }))
@@ -369,9 +373,7 @@ describe("a client that vanishes", () => {
     Effect.gen(function* () {
       const server = yield* makeLegacyServer()
       const front = yield* startFront(server, {
-        keepAlive: "50 millis",
-        sessionTimeout: "1 second",
-        cleanupInterval: "100 millis"
+        sessions: { keepAlive: "50 millis", sessionTimeout: "1 second", cleanupInterval: "100 millis" }
       })
       const faults = yield* makeFaults(front)
       const session = yield* open(front.url)

@@ -7,8 +7,8 @@ import { UpstreamError } from "../../../src/ProxyError.js"
 import type { Abort } from "../../../src/Upstream.js"
 import { MessageRouter } from "../../../src/Upstream/Stdio/MessageRouter.js"
 import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
-import { bodyOf, call, notification, response } from "../../fixtures/requests.js"
-import { Told } from "../../fixtures/Told.js"
+import { bodyOf, call, notification, responseTo } from "../../fixtures/requests.js"
+import { RecordedSink } from "../../fixtures/RecordedSink.js"
 
 const childExited = new UpstreamError({ reason: "Ended", upstream: "server" })
 
@@ -23,12 +23,12 @@ const makeRouter = () => {
     router,
     receive: (message: Message) => router.route(message, Buffer.from(JSON.stringify(message))),
     post: (json: unknown, accept?: string) => {
-      const told = new Told()
+      const told = new RecordedSink()
       const abort = router.addRequests(bodyOf(json), { accepted: acceptedTypes(accept) }, told)
       return { told, abort }
     },
     get: () => {
-      const told = new Told()
+      const told = new RecordedSink()
       const abort = router.openStream(told)
       return { told, abort }
     }
@@ -47,7 +47,7 @@ describe("a response of the child", () => {
     const { post, router } = makeRouter()
     const { told } = post(call(7))
     const line = Buffer.from('{"jsonrpc":"2.0","result":{"n":1.0},"id":7}')
-    router.route(response(7, { n: 1 }), line)
+    router.route(responseTo(7, { n: 1 }), line)
     expect(told).toMatchObject({ status: 200, text: line.toString(), ending: "end" })
     expect(told.headers).toMatchObject({
       "content-type": "application/json",
@@ -58,40 +58,40 @@ describe("a response of the child", () => {
   it("is matched by the type of its id too", () => {
     const { post, receive } = makeRouter()
     const [number, string] = [post(call(1)), post(call("1"))]
-    receive(response("1", "string"))
+    receive(responseTo("1", "string"))
     expect(number.told.ending).toBeUndefined()
-    receive(response(1, "number"))
-    expect(string.told.messages).toEqual([response("1", "string")])
-    expect(number.told.messages).toEqual([response(1, "number")])
+    receive(responseTo(1, "number"))
+    expect(string.told.messages).toEqual([responseTo("1", "string")])
+    expect(number.told.messages).toEqual([responseTo(1, "number")])
   })
 
   it("is dropped if no request is in flight, or if it is the second one", () => {
     const { post, receive } = makeRouter()
     const { told } = post(call(1))
-    expect(receive(response(2))).toBe(false)
-    expect(receive(response(1))).toBe(true)
-    expect(receive(response(1))).toBe(false)
-    expect(told.messages).toEqual([response(1)])
+    expect(receive(responseTo(2))).toBe(false)
+    expect(receive(responseTo(1))).toBe(true)
+    expect(receive(responseTo(1))).toBe(false)
+    expect(told.messages).toEqual([responseTo(1)])
     expect(told.violations).toEqual([])
   })
 
   it("waits for the other responses of a batch", () => {
     const { post, receive } = makeRouter()
     const { told } = post([call(1), call(2), notification("notifications/progress")])
-    receive(response(2))
+    receive(responseTo(2))
     expect(told.status).toBe(0)
-    receive(response(1))
-    expect(JSON.parse(told.text)).toEqual([response(2), response(1)])
+    receive(responseTo(1))
+    expect(JSON.parse(told.text)).toEqual([responseTo(2), responseTo(1)])
   })
 
   it("is an event in a stream, and the last one ends the stream", () => {
     const { post, receive } = makeRouter()
     const { told } = post([call(1), call(2)])
-    receive(response(1))
+    receive(responseTo(1))
     receive(log)
-    receive(response(2))
-    expect(told).toMatchObject({ isStream: true, ending: "end" })
-    expect(told.messages).toEqual([response(1), log, response(2)])
+    receive(responseTo(2))
+    expect(told).toMatchObject({ isEventStream: true, ending: "end" })
+    expect(told.messages).toEqual([responseTo(1), log, responseTo(2)])
   })
 })
 
@@ -104,9 +104,9 @@ describe("an HTTP response", () => {
       vi.advanceTimersByTime(999)
       expect(told.status).toBe(0)
       vi.advanceTimersByTime(1)
-      expect(told).toMatchObject({ status: 200, isStream: true, text: "" })
-      receive(response(1))
-      expect(told).toMatchObject({ messages: [response(1)], ending: "end" })
+      expect(told).toMatchObject({ status: 200, isEventStream: true, text: "" })
+      receive(responseTo(1))
+      expect(told).toMatchObject({ messages: [responseTo(1)], ending: "end" })
     } finally {
       vi.useRealTimers()
     }
@@ -120,9 +120,9 @@ describe("an HTTP response", () => {
       receive(log)
       const stream = get()
       vi.advanceTimersByTime(5_000)
-      receive(response(1))
-      expect(told.isStream).toBe(false)
-      expect(told.messages).toEqual([response(1)])
+      receive(responseTo(1))
+      expect(told.isEventStream).toBe(false)
+      expect(told.messages).toEqual([responseTo(1)])
       expect(stream.told.messages).toEqual([log])
     } finally {
       vi.useRealTimers()
@@ -131,7 +131,7 @@ describe("an HTTP response", () => {
 
   it("is a stream immediately if the client accepts only event streams", () => {
     const { post } = makeRouter()
-    expect(post(call(1), "text/event-stream").told).toMatchObject({ status: 200, isStream: true })
+    expect(post(call(1), "text/event-stream").told).toMatchObject({ status: 200, isEventStream: true })
   })
 
   it("frees its request ids when it is aborted", () => {
@@ -140,7 +140,7 @@ describe("an HTTP response", () => {
     expect(router.hasIdConflict(bodyOf(call(1)))).toBe(true)
     abort()
     expect(router.hasIdConflict(bodyOf(call(1)))).toBe(false)
-    expect(receive(response(1))).toBe(false)
+    expect(receive(responseTo(1))).toBe(false)
     expect(told.status).toBe(0)
   })
 
@@ -167,7 +167,7 @@ describe("a request or notification of the child", () => {
     const { post, get, receive } = makeRouter()
     const stream = get()
     post(withToken(1, "a"))
-    receive(response(1))
+    receive(responseTo(1))
     receive(progress("a"))
     expect(stream.told.messages).toEqual([progress("a")])
   })
@@ -241,7 +241,7 @@ describe("back-pressure", () => {
     told.flow?.pause()
     stream.told.flow?.unpause()
     expect(source.unpause).not.toHaveBeenCalled()
-    receive(response(1))
+    receive(responseTo(1))
     expect(source.unpause).toHaveBeenCalledTimes(1)
   })
 
@@ -273,7 +273,7 @@ describe("any sequence of requests, messages and aborts", () => {
     [FastCheck.array(step, { maxLength: 60 })],
     ([steps]) => {
       const { get, post, receive, rejected, router, source } = makeRouter()
-      const clients: Array<{ readonly told: Told; readonly abort: Abort }> = []
+      const clients: Array<{ readonly told: RecordedSink; readonly abort: Abort }> = []
       const sent: Array<Message> = []
       const requested: Array<RequestId> = []
       let isAborted = false
@@ -283,7 +283,7 @@ describe("any sequence of requests, messages and aborts", () => {
           requested.push(step.id)
           clients.push(post(call(step.id)))
         } else if (step.type === "respond") {
-          const message = response(step.id, index)
+          const message = responseTo(step.id, index)
           if (receive(message)) sent.push(message)
         } else if (step.type === "get") clients.push(get())
         else if (step.type === "message") {

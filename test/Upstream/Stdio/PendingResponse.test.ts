@@ -3,16 +3,16 @@ import { vi } from "vitest"
 import { UpstreamError } from "../../../src/ProxyError.js"
 import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
 import { PendingResponse, type PendingResponseOptions } from "../../../src/Upstream/Stdio/PendingResponse.js"
-import { response } from "../../fixtures/requests.js"
-import { Told } from "../../fixtures/Told.js"
+import { responseTo } from "../../fixtures/requests.js"
+import { RecordedSink } from "../../fixtures/RecordedSink.js"
 
 const notStarted = new UpstreamError({ reason: "StartTimeout", upstream: "server" })
 const childExited = new UpstreamError({ reason: "Ended", upstream: "server" })
 
-const line = Buffer.from(JSON.stringify(response(1)))
+const line = Buffer.from(JSON.stringify(responseTo(1)))
 
 const start = (options: Partial<PendingResponseOptions> = {}) => {
-  const sink = new Told()
+  const sink = new RecordedSink()
   const onDone = vi.fn()
   const gate = new FlowGate({ pause: () => {}, unpause: () => {} })
   const pending = new PendingResponse(
@@ -45,7 +45,7 @@ describe("a pending response", () => {
   it("keeps its timeout when a message makes it a stream", () => {
     const { pending, sink } = start({ timeout: { millis: 5_000, error: notStarted } })
     pending.addMessage(Buffer.from('{"jsonrpc":"2.0","method":"notifications/message"}'))
-    expect(sink).toMatchObject({ isStream: true, ending: undefined })
+    expect(sink).toMatchObject({ isEventStream: true, ending: undefined })
     vi.advanceTimersByTime(5_000)
     expect(sink.ending).toBe(notStarted)
   })
