@@ -11,8 +11,8 @@ import {
 import type { Message } from "../src/Protocol.js"
 import { nothingToAbort, respond } from "../src/Upstream.js"
 import { settle as settleOnce } from "./fixtures/ManualClock.js"
-import { makeProxied } from "./fixtures/Proxied.js"
-import { call, initializeResult, modernCall, notification, response } from "./fixtures/requests.js"
+import { makeScriptedProxy } from "./fixtures/ScriptedProxy.js"
+import { call, initializeResult, modernCall, notification, responseTo } from "./fixtures/requests.js"
 
 /** A failover lets other fibers run between its steps. */
 const settle = Effect.repeatN(settleOnce, 5)
@@ -48,21 +48,21 @@ class Received extends MessageDecorator {
   }
 }
 
-const makeIntercepted = (log: Log, options: Parameters<typeof makeProxied>[0] = {}) =>
-  Effect.provide(makeProxied(options, {}), layer(log.interceptor))
+const makeIntercepted = (log: Log, options: Parameters<typeof makeScriptedProxy>[0] = {}) =>
+  Effect.provide(makeScriptedProxy(options, {}), layer(log.interceptor))
 
 describe("an interceptor", () => {
   it.scoped("wraps each session when it opens, and knows the session", () =>
     Effect.gen(function* () {
       const log = new Log()
-      const proxied = yield* makeIntercepted(log)
-      const { session } = yield* proxied.open()
-      yield* proxied.open()
+      const proxy = yield* makeIntercepted(log)
+      const { session } = yield* proxy.open()
+      yield* proxy.open()
       expect(log.contexts).toHaveLength(2)
       expect(log.contexts[0]).toMatchObject({
         session: session.handle,
         client: "client",
-        upstream: proxied.pool.name,
+        upstream: proxy.pool.name,
         era: "legacy"
       })
       expect(log.contexts[0]?.revision()).toBe(initializeResult.protocolVersion)
@@ -72,8 +72,8 @@ describe("an interceptor", () => {
   it.scoped("wraps each request without a session", () =>
     Effect.gen(function* () {
       const log = new Log()
-      const proxied = yield* makeIntercepted(log)
-      proxied.stateless(modernCall(1)).exchange.act("json")
+      const proxy = yield* makeIntercepted(log)
+      proxy.stateless(modernCall(1)).exchange.perform("json")
       expect(log.contexts).toMatchObject([{ session: undefined, client: "client", era: "modern" }])
       expect([log.sent, log.received]).toEqual([["tools/call"], ["response 1"]])
     })
@@ -82,13 +82,13 @@ describe("an interceptor", () => {
   it.scoped("sees each message of the client once, though it is sent again to another upstream session", () =>
     Effect.gen(function* () {
       const log = new Log()
-      const proxied = yield* makeIntercepted(log, { recover: true })
-      const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.request(session, call(1))
-      exchange.act("not found")
+      const proxy = yield* makeIntercepted(log, { recover: true })
+      const { session } = yield* proxy.open()
+      const { response, exchange } = proxy.request(session, call(1))
+      exchange.perform("not found")
       yield* settle
-      proxied.pool.open[0]?.act("json")
-      expect(answer.messages()).toMatchObject([{ id: 1, result: {} }])
+      proxy.pool.openExchanges[0]?.perform("json")
+      expect(response.messages).toMatchObject([{ id: 1, result: {} }])
       // The ping, the initialize and the notifications/initialized of the proxy do not pass.
       expect(log.sent).toEqual(["initialize", "tools/call"])
       expect(log.received).toEqual(["response 0", "response 1"])
@@ -98,15 +98,16 @@ describe("an interceptor", () => {
   it.scoped("sees each message of the server once, though the upstream repeats it on a resumed stream", () =>
     Effect.gen(function* () {
       const log = new Log()
-      const proxied = yield* makeIntercepted(log)
-      const { session } = yield* proxied.open()
-      const { answer, exchange } = proxied.request(session, call(1))
-      exchange.act("break")
-      yield* proxied.clock.advance("1 second")
-      const resumed = proxied.pool.open[0]
-      for (const act of ["open stream", "repetition", "response with id", "end"] as const) resumed?.act(act)
+      const proxy = yield* makeIntercepted(log)
+      const { session } = yield* proxy.open()
+      const { response, exchange } = proxy.request(session, call(1))
+      exchange.perform("event with id, then failure")
+      yield* proxy.clock.advance("1 second")
+      const resumed = proxy.pool.openExchanges[0]
+      for (const action of ["open stream", "repeated event", "response with id", "end"] as const)
+        resumed?.perform(action)
       yield* settle
-      expect(answer).toMatchObject({ ending: "end", violations: [] })
+      expect(response).toMatchObject({ ending: "end", violations: [] })
       expect(log.sent).toEqual(["initialize", "tools/call"])
       expect(log.received).toEqual(["response 0", "notifications/message", "response 1"])
     })
@@ -114,8 +115,8 @@ describe("an interceptor", () => {
 
   it.scoped("decides what is logged: a dropped event is in no replay", () =>
     Effect.gen(function* () {
-      const proxied = yield* Effect.provide(
-        makeProxied({}, {}),
+      const proxy = yield* Effect.provide(
+        makeScriptedProxy({}, {}),
         layer((next) => ({
           name: next.name,
           exchange: (request, sink) =>
@@ -127,41 +128,41 @@ describe("an interceptor", () => {
             })
         }))
       )
-      const { session } = yield* proxied.open()
-      const { answer, disconnect, exchange } = proxied.request(session)
-      exchange.act("open stream")
+      const { session } = yield* proxy.open()
+      const { response, disconnect, exchange } = proxy.request(session)
+      exchange.perform("open stream")
       exchange.frame(JSON.stringify(notification("notifications/first")))
       exchange.frame(JSON.stringify(notification("notifications/secret")))
-      answer.goes()
+      response.disconnect()
       disconnect()
       exchange.frame(JSON.stringify(notification("notifications/secret")))
       exchange.frame(JSON.stringify(notification("notifications/last")))
-      const again = proxied.resume(session, answer.eventIds().at(-1) ?? "none")
-      expect(answer.messages()).toMatchObject([{ method: "notifications/first" }])
-      expect(again.answer.messages()).toMatchObject([{ method: "notifications/last" }])
+      const again = proxy.resume(session, response.eventIds.at(-1) ?? "none")
+      expect(response.messages).toMatchObject([{ method: "notifications/first" }])
+      expect(again.response.messages).toMatchObject([{ method: "notifications/last" }])
     })
   )
 
   it.scoped("can answer a request, which then never reaches the upstream", () =>
     Effect.gen(function* () {
-      const proxied = yield* Effect.provide(
-        makeProxied({}, {}),
+      const proxy = yield* Effect.provide(
+        makeScriptedProxy({}, {}),
         layer((next) => ({
           name: next.name,
           exchange: (request, sink) => {
             const message = request.body?.messages[0]
             if (message?.method !== "tools/call" || message.id == null) return next.exchange(request, sink)
-            respond(sink, 200, JSON.stringify(response(message.id, { answered: "here" })))
+            respond(sink, 200, JSON.stringify(responseTo(message.id, { answered: "here" })))
             return nothingToAbort
           }
         }))
       )
-      const { session } = yield* proxied.open()
-      const before = proxied.pool.exchanges.length
-      const { answer } = proxied.request(session, call(7))
-      expect(answer.messages()).toEqual([response(7, { answered: "here" })])
-      expect(answer).toMatchObject({ status: 200, ending: "end", violations: [] })
-      expect(proxied.pool.exchanges).toHaveLength(before)
+      const { session } = yield* proxy.open()
+      const before = proxy.pool.exchanges.length
+      const { response } = proxy.request(session, call(7))
+      expect(response.messages).toEqual([responseTo(7, { answered: "here" })])
+      expect(response).toMatchObject({ status: 200, ending: "end", violations: [] })
+      expect(proxy.pool.exchanges).toHaveLength(before)
       expect(session.load.exchanges).toBe(0)
     })
   )
@@ -169,13 +170,13 @@ describe("an interceptor", () => {
   it.scoped("sees the events of a standalone stream that was resumed", () =>
     Effect.gen(function* () {
       const log = new Log()
-      const proxied = yield* makeIntercepted(log)
-      const { session } = yield* proxied.open()
-      const { exchange } = proxied.request(session)
-      exchange.act("event with id")
-      exchange.act("break")
-      yield* proxied.clock.advance("1 second")
-      proxied.pool.open[0]?.act("event with id")
+      const proxy = yield* makeIntercepted(log)
+      const { session } = yield* proxy.open()
+      const { exchange } = proxy.request(session)
+      exchange.perform("event with id")
+      exchange.perform("event with id, then failure")
+      yield* proxy.clock.advance("1 second")
+      proxy.pool.openExchanges[0]?.perform("event with id")
       expect(log.received.filter((line) => line === "notifications/message")).toHaveLength(3)
     })
   )
@@ -194,11 +195,11 @@ describe("several interceptors", () => {
             return next.exchange(request, sink)
           }
         })
-      const proxied = yield* makeProxied({}, {}).pipe(
+      const proxy = yield* makeScriptedProxy({}, {}).pipe(
         Effect.provide(layer(named("inner"))),
         Effect.provide(layer(named("outer"), named("second")))
       )
-      yield* proxied.open()
+      yield* proxy.open()
       expect(order).toEqual(["outer", "second", "inner"])
     })
   )
@@ -238,7 +239,7 @@ describe("the messages of an answer", () => {
   }
 
   it("are decoded from JSON, from a batch and from split events, and the bytes pass unchanged", () => {
-    const [one, two] = [JSON.stringify(response(1)), JSON.stringify(notification("x"))]
+    const [one, two] = [JSON.stringify(responseTo(1)), JSON.stringify(notification("x"))]
     expect(messagesIn("application/json", one.slice(0, 5), one.slice(5))).toEqual(["response 1"])
     expect(messagesIn("application/json", `[${one},${two}]`)).toEqual(["response 1", "x"])
     expect(messagesIn("text/event-stream", `data: ${two}\n\ndata: `, `${one}\n\n`)).toEqual([
@@ -248,7 +249,7 @@ describe("the messages of an answer", () => {
   })
 
   it("are not decoded from a JSON answer above the limit, which passes all the same", () => {
-    const large = JSON.stringify(response(1, { text: "x".repeat(5 * 1024 * 1024) }))
+    const large = JSON.stringify(responseTo(1, { text: "x".repeat(5 * 1024 * 1024) }))
     expect(messagesIn("application/json", large.slice(0, 1_000), large.slice(1_000))).toEqual([])
   })
 })
