@@ -9,7 +9,8 @@ import {
   MessageDecorator
 } from "../src/Interceptor.js"
 import type { Message } from "../src/Protocol.js"
-import { nothingToAbort, respond } from "../src/Upstream.js"
+import { noFlow, nothingToAbort, respond, type Upstream } from "../src/Upstream.js"
+import { eventOf } from "./fixtures/events.js"
 import { settle as settleOnce } from "./fixtures/ManualClock.js"
 import { makeScriptedProxy } from "./fixtures/ScriptedProxy.js"
 import { call, initializeResult, modernCall, notification, responseTo } from "./fixtures/requests.js"
@@ -164,6 +165,48 @@ describe("an interceptor", () => {
       expect(response).toMatchObject({ status: 200, ending: "end", violations: [] })
       expect(proxy.pool.exchanges).toHaveLength(before)
       expect(session.load.exchanges).toBe(0)
+    })
+  )
+
+  it.scoped.each([
+    [
+      "that it writes itself",
+      (next: Upstream): Upstream => ({
+        name: next.name,
+        exchange: (request, sink) => {
+          if (request.body?.messages[0].method !== "tools/call") return next.exchange(request, sink)
+          sink.head(200, { "content-type": "text/event-stream" }, noFlow)
+          for (const half of [eventOf(responseTo(7)).slice(0, 9), eventOf(responseTo(7)).slice(9)])
+            sink.data(Buffer.from(half))
+          sink.end()
+          return nothingToAbort
+        }
+      })
+    ],
+    [
+      "of the upstream that it passes on as bytes",
+      (next: Upstream): Upstream => ({
+        name: next.name,
+        exchange: (request, sink) =>
+          next.exchange(request, {
+            head: (status, headers, flow) => sink.head(status, headers, flow),
+            data: (chunk) => sink.data(chunk),
+            end: () => sink.end(),
+            error: (error) => sink.error(error)
+          })
+      })
+    ]
+  ] as const)("has the events of a stream logged %s", ([, interceptor]) =>
+    Effect.gen(function* () {
+      const proxy = yield* Effect.provide(makeScriptedProxy({}, {}), layer(interceptor))
+      const { session } = yield* proxy.open()
+      const { response, exchange } = proxy.request(session, call(7))
+      exchange.perform("response")
+      exchange.perform("end")
+      expect(response.messages).toEqual([responseTo(7)])
+      // A priming event, and the event itself.
+      expect(response.eventIds).toHaveLength(2)
+      expect(response).toMatchObject({ ending: "end", violations: [] })
     })
   )
 
