@@ -362,7 +362,7 @@ const kindOf = (body: Request["body"], pending: PendingRequests): Kind => {
   return isInitialize(body) ? "initialize" : "answer"
 }
 
-const nothing = new Uint8Array()
+const nothing = Buffer.alloc(0)
 const withoutId: StreamPart = { type: "event", id: undefined }
 const withdrawn: StreamPart = { type: "cursor", id: undefined }
 const broken: StreamPart = { type: "break" }
