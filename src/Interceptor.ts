@@ -5,6 +5,7 @@ import * as Layer from "effect/Layer"
 import type { Upstream } from "./Upstream.js"
 
 export { MessageDecorator } from "./Interceptor/MessageDecorator.js"
+export { nothingToAbort, respond, withMessages } from "./Upstream.js"
 export { SinkDecorator } from "./Upstream/SinkDecorator.js"
 
 /** Revisions up to 2025-11-25 have sessions (legacy); later ones have none (modern). */
@@ -29,12 +30,18 @@ export interface InterceptorContext {
  *
  * Each message of a client passes once, before it is sent, retried or sent to another upstream session. Each message of
  * the server passes once, after repeated events are dropped and before the event is stored for replay. Messages of the
- * proxy itself (`ping`, the `initialize` of a failover, the GETs that resume a broken stream, DELETE) do not pass.
+ * proxy itself do not pass: `ping`, the `initialize` and `notifications/initialized` of a failover, the
+ * `notifications/cancelled` of a time limit, the GETs that resume a broken stream, DELETE.
  *
- * A GET carries no message. One with `continues` is the proxy's own: it continues a stream whose messages have to pass. Pass
- * it to `next` unchanged.
- *
- * Answers reach the sink that `exchange` gets: wrap it in a `SinkDecorator` or a `MessageDecorator`.
+ * - To see or change answers, wrap the sink in a `SinkDecorator` or a `MessageDecorator`.
+ * - To change a message of the client, change `bytes` and `body` together; `withMessages` does so.
+ * - To answer a request, call `respond` on its sink, and return `nothingToAbort`.
+ * - To hold a request and send it later, forget it when the `Abort` that `exchange` returned is called: at a shutdown, at the
+ *   end of the session, and, without a session, when the client disconnects. In a session a disconnect aborts nothing. A
+ *   cancellation is a message of its own, `notifications/cancelled`; the abort follows 5 s later. A cancelled request must
+ *   not be sent, and needs no answer.
+ * - A GET carries no message. One with `continues` is the proxy's own: it continues a stream whose messages have to pass.
+ *   Pass it to `next` unchanged.
  */
 export type Interceptor = (next: Upstream, context: InterceptorContext) => Upstream
 

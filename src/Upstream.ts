@@ -21,6 +21,13 @@ export interface Request {
   readonly continues?: Continuation
 }
 
+/** A request with other messages, as a batch. */
+export const withMessages = (request: Request, messages: Body["messages"]): Request => ({
+  ...request,
+  body: { isBatch: true, messages },
+  bytes: Buffer.from(JSON.stringify(messages))
+})
+
 /** The place at which a stream continues. */
 export interface Continuation {
   /** The requests that the stream has yet to answer; none for a standalone stream. */
@@ -92,7 +99,10 @@ export const nothingToAbort: Abort = () => {}
 export interface Upstream {
   /** The address or command, without secrets, as shown in logs, errors and session records. */
   readonly name: string
-  /** Sends a request. It may call the sink before it returns. */
+  /**
+   * Sends a request. It may call the sink before it returns, and the sink's owner may decide to abort during such a call:
+   * then it aborts once `exchange` has returned.
+   */
   readonly exchange: (request: Request, sink: Sink) => Abort
 }
 

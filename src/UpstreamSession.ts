@@ -13,7 +13,15 @@ import { EVENT_STREAM } from "./Protocol/SseFrames.js"
 import { type Body, cancelledRequestId, LAST_EVENT_ID, type Message, PROTOCOL_VERSION } from "./Protocol.js"
 import type { LimitReached, UpstreamError } from "./ProxyError.js"
 import type { TelemetryListener } from "./Telemetry.js"
-import type { Abort, Lease, LeaseOptions, Request, Sink, Upstream } from "./Upstream.js"
+import {
+  type Abort,
+  type Lease,
+  type LeaseOptions,
+  type Request,
+  type Sink,
+  type Upstream,
+  withMessages
+} from "./Upstream.js"
 import type { PooledUpstream } from "./UpstreamPool.js"
 import { Failover, type FailoverTarget } from "./UpstreamSession/Failover.js"
 import type { Negotiated } from "./UpstreamSession/Negotiated.js"
@@ -22,8 +30,7 @@ import {
   isBoundToSession,
   type RequestFailure,
   RetryableRequest,
-  type RetryContext,
-  withMessages
+  type RetryContext
 } from "./UpstreamSession/RetryableRequest.js"
 import { ServerRequests } from "./UpstreamSession/ServerRequests.js"
 import { ToolList } from "./UpstreamSession/ToolList.js"

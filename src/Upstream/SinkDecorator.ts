@@ -3,7 +3,7 @@ import type { Headers } from "../internal/headers.js"
 import type { UpstreamError } from "../ProxyError.js"
 import type { Flow, Sink, StreamPart } from "../Upstream.js"
 
-/** Forwards every call to the next sink. A subclass overrides only what it needs. */
+/** Forwards every call to the next sink. A subclass overrides only what it needs, and may replace `next`. */
 export class SinkDecorator implements Sink {
   constructor(protected next: Sink) {}
 

@@ -2,7 +2,7 @@
 import * as Either from "effect/Either"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
-import { type Body, LAST_EVENT_ID, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
+import { LAST_EVENT_ID, type Message, parseBody, type RequestId, requestIds } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
 import {
   type Abort,
@@ -11,7 +11,8 @@ import {
   type Lease,
   type Request,
   respond,
-  type Sink
+  type Sink,
+  withMessages
 } from "../Upstream.js"
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 import { denialOf, mayDenySession } from "./probe.js"
@@ -270,13 +271,6 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     for (const chunk of chunks) this.next.data(chunk)
   }
 }
-
-/** A request with some of its messages only. */
-export const withMessages = (request: Request, messages: Body["messages"]): Request => ({
-  ...request,
-  body: { isBatch: true, messages },
-  bytes: Buffer.from(JSON.stringify(messages))
-})
 
 /** True if nothing was sent and another attempt may succeed. */
 const isUnsent = ({ reason }: UpstreamError): boolean =>
