@@ -24,7 +24,7 @@ import {
 import { officialClients } from "./fixtures/Clients.js"
 import { get } from "./fixtures/RawClient.js"
 
-/** A session store of the application: a Map. */
+/** A session store of the application, in a Map. */
 const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore.SessionStore["Type"] => {
   const alive = (id: string) =>
     Option.filter(Option.fromNullable(table.get(id)), (record) => record.expiresAt > Date.now())
@@ -96,7 +96,7 @@ class InProcess implements Upstream.Lease {
 
 describe("an application that uses the library", () => {
   it.scopedLive(
-    "composes the proxy with its own API, store and upstream, and closes all with one scope",
+    "composes the proxy with its own API, store and upstream, and closes all of them with one scope",
     () =>
       Effect.gen(function* () {
         const table = new Map<string, SessionStore.SessionRecord>()
