@@ -1,17 +1,17 @@
 /** One request of a client and its answer. */
 import { type ClientResponse, disconnected } from "./ClientResponse.js"
 import { retainedEvents, type StreamLog } from "./EventTracker/StreamLog.js"
-import { asBuffer } from "./internal/bytes.js"
+import { LoggedStream } from "./Exchange/LoggedStream.js"
 import type { Deadline, Deadlines, Expirable } from "./internal/deadlines.js"
 import { type Headers, isReadable } from "./internal/headers.js"
 import type { InFlight } from "./internal/inFlight.js"
 import { NO_SLOT, type SlotSetItem } from "./internal/slotSet.js"
 import { EVENT_STREAM, frame, FrameSplitter, hasEventId, KEEP_ALIVE } from "./Protocol/SseFrames.js"
-import { isInitialize, methodLabel, type RequestId, requestIds } from "./Protocol.js"
+import { methodLabel, type RequestId, requestIds } from "./Protocol.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "./ProxyError.js"
 import type { Streams } from "./Streams.js"
 import { PendingRequests } from "./Streams/PendingRequests.js"
-import type { StreamSource, StreamWriter } from "./Streams/StreamWriter.js"
+import type { StreamSource } from "./Streams/StreamWriter.js"
 import type { Outcome, TelemetryListener } from "./Telemetry.js"
 import {
   type Abort,
@@ -34,7 +34,7 @@ export interface ExchangeContext {
   readonly sessionId: string | undefined
   readonly deadlines: Deadlines
   /** How long an answer is read whose client has disconnected, in milliseconds. */
-  readonly timeout: number
+  readonly unreadTimeout: number
   /** Counts the exchanges that a shutdown waits for. */
   readonly inFlight: InFlight
   readonly telemetry: TelemetryListener
@@ -42,8 +42,6 @@ export interface ExchangeContext {
   readonly keepAlive: number
   /** The streams that clients can reconnect to; `undefined` if streams pass as they are. */
   readonly streams: Streams | undefined
-  /** Logs an upstream failure. */
-  readonly report: (error: UpstreamError) => void
   /** Called once, last, when an exchange is over. */
   readonly settled: (exchange: Exchange) => void
 }
@@ -60,7 +58,7 @@ type Mode =
   /** The frames of an event stream pass to the one connection that requested them. */
   | { readonly type: "passing"; readonly flow: Flow; readonly splitter: FrameSplitter; isResumable: boolean }
   /** The events are logged, and written to whichever connection reads the stream. */
-  | { readonly type: "logged"; readonly flow: Flow; readonly writer: StreamWriter; isMidEvent: boolean }
+  | LoggedStream
   | { readonly type: "done" }
 
 const sent: Mode = { type: "sent" }
@@ -74,8 +72,6 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   readonly method: Request["method"]
   /** True if the client holds it open as a stream, rather than waits for it as a call. */
   readonly isStream: boolean
-  /** True for `initialize`, which is never cancelled (2025-11-25, Lifecycle). */
-  readonly isInitialize: boolean
   private mode: Mode = sent
   private client: ClientState = "waiting"
   /** The status of the upstream's answer; 0 before that. */
@@ -94,7 +90,6 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   ) {
     this.method = request.method
     this.isStream = request.method === "GET" || request.body?.messages[0].method === "subscriptions/listen"
-    this.isInitialize = request.body !== undefined && isInitialize(request.body)
     this.label = methodLabel(request.body)
     this.pending = new PendingRequests(request.body === undefined ? [] : requestIds(request.body))
     this.deadline = context.deadlines.create(this)
@@ -111,9 +106,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
    */
   start(request: Request): void {
     this.count()
-    const abort = this.context.upstream.exchange(request, this)
-    if (this.mode.type === "done") abort()
-    else this.abort = abort
+    this.send(request)
   }
 
   /** Answers in place of the upstream. */
@@ -132,23 +125,20 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   /** Continues a stream that an earlier process began to log. Its client may reconnect. */
   restore(streams: Streams, log: StreamLog): void {
     const writer = streams.continueAnswer(log, this)
-    this.mode = { type: "logged", flow: noFlow, writer, isMidEvent: false }
+    this.mode = new LoggedStream(noFlow, writer, this.pending)
     this.client = "disconnected"
     this.status = 200
     for (const { frame } of retainedEvents(log)) this.pending.note(frame)
     if (this.pending.isEmpty) return this.finish("answered")
     if (log.cursor === undefined) return this.fail(this.because("Closed"))
-    this.deadline.set(this.context.timeout)
-    const continues = { requests: this.pending.ids, lastEventId: log.cursor, isRepeated: true }
-    this.abort = this.context.upstream.exchange(
-      { method: "GET", headers: {}, bytes: undefined, body: undefined, continues },
-      this
-    )
+    this.deadline.set(this.context.unreadTimeout)
+    const continues = { requests: this.pending.ids, lastEventId: log.cursor, mode: "until resumed" } as const
+    this.send({ method: "GET", headers: {}, bytes: undefined, body: undefined, continues })
   }
 
   head(status: number, headers: Headers, flow: Flow): void {
     // A restored stream has had its head in an earlier process.
-    if (this.mode.type === "logged") return void (this.mode = { ...this.mode, flow })
+    if (this.mode.type === "logged") this.mode.flow = flow
     if (this.mode.type !== "sent") return
     this.status = status
     const { sessionId, streams } = this.context
@@ -161,10 +151,10 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     // An answer without a request is no stream that a client could reconnect to.
     if (streams !== undefined && this.client !== "disconnected" && !this.pending.isEmpty) {
       const writer = streams.openAnswer(this.pending.ids, this)
-      this.mode = { type: "logged", flow, writer, isMidEvent: false }
+      this.mode = new LoggedStream(flow, writer, this.pending)
       // The deadline looks regularly whether the client is there: it may reconnect and disconnect again.
-      if (this.client !== "cancelled") this.deadline.set(this.context.timeout)
-      return writer.start(this.response, status, streaming(forClient))
+      if (this.client !== "cancelled") this.deadline.set(this.context.unreadTimeout)
+      return writer.open(this.response, status, streaming(forClient))
     }
     this.mode = { type: "passing", flow, splitter: new FrameSplitter(), isResumable: false }
     this.response.head(status, streaming(forClient), this)
@@ -178,6 +168,11 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
         this.expectMore()
         return this.response.data(chunk)
       case "passing": {
+        // Nobody can read the rest of a stream whose client disconnected before its head.
+        if (part?.type === "break" && this.client === "disconnected") {
+          this.abort()
+          return this.finish("failed")
+        }
         const frames = mode.splitter.push(chunk)
         if (frames === undefined || this.client === "disconnected") return
         // Without a session no stream can be resumed, even if its events have ids.
@@ -188,15 +183,10 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
         this.response.data(frames)
         return this.expectSilence()
       }
-      case "logged": {
-        if (part === undefined) return
-        const bytes = asBuffer(chunk)
-        if (part.type === "event") this.noteResponses(bytes)
-        else if (part.type !== "cursor") mode.isMidEvent = part.type === "piece" && !part.isLast
-        if (part.type === "piece" && part.isLast) this.pending.noteUnreadable()
-        mode.writer.add(bytes, part)
+      case "logged":
+        mode.add(chunk, part)
+        if (this.pending.isEmpty) this.uncount()
         return this.endIfUnread()
-      }
     }
   }
 
@@ -215,7 +205,6 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
 
   error(error: UpstreamError): void {
     if (this.mode.type === "done") return
-    this.context.report(error)
     // The client resumes the stream at the upstream.
     if (this.mode.type === "passing" && this.mode.isResumable) this.finish("failed")
     else this.fail(error)
@@ -265,7 +254,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     if (mode.type !== "logged") this.unpause()
     if (this.client === "cancelled") return
     this.client = "disconnected"
-    if (mode.type === "sent" || mode.type === "passing") this.deadline.set(this.context.timeout)
+    if (mode.type === "sent" || mode.type === "passing") this.deadline.set(this.context.unreadTimeout)
   }
 
   /** Notes that the client has cancelled a request. When none is left, the exchange ends without a response. */
@@ -278,11 +267,11 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
 
   expire(): void {
     const { mode } = this
-    const { timeout } = this.context
+    const { unreadTimeout } = this.context
     if (this.client === "cancelled") this.endUnanswered()
     else if (mode.type === "passing" && this.client === "waiting") this.keepAlive(mode.splitter)
-    else if (mode.type === "logged" && mode.writer.absence < timeout)
-      this.deadline.set(timeout - mode.writer.absence)
+    else if (mode.type === "logged" && mode.writer.absence < unreadTimeout)
+      this.deadline.set(unreadTimeout - mode.writer.absence)
     else this.cut(this.because("Stalled"))
   }
 
@@ -303,6 +292,12 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     if (this.client === "cancelled" || !canContinue) return this.cut(error)
     this.abort()
     this.settle("disconnected")
+  }
+
+  private send(request: Request): void {
+    const abort = this.context.upstream.exchange(request, this)
+    if (this.mode.type === "done") abort()
+    else this.abort = abort
   }
 
   private get flow(): Flow | undefined {
@@ -327,13 +322,12 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     if (this.pending.isEmpty) this.uncount()
   }
 
-  /** Ends a stream with all its responses that nobody reads, though the upstream leaves it open. */
+  /** Ends a complete stream that nobody reads, though the upstream leaves it open. */
   private endIfUnread(): void {
     const { mode } = this
-    if (mode.type !== "logged" || mode.writer.hasReader || mode.isMidEvent || !this.pending.mayBeAnswered)
-      return
+    if (mode.type !== "logged" || mode.writer.hasReader || !mode.isComplete) return
     this.abort()
-    this.finish("answered")
+    this.end()
   }
 
   /** An answer that is no stream must continue to arrive. */

@@ -29,7 +29,10 @@ export interface InterceptorContext {
  *
  * Each message of a client passes once, before it is sent, retried or sent to another upstream session. Each message of
  * the server passes once, after repeated events are dropped and before the event is stored for replay. Messages of the
- * proxy itself (`ping`, the `initialize` of a failover, the GET that resumes a stream, DELETE) do not pass.
+ * proxy itself (`ping`, the `initialize` of a failover, the GETs that resume a broken stream, DELETE) do not pass.
+ *
+ * A GET carries no message. One with `continues` is the proxy's own: it continues a stream whose messages have to pass. Pass
+ * it to `next` unchanged.
  *
  * Answers reach the sink that `exchange` gets: wrap it in a `SinkDecorator` or a `MessageDecorator`.
  */

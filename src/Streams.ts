@@ -137,7 +137,7 @@ export class Streams {
   join(response: ClientResponse, source: Flow): Disconnect {
     const writer = this.openStandaloneStream(source)
     response.settled()
-    writer.start(response, 200, this.head)
+    writer.open(response, 200, this.head)
     return () => writer.disconnect(response)
   }
 

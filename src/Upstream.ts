@@ -17,7 +17,7 @@ export interface Request {
   readonly bytes: Uint8Array | undefined
   /** The parsed body; `undefined` without one, and for a body that the proxy does not need to understand. */
   readonly body: Body | undefined
-  /** Set for a GET of the proxy itself, which continues a stream. It carries the proxy's own header fields. */
+  /** Set for a GET of the proxy itself, which continues a stream. `headers` is empty then: the upstream session adds them. */
   readonly continues?: Continuation
 }
 
@@ -27,8 +27,8 @@ export interface Continuation {
   readonly requests: ReadonlyArray<RequestId>
   /** The upstream's id of the last event that was read; `undefined` if it gave none. */
   readonly lastEventId: string | undefined
-  /** True if the GET is repeated until the stream is resumed; otherwise its first answer is the answer. */
-  readonly isRepeated: boolean
+  /** `once`: the first answer is the answer. `until resumed`: the GET is repeated until the upstream resumes the stream. */
+  readonly mode: "once" | "until resumed"
 }
 
 /** Back-pressure: pauses and unpauses the data of one answer. */
@@ -50,8 +50,10 @@ export type StreamPart =
   | { readonly type: "cursor"; readonly id: string | undefined }
   /** A piece of an event that is too large to be held in memory. */
   | { readonly type: "piece"; readonly isFirst: boolean; readonly isLast: boolean }
-  /** An empty chunk: the rest of an event that passes in pieces will not come on this connection. */
-  | { readonly type: "cut" }
+  /** An empty chunk: the connection has broken, and the stream is resumed. The rest of an unfinished event will not come. */
+  | { readonly type: "break" }
+  /** An empty chunk: every request of the stream is answered. */
+  | { readonly type: "complete" }
 
 /**
  * Receives one answer: `head` once, `data` any number of times, then `end`; or `error` at any point, as the last call.
@@ -59,7 +61,10 @@ export type StreamPart =
  */
 export interface Sink {
   readonly head: (status: number, headers: Headers, flow: Flow) => void
-  /** Receives bytes of the body. `part` is set for an event stream that the proxy can resume. */
+  /**
+   * Receives bytes of the body. `part` is set for the event streams of a session that the proxy tracks. A sink that stands
+   * before another one passes it on; an event stream that it writes itself has none.
+   */
   readonly data: (chunk: Uint8Array, part?: StreamPart) => void
   readonly end: () => void
   readonly error: (error: UpstreamError) => void
@@ -125,13 +130,13 @@ export const lost: Exit.Exit<string> = Exit.succeed("lost")
  * True if the process ends and the session does not. The upstream session is then left open for the next process to
  * continue.
  */
-export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean => endsWith(exit, "suspended")
+export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean => hasOutcome(exit, "suspended")
 
 /** True if there is an upstream session to end when the scope of its lease closes. */
 export const endsUpstreamSession = (exit: Exit.Exit<unknown, unknown>): boolean =>
-  !endsWith(exit, "suspended") && !endsWith(exit, "lost")
+  !hasOutcome(exit, "suspended") && !hasOutcome(exit, "lost")
 
-const endsWith = (exit: Exit.Exit<unknown, unknown>, value: string): boolean =>
+const hasOutcome = (exit: Exit.Exit<unknown, unknown>, value: string): boolean =>
   Exit.isSuccess(exit) && exit.value === value
 
 /** How long an answer that is no event stream may stall between its head and its end, in milliseconds. */

@@ -6,6 +6,7 @@
 export * as EventTracker from "./EventTracker.js"
 export * as ForwardProxy from "./ForwardProxy.js"
 export * as HttpFront from "./HttpFront.js"
+export * as Interceptor from "./Interceptor.js"
 export * as Protocol from "./Protocol.js"
 export * as ProxyError from "./ProxyError.js"
 export * as Sessions from "./Sessions.js"

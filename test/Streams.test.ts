@@ -59,7 +59,7 @@ class Client {
   constructor(private readonly streams: Streams) {}
 
   open(writer: StreamWriter): void {
-    writer.start(this.response, 200, { "content-type": "text/event-stream" })
+    writer.open(this.response, 200, { "content-type": "text/event-stream" })
     this.disconnect = () => writer.disconnect(this.response)
   }
 

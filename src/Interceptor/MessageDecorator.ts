@@ -10,8 +10,8 @@ import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 const MAX_JSON = 4 * 1024 * 1024
 
 /**
- * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it, before the message is forwarded.
- * A JSON answer of more than 4 MiB and an event that passes in pieces are not decoded.
+ * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it: with those of an event before the event
+ * is forwarded, with those of a JSON answer before its end is. A JSON answer of more than 4 MiB and an event that passes in pieces are not decoded.
  */
 export abstract class MessageDecorator extends SinkDecorator {
   private decoder: JsonBody | EventStream | undefined

@@ -80,6 +80,7 @@ export interface SessionDeps {
 /** What a session is made of. */
 export interface SessionParts {
   readonly id: string
+  readonly handle: string
   /** The address of the client that opened the session. */
   readonly client: string
   /** The time at which it was opened, in milliseconds since 1970. */
@@ -127,7 +128,7 @@ export class Session implements ClientSession {
   ) {
     const { id, streams, upstream } = parts
     this.id = id
-    this.handle = handleOf(id)
+    this.handle = parts.handle
     this.client = parts.client
     this.createdAt = parts.createdAt
     this.negotiated = parts.negotiated
@@ -136,25 +137,20 @@ export class Session implements ClientSession {
     this.streams = streams
     this.lastActiveAt = deps.clock.unsafeCurrentTimeMillis()
     const { deadlines, inFlight, keepAlive, sessionTimeout, telemetry } = deps
-    const report = (error: UpstreamError) => deps.report(error, id)
     this.context = {
       upstream,
       sessionId: id,
       deadlines,
-      timeout: sessionTimeout,
+      unreadTimeout: sessionTimeout,
       inFlight,
       telemetry,
       keepAlive,
       streams,
-      report,
       settled: (exchange) => this.exchangeSettled(exchange)
     }
     this.standalone =
       streams &&
-      new StandaloneStream(
-        { sessionId: id, upstream, telemetry, report, settled: () => this.touch() },
-        streams
-      )
+      new StandaloneStream({ sessionId: id, upstream, telemetry, settled: () => this.touch() }, streams)
   }
 
   /** The negotiated revision. */
@@ -190,7 +186,7 @@ export class Session implements ClientSession {
   }
 
   /** Passes on the answer to the `initialize` that opened the session. */
-  start(held: HeldAnswer, request: Request, response: ClientResponse): Disconnect {
+  passOn(held: HeldAnswer, request: Request, response: ClientResponse): Disconnect {
     const exchange = new Exchange(this.context, request, response)
     this.exchanges.add(exchange)
     exchange.adopt(held)
@@ -205,7 +201,9 @@ export class Session implements ClientSession {
     const { standalone, streams } = this
     if (streams === undefined || standalone === undefined) return
     for (const log of streams.log.unfinished) {
-      for (const { frame } of retainedEvents(log)) this.upstreamSession.serverRequests.note(frame)
+      if (this.upstreamSession.recovers) {
+        for (const { frame } of retainedEvents(log)) this.upstreamSession.serverRequests.note(frame)
+      }
       const [message, ...others] = log.requests.map((id): Message => ({ jsonrpc: "2.0", id, method: "" }))
       if (message === undefined) streams.continueStandaloneStream(log, standalone)
       else {

@@ -5,9 +5,10 @@ import { intercept, type Interceptor } from "../Interceptor.js"
 import type { Deadlines } from "../internal/deadlines.js"
 import type { InFlight } from "../internal/inFlight.js"
 import { SlotSet } from "../internal/slotSet.js"
-import { LimitReached, type ProxyError } from "../ProxyError.js"
+import { LimitReached, type ProxyError, type UpstreamError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
-import type { Request, Upstream } from "../Upstream.js"
+import type { Request, Sink, Upstream } from "../Upstream.js"
+import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 import type { Report } from "./Session.js"
 
 export interface StatelessDeps {
@@ -25,21 +26,25 @@ export interface StatelessDeps {
 
 export class Stateless {
   private readonly exchanges = new SlotSet<Exchange>()
+  private readonly upstream: Upstream
   private readonly context: ExchangeContext
 
   constructor(private readonly deps: StatelessDeps) {
-    const { deadlines, inFlight, keepAlive, report, telemetry, upstream } = deps
+    const { deadlines, inFlight, keepAlive, telemetry, upstream } = deps
+    this.upstream = {
+      name: upstream.name,
+      exchange: (request, sink) => upstream.exchange(request, new FailureReporter(sink, deps.report))
+    }
     this.context = {
-      upstream,
+      upstream: this.upstream,
       deadlines,
       inFlight,
       telemetry,
       keepAlive,
       sessionId: undefined,
       // A disconnect cancels the request, so no answer is read without a client.
-      timeout: 0,
+      unreadTimeout: 0,
       streams: undefined,
-      report: (error) => report(error, undefined),
       settled: (exchange) => this.exchanges.delete(exchange)
     }
   }
@@ -73,17 +78,32 @@ export class Stateless {
   }
 
   private contextFor(client: string): ExchangeContext {
-    const { interceptors, upstream } = this.deps
+    const { interceptors } = this.deps
     if (interceptors.length === 0) return this.context
     return {
       ...this.context,
-      upstream: intercept(interceptors, upstream, {
+      upstream: intercept(interceptors, this.upstream, {
         session: undefined,
         client,
-        upstream: upstream.name,
+        upstream: this.upstream.name,
         era: "modern",
         revision: () => undefined
       })
     }
+  }
+}
+
+/** Logs the failure of an upstream. */
+class FailureReporter extends SinkDecorator {
+  constructor(
+    next: Sink,
+    private readonly report: Report
+  ) {
+    super(next)
+  }
+
+  override error(error: UpstreamError): void {
+    this.report(error, undefined)
+    super.error(error)
   }
 }

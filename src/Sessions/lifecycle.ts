@@ -24,10 +24,8 @@ export interface SessionResources {
   readonly deps: SessionDeps
 }
 
-/** The upstream side of a session, from the lease up to the interceptors. */
-export type UpstreamParts = Pick<SessionParts, "upstreamSession" | "resumable" | "upstream"> & {
-  readonly log: SessionLog | undefined
-}
+/** The upstream side of a session, up to the interceptors. */
+export type UpstreamParts = Pick<SessionParts, "handle" | "upstreamSession" | "resumable" | "upstream">
 
 /** Creates the upstream side of a session. When the scope closes, its exchanges are aborted and its lease is released. */
 export const makeUpstream = (
@@ -35,17 +33,16 @@ export const makeUpstream = (
   client: string,
   pooled: PooledUpstream,
   deps: SessionDeps
-): Effect.Effect<UpstreamParts, StoreError, Scope.Scope> =>
+): Effect.Effect<UpstreamParts, never, Scope.Scope> =>
   Effect.gen(function* () {
     const { fork, telemetry } = deps
+    const handle = handleOf(id)
     const upstreamSession = yield* UpstreamSession.make(pooled, deps)
-    const log = yield* openLog(id, deps)
     const resumable = yield* acquireReleaseLight(
       Effect.sync(
         () =>
           new ResumableUpstream({
             upstream: upstreamSession,
-            log,
             telemetry,
             report: (error) => deps.report(error, id),
             fork
@@ -54,38 +51,41 @@ export const makeUpstream = (
       (resumable) => Effect.sync(() => resumable.close())
     )
     const upstream = intercept(deps.interceptors, resumable, {
-      session: handleOf(id),
+      session: handle,
       client,
       upstream: pooled.name,
       era: "legacy",
       revision: () => upstreamSession.revision
     })
-    return { upstreamSession, resumable, upstream, log }
+    return { handle, upstreamSession, resumable, upstream }
   })
 
-/** The streams of a session; `undefined` if streams are not tracked. */
-export const makeStreams = (
+/** Opens the streams of a session, and tracks them from now on. `undefined` if streams are not tracked. */
+export const openStreams = (
   id: string,
   protocolVersion: string,
-  log: SessionLog | undefined,
-  { deadlines, keepAlive, telemetry, tracker }: SessionDeps
-): Streams | undefined => {
-  if (log === undefined) return undefined
-  const { maxEventBytes, maxEvents, retry } = tracker.options
-  return new Streams(
-    log,
-    {
-      deadlines,
-      telemetry,
-      keepAlive,
-      retry: Duration.toMillis(retry),
-      hasPrimingEvents: hasPrimingEvents(protocolVersion),
-      limits: { events: maxEvents, bytes: maxEventBytes },
-      backlog: new Backlog()
-    },
-    id
-  )
-}
+  resumable: ResumableUpstream,
+  deps: SessionDeps
+): Effect.Effect<Streams | undefined, StoreError, Scope.Scope> =>
+  Effect.map(openLog(id, deps), (log) => {
+    if (log === undefined) return undefined
+    resumable.track(log)
+    const { deadlines, keepAlive, telemetry, tracker } = deps
+    const { maxEventBytes, maxEvents, retry } = tracker.options
+    return new Streams(
+      log,
+      {
+        deadlines,
+        telemetry,
+        keepAlive,
+        retry: Duration.toMillis(retry),
+        hasPrimingEvents: hasPrimingEvents(protocolVersion),
+        limits: { events: maxEvents, bytes: maxEventBytes },
+        backlog: new Backlog()
+      },
+      id
+    )
+  })
 
 /**
  * Registers a session. It is found by its id until the scope closes. Its record stays until then, or longer if the

@@ -14,7 +14,7 @@ import { streaming, toClient } from "../Upstream/headers.js"
 import type { PooledUpstream } from "../UpstreamPool.js"
 import { relayInitialize } from "../UpstreamSession/Initialize.js"
 import { Negotiated } from "../UpstreamSession/Negotiated.js"
-import { makeStreams, makeUpstream, register, type SessionResources } from "./lifecycle.js"
+import { makeUpstream, openStreams, register, type SessionResources } from "./lifecycle.js"
 import { recordOf } from "./records.js"
 import { type CloseReason, makeId, Session } from "./Session.js"
 
@@ -137,7 +137,7 @@ const open = (
       yield* admission.reserve(client)
       const { request, response } = yield* opening.current
       const initialize = yield* asJson(request.body?.messages[0].params)
-      const { log, ...parts } = yield* makeUpstream(id, client, opening.upstream, deps)
+      const parts = yield* makeUpstream(id, client, opening.upstream, deps)
       yield* restore(parts.upstreamSession.open)
       const held = yield* restore(relayInitialize(parts.upstream, request, deps.deadlines))
       if (held.result === undefined) {
@@ -147,14 +147,14 @@ const open = (
       const { capabilities, protocolVersion } = held.result
       return yield* Effect.gen(function* () {
         const negotiated = new Negotiated(initialize, protocolVersion, yield* asJson(capabilities))
-        const streams = makeStreams(id, protocolVersion, log, deps)
+        const streams = yield* openStreams(id, protocolVersion, parts.resumable, deps)
         const createdAt = deps.clock.unsafeCurrentTimeMillis()
         const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
         parts.upstreamSession.begin(negotiated, session)
         const record = recordOf(session, deps.timeToLive)
         yield* Effect.catchTag(deps.store.create(record), "SessionExists", Effect.die)
         yield* register(session, resources)
-        return { session, disconnect: session.start(held, request, response) }
+        return { session, disconnect: session.passOn(held, request, response) }
       }).pipe(Effect.tapError(() => Effect.sync(() => held.abort())))
     })
   )

@@ -9,7 +9,7 @@ import type { Headers } from "../internal/headers.js"
 import { type ProxyError, SessionNotFound, ShuttingDown } from "../ProxyError.js"
 import { suspended } from "../Upstream.js"
 import type { UpstreamPool } from "../UpstreamPool.js"
-import { makeStreams, makeUpstream, register, type SessionResources } from "./lifecycle.js"
+import { makeUpstream, openStreams, register, type SessionResources } from "./lifecycle.js"
 import { negotiatedIn } from "./records.js"
 import { type CloseReason, Session } from "./Session.js"
 
@@ -79,11 +79,10 @@ const restore = (
       if (pooled === undefined) return yield* new SessionNotFound()
       const { client, createdAt, protocolVersion } = record
       yield* admission.reserve(client)
-      const { log, ...parts } = yield* makeUpstream(id, client, pooled, deps)
+      const parts = yield* makeUpstream(id, client, pooled, deps)
       const negotiated = negotiatedIn(record)
-      parts.upstreamSession.negotiate(negotiated)
       yield* unmask(parts.upstreamSession.restore(record.upstreamSessionId))
-      const streams = makeStreams(id, protocolVersion, log, deps)
+      const streams = yield* openStreams(id, protocolVersion, parts.resumable, deps)
       const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
       parts.upstreamSession.begin(negotiated, session)
       yield* register(session, resources)

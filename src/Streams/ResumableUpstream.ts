@@ -1,22 +1,41 @@
 /** Reads all answers of one session, and resumes the streams among them. The session's interceptors wrap it. */
+import type { SessionLog } from "../EventTracker.js"
 import { SlotSet } from "../internal/slotSet.js"
-import { type Body, cancelledRequestId } from "../Protocol.js"
-import { type Abort, ignoreAnswer, type Request, type Sink, type Upstream } from "../Upstream.js"
+import { type Body, cancelledNotification, cancelledRequestId, type RequestId } from "../Protocol.js"
+import {
+  type Abort,
+  ignoreAnswer,
+  nothingToAbort,
+  type Request,
+  type Sink,
+  type Upstream
+} from "../Upstream.js"
+import type { UpstreamSession } from "../UpstreamSession.js"
+import { requestFor } from "../UpstreamSession/request.js"
 import { StreamReader, type StreamReaderDeps } from "./StreamReader.js"
+
+export interface ResumableUpstreamDeps extends Omit<StreamReaderDeps, "upstream" | "log" | "cancel"> {
+  readonly upstream: StreamReaderDeps["upstream"] & Pick<UpstreamSession, "ownHeaders">
+}
 
 export class ResumableUpstream implements Upstream {
   readonly name: string
   private readonly readers = new SlotSet<StreamReader>()
-  private readonly deps: StreamReaderDeps
+  private readonly readerDeps: StreamReaderDeps & { log: SessionLog | undefined }
 
-  constructor(deps: Omit<StreamReaderDeps, "send">) {
+  constructor(private readonly deps: ResumableUpstreamDeps) {
     this.name = deps.upstream.name
-    this.deps = { ...deps, send: (request) => void this.exchange(request, ignoreAnswer) }
+    this.readerDeps = { ...deps, log: undefined, cancel: (ids) => this.cancel(ids) }
+  }
+
+  /** Tracks event streams in this log from now on. Until then, and without one, they pass as they are. */
+  track(log: SessionLog | undefined): void {
+    this.readerDeps.log = log
   }
 
   exchange(request: Request, sink: Sink): Abort {
     if (request.body !== undefined) this.noteCancelled(request.body)
-    const reader = new StreamReader(this.deps, request, sink, this.forget)
+    const reader = new StreamReader(this.readerDeps, request, sink, this.forget)
     this.readers.add(reader)
     return reader.start(request)
   }
@@ -37,6 +56,18 @@ export class ResumableUpstream implements Upstream {
     for (const message of messages) {
       const id = cancelledRequestId(message)
       if (id !== undefined) for (const reader of this.readers) reader.cancel(id)
+    }
+  }
+
+  /** Cancels requests that the proxy's time limit has ended, because the upstream may still work on them. */
+  private cancel(ids: ReadonlyArray<RequestId>): void {
+    for (const id of ids) {
+      const message = cancelledNotification(id, "The proxy's time limit for the request has passed")
+      let abort: Abort = nothingToAbort
+      abort = this.exchange(requestFor(message, this.deps.upstream.ownHeaders), {
+        ...ignoreAnswer,
+        head: () => abort()
+      })
     }
   }
 }

@@ -5,7 +5,7 @@
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { isTransient } from "../internal/backoff.js"
 import { asBuffer } from "../internal/bytes.js"
-import { first, hasType, type Headers } from "../internal/headers.js"
+import { first, type Headers, isReadable } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import { LAST_EVENT_ID, methodLabel } from "../Protocol.js"
 import { BadRequest, type ProxyError, type UpstreamError } from "../ProxyError.js"
@@ -13,6 +13,7 @@ import type { Reconnection, Streams } from "../Streams.js"
 import type { Outcome, TelemetryListener } from "../Telemetry.js"
 import {
   type Abort,
+  type Continuation,
   type Flow,
   nothingToAbort,
   type Request,
@@ -20,6 +21,7 @@ import {
   type Upstream
 } from "../Upstream.js"
 import { streaming, toClient } from "../Upstream/headers.js"
+import { EventTagger } from "./EventTagger.js"
 import type { StreamWriter } from "./StreamWriter.js"
 
 /** What the stream needs of its session. */
@@ -27,8 +29,6 @@ export interface StandaloneStreamDeps {
   readonly sessionId: string
   readonly upstream: Upstream
   readonly telemetry: TelemetryListener
-  /** Logs an upstream failure. */
-  readonly report: (error: UpstreamError) => void
   /** Called last, when the upstream's stream has ended. */
   readonly settled: () => void
 }
@@ -50,6 +50,7 @@ type State =
   | { readonly type: "open"; readonly flow: Flow }
 
 const closed: State = { type: "closed" }
+const nothing = Buffer.alloc(0)
 
 /** Statuses with which an upstream refuses to continue a stream for good. */
 const refusals: ReadonlySet<number> = new Set([400, 404, 405])
@@ -57,12 +58,14 @@ const refusals: ReadonlySet<number> = new Set([400, 404, 405])
 export class StandaloneStream implements Flow {
   private state: State = closed
   /** Counts the requests: an answer to an older one is ignored. */
-  private requests = 0
+  private generation = 0
   private abort: Abort = nothingToAbort
   private startedAt = 0
   private isPaused = false
   /** The stream that an event passes to in pieces. */
   private pieceTarget: StreamWriter | undefined
+  /** Reads events that no `StreamReader` has read. */
+  private tagger: EventTagger | undefined
 
   constructor(
     private readonly deps: StandaloneStreamDeps,
@@ -109,25 +112,30 @@ export class StandaloneStream implements Flow {
 
   private head(status: number, headers: Headers, flow: Flow): void {
     const client = this.waitingClient
-    if (status >= 300 || !hasType(headers, EVENT_STREAM)) return this.pass(status, headers, flow, client)
+    if (status >= 300 || !isReadable(headers, EVENT_STREAM)) return this.pass(status, headers, flow, client)
     this.state = { type: "open", flow }
     if (this.isPaused) flow.pause()
     if (client === undefined) return
     const { reconnection, response } = client
     const forClient = streaming(toClient(headers, this.deps.sessionId))
     if (reconnection !== undefined) return void this.streams.reconnect(reconnection, response, forClient)
-    this.streams.openStandaloneStream(this).start(response, status, forClient)
+    this.streams.openStandaloneStream(this).open(response, status, forClient)
     response.settled()
   }
 
   private data(chunk: Uint8Array, part: StreamPart | undefined): void {
     if (this.state.type === "passing") return this.state.client.response.data(chunk)
-    if (part === undefined) return
+    if (part !== undefined) return this.add(asBuffer(chunk), part)
+    this.tagger ??= new EventTagger()
+    this.tagger.push(chunk, (bytes, part) => this.add(bytes, part))
+  }
+
+  private add(bytes: Buffer, part: StreamPart): void {
     const isWhole = part.type === "event" || part.type === "cursor"
     // A client that has the beginning of an event gets its other pieces too.
     if (part.type === "piece" && part.isFirst) this.pieceTarget = this.streams.newest
     const target = isWhole ? this.streams.newest : this.pieceTarget
-    target?.add(asBuffer(chunk), part)
+    target?.add(bytes, part)
   }
 
   private end(): void {
@@ -136,7 +144,6 @@ export class StandaloneStream implements Flow {
   }
 
   private error(error: UpstreamError): void {
-    this.deps.report(error)
     this.refuse(error, "failed")
   }
 
@@ -162,8 +169,8 @@ export class StandaloneStream implements Flow {
     return "client" in this.state ? this.state.client : undefined
   }
 
-  private continuation(lastEventId: string | undefined, isRepeated = false): Request {
-    const continues = { requests: [], lastEventId, isRepeated }
+  private continuation(lastEventId: string | undefined, mode: Continuation["mode"] = "once"): Request {
+    const continues = { requests: [], lastEventId, mode }
     return { method: "GET", headers: {}, bytes: undefined, body: undefined, continues }
   }
 
@@ -171,8 +178,8 @@ export class StandaloneStream implements Flow {
     this.state = { type: "requested", client }
     this.startedAt = performance.now()
     this.abort = nothingToAbort
-    const number = ++this.requests
-    const isCurrent = () => number === this.requests
+    const generation = ++this.generation
+    const isCurrent = () => generation === this.generation
     const abort = this.deps.upstream.exchange(request, {
       head: (status, headers, flow) => isCurrent() && this.head(status, headers, flow),
       data: (chunk, part) => isCurrent() && this.data(chunk, part),
@@ -198,7 +205,7 @@ export class StandaloneStream implements Flow {
     if (reconnection !== undefined && isTransient(status)) {
       this.abort()
       this.streams.reconnect(reconnection, response)
-      return this.request(undefined, this.continuation(this.streams.cursor, true))
+      return this.request(undefined, this.continuation(this.streams.cursor, "until resumed"))
     }
     this.state = { type: "passing", client, flow }
     response.head(status, toClient(headers, this.deps.sessionId), this)
@@ -228,8 +235,10 @@ export class StandaloneStream implements Flow {
 
   private reset(): void {
     this.state = closed
-    this.requests++
+    this.generation++
     this.abort = nothingToAbort
+    this.pieceTarget?.add(nothing, { type: "break" })
     this.pieceTarget = undefined
+    this.tagger = undefined
   }
 }

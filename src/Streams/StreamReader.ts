@@ -11,7 +11,7 @@ import { NO_SLOT, type SlotSetItem } from "../internal/slotSet.js"
 import { Window } from "../internal/window.js"
 import { type EventHandler, readEvents } from "../Protocol/SseEvents.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
-import { cancelledNotification, isInitialize, type RequestId, requestIds } from "../Protocol.js"
+import { isInitialize, type RequestId, requestIds } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
 import {
@@ -24,7 +24,6 @@ import {
 } from "../Upstream.js"
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 import type { UpstreamSession } from "../UpstreamSession.js"
-import { requestFor } from "../UpstreamSession/request.js"
 import { PendingRequests } from "./PendingRequests.js"
 import { type BrokenStream, resumeStream } from "./Resumption.js"
 
@@ -32,15 +31,15 @@ import { type BrokenStream, resumeStream } from "./Resumption.js"
 export interface StreamReaderDeps {
   readonly upstream: Pick<
     UpstreamSession,
-    "name" | "exchange" | "resume" | "streamRequest" | "ownHeaders" | "recovers" | "serverRequests"
+    "name" | "exchange" | "resume" | "streamRequest" | "recovers" | "serverRequests"
   >
   /** The log of the session's streams; `undefined` if streams are not tracked and pass as they are. */
   readonly log: SessionLog | undefined
   readonly telemetry: TelemetryListener
-  /** Logs an upstream failure that the client does not see. */
+  /** Logs an upstream failure. */
   readonly report: (error: UpstreamError) => void
-  /** Sends a request of the proxy itself, and ignores the answer. */
-  readonly send: (request: Request) => void
+  /** Tells the upstream that nobody waits for these responses any more. */
+  readonly cancel: (ids: ReadonlyArray<RequestId>) => void
   /** Runs an effect beside the session's fiber. */
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 }
@@ -100,7 +99,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   /** Sends the request, or continues the stream that it names. */
   start(request: Request): Abort {
     const { continues } = request
-    if (continues?.isRepeated === true) {
+    if (continues?.mode === "until resumed") {
       this.state = { type: "resuming", isMidEvent: false }
       this.next.head(200, { "content-type": EVENT_STREAM }, this)
       this.resume(undefined)
@@ -121,9 +120,10 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.pending.cancel(id)
   }
 
-  /** Another upstream session has replaced the one of this stream. */
+  /** Another upstream session has replaced the one of this stream. A request without an answer is sent there. */
   sessionLost(): void {
-    if (this.kind === "standalone stream") return
+    if (this.state.type === "sent") this.lastEventId = undefined
+    if (this.state.type === "sent" || this.kind === "standalone stream") return
     this.isSessionLost = true
     if (this.state.type !== "resuming") return
     this.abortExchange()
@@ -155,7 +155,10 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
       const frames = state.observed?.push(chunk)
       if (frames !== undefined) this.deps.upstream.serverRequests.note(frames)
       this.next.data(chunk)
-    } else if (state.type === "reading") this.read(state.splitter, chunk)
+    } else if (state.type === "reading") {
+      this.read(state.splitter, chunk)
+      if (this.state.type === "reading" && this.isComplete) this.next.data(nothing, complete)
+    }
   }
 
   override end(): void {
@@ -165,8 +168,10 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
 
   override error(error: UpstreamError): void {
     if (this.state.type === "done") return
+    // A refused `initialize` is logged by the opening of its session.
+    if (this.kind !== "initialize" || this.state.type !== "sent") this.deps.report(error)
     if (this.state.type === "reading") return this.broken(error)
-    if (error.reason === "ResponseTimeout" && this.kind === "answer") this.cancelUpstream()
+    if (error.reason === "ResponseTimeout" && this.kind === "answer") this.deps.cancel(this.pending.ids)
     this.fail(error)
   }
 
@@ -189,9 +194,13 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   }
 
   restart(flow: Flow): void {
-    if (this.state.type === "done" || this.deps.log === undefined) return
-    this.stopReading()
-    this.state = { type: "reading", flow, splitter: new FrameSplitter(MAX_EVENT, this.deps.log) }
+    const { log } = this.deps
+    if (this.state.type === "reading") {
+      this.stopReading()
+      this.next.data(nothing, broken)
+    }
+    if (this.isOver || log === undefined) return
+    this.state = { type: "reading", flow, splitter: new FrameSplitter(MAX_EVENT, log) }
     this.isResumed = true
     if (this.isPaused) flow.pause()
   }
@@ -205,18 +214,22 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   }
 
   event(frame: Buffer, given: string | undefined): void {
+    // The sink may have aborted while it received an earlier event of the same chunk.
+    if (this.state.type !== "reading") return
     const id = given === undefined ? undefined : remembered(given)
     // An event of another stream would be new here, and its id is no place in this stream.
     if (this.isResumed && !this.belongs(frame)) return
     if (id !== undefined && !this.isNew(id)) return
     this.progress++
-    this.deps.upstream.serverRequests.note(frame)
+    const { upstream } = this.deps
+    if (upstream.recovers) upstream.serverRequests.note(frame)
     this.pending.note(frame)
     this.next.data(frame, id === undefined || id === "" ? withoutId : { type: "event", id })
     if (id === "") this.next.data(nothing, withdrawn)
   }
 
   idOnly(given: string): void {
+    if (this.state.type !== "reading") return
     const id = remembered(given)
     if (!this.isNew(id)) return
     this.progress++
@@ -227,8 +240,14 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.retryAfter = millis
   }
 
+  /** The answer to `initialize` is tracked by its exchange, once the session is open. */
   private isTracked(status: number): boolean {
-    return this.kind === "standalone stream" ? status < 300 : !this.pending.isEmpty
+    if (this.kind === "standalone stream") return status < 300
+    return this.kind === "answer" && !this.pending.isEmpty
+  }
+
+  private get isOver(): boolean {
+    return this.state.type === "done"
   }
 
   /** True while an event passes in pieces, or if the stream broke inside one. */
@@ -243,7 +262,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     if (end === 0 || end === chunk.length) return this.readPart(splitter, chunk)
     // What follows an event that passes in pieces is no piece of it.
     this.readPart(splitter, chunk.subarray(0, end))
-    this.readPart(splitter, chunk.subarray(end))
+    if (this.state.type === "reading") this.readPart(splitter, chunk.subarray(end))
   }
 
   private readPart(splitter: FrameSplitter, chunk: Uint8Array): void {
@@ -258,17 +277,16 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
 
   /** The connection of the stream has ended. */
   private broken(error: UpstreamError | undefined): void {
-    // A stream that ends without an answer to `initialize` is judged by its holder.
-    const isRefusal = this.kind === "initialize" && error === undefined && this.lastEventId === undefined
-    if (this.isComplete || isRefusal) return this.finish()
+    if (this.isComplete) return this.finish()
     if (this.isSessionLost) return this.fail(this.because("SessionLost"))
     if (this.kind !== "standalone stream" && this.lastEventId === undefined)
       return this.fail(error ?? this.because("Closed"))
-    if (error !== undefined) this.deps.report(error)
     const { isMidEvent } = this
     this.stopReading()
     this.state = { type: "resuming", isMidEvent }
-    this.resume(error)
+    this.next.data(nothing, broken)
+    // The sink may have aborted.
+    if (this.state.type === "resuming") this.resume(error)
   }
 
   private resume(cause: UpstreamError | undefined): void {
@@ -294,7 +312,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     return false
   }
 
-  /** Only a resumed stream repeats events. Until then its ids show whether the server counts in each stream anew. */
+  /** Only a resumed stream repeats events. Until then its ids show whether the server numbers each stream from the start. */
   private isDuplicate(id: string): boolean {
     const { log } = this.deps
     if (log === undefined) return false
@@ -313,21 +331,9 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     )
   }
 
-  /** Tells the upstream that nobody waits for its responses any more. */
-  private cancelUpstream(): void {
-    const { ownHeaders } = this.deps.upstream
-    for (const id of this.pending.ids) {
-      const message = cancelledNotification(id, "The proxy's time limit for the request has passed")
-      this.deps.send(requestFor(message, ownHeaders))
-    }
-  }
-
-  /** Gives back the room of an unfinished event, of which no more will come. */
+  /** Returns the memory of an unfinished event, of which no more will come. */
   private stopReading(): void {
-    if (this.state.type !== "reading") return
-    const { splitter } = this.state
-    splitter.close()
-    if (!splitter.isAtFrameEnd) this.next.data(nothing, cut)
+    if (this.state.type === "reading") this.state.splitter.close()
   }
 
   private finish(): void {
@@ -341,7 +347,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   }
 
   private settle(): void {
-    if (this.state.type === "reading") this.state.splitter.close()
+    this.stopReading()
     this.state = done
     this.settled(this)
   }
@@ -359,7 +365,8 @@ const kindOf = (body: Request["body"], pending: PendingRequests): Kind => {
 const nothing = new Uint8Array()
 const withoutId: StreamPart = { type: "event", id: undefined }
 const withdrawn: StreamPart = { type: "cursor", id: undefined }
-const cut: StreamPart = { type: "cut" }
+const broken: StreamPart = { type: "break" }
+const complete: StreamPart = { type: "complete" }
 
 /** An id that is too long counts as none, as an empty one does. */
 const remembered = (id: string): string => (id.length > MAX_ID ? "" : id)

@@ -97,8 +97,8 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     return "since" in this.reader ? this.now - this.reader.since : 0
   }
 
-  /** Starts to write to the first client. */
-  start(response: ClientResponse, status: number, headers: MutableHeaders): void {
+  /** Opens the response to the first client. */
+  open(response: ClientResponse, status: number, headers: MutableHeaders): void {
     this.reader = { type: "reading", response }
     response.head(status, headers, this)
     // The priming event lets a client reconnect before the first event (2025-11-25). Older clients reject it.
@@ -124,16 +124,18 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
   }
 
   /** Writes a part of the upstream's stream. */
-  add(chunk: Buffer, part: StreamPart): void {
+  add(bytes: Buffer, part: StreamPart): void {
     switch (part.type) {
       case "event":
-        return this.append(chunk, part.id)
+        return this.append(bytes, part.id)
       case "cursor":
         return this.log.setCursor(part.id)
       case "piece":
-        return this.appendPiece(chunk, part)
-      case "cut":
+        return this.appendPiece(bytes, part)
+      case "break":
         return this.cutEvent()
+      case "complete":
+        return
     }
   }
 

@@ -37,7 +37,7 @@ export type RequestFailure = "denied" | "unreachable"
 const MAX_DENIAL = 64 * 1024
 
 /** A 400 or 404, held until it is known whether it denies the session. */
-interface HeldAnswer {
+interface HeldDenial {
   readonly status: number
   readonly headers: Headers
   readonly flow: Flow
@@ -50,7 +50,7 @@ type State =
   /** Not sent yet, or waiting for an upstream session to be sent to. */
   | { readonly type: "waiting" }
   | { readonly type: "sent"; readonly lease: Lease; readonly isInSession: boolean }
-  | { readonly type: "held"; readonly lease: Lease; readonly answer: HeldAnswer }
+  | { readonly type: "held"; readonly lease: Lease; readonly answer: HeldDenial }
   /** The answer is passed on. `isDenied`: it is a 404 after which the session counts as lost. */
   | { readonly type: "answered"; readonly lease: Lease; readonly isDenied: boolean }
   /** Aborted, or answered by the proxy. */
@@ -225,9 +225,9 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     return { method, headers, bytes, body }
   }
 
-  /** Another session does not know the event ids of the original one. */
+  /** Another upstream session does not know the event ids of the original one. */
   private forLease(request: Request, lease: Lease): Request {
-    if (this.origin === undefined || this.origin === lease) return request
+    if (this.method !== "GET" || this.origin === lease) return request
     return { ...request, headers: { ...request.headers, [LAST_EVENT_ID]: undefined } }
   }
 
@@ -259,12 +259,12 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     this.next.head(status, headers, flow)
   }
 
-  private conclude(lease: Lease, answer: HeldAnswer): void {
+  private conclude(lease: Lease, answer: HeldDenial): void {
     this.release(lease, answer)
     this.next.end()
   }
 
-  private release(lease: Lease, { chunks, deadline, flow, headers, status }: HeldAnswer): void {
+  private release(lease: Lease, { chunks, deadline, flow, headers, status }: HeldDenial): void {
     deadline.clear()
     this.answer(lease, false, status, headers, flow)
     for (const chunk of chunks) this.next.data(chunk)

@@ -12,8 +12,8 @@ import { relayInitialize } from "./Initialize.js"
 import type { Negotiated } from "./Negotiated.js"
 import { request, requestFor } from "./request.js"
 
-/** What a new session starts from. */
-export interface SessionState {
+/** What the new session is opened with. */
+export interface ReinitializeOptions {
   /** The upstream's name. */
   readonly upstream: string
   readonly negotiated: Negotiated
@@ -31,12 +31,12 @@ const TIMEOUT = Duration.seconds(60)
  */
 export const reinitialize = (
   lease: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>,
-  state: SessionState
+  options: ReinitializeOptions
 ): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> =>
   Effect.gen(function* () {
     const fresh = yield* lease
-    yield* initialize(fresh, state)
-    const { credentials, negotiated } = state
+    yield* initialize(fresh, options)
+    const { credentials, negotiated } = options
     const headers = { ...credentials, [PROTOCOL_VERSION]: negotiated.protocolVersion }
     yield* request(fresh, { jsonrpc: "2.0", method: "notifications/initialized" }, headers)
     for (const message of settings(negotiated)) yield* request(fresh, message, headers)
@@ -44,13 +44,13 @@ export const reinitialize = (
   }).pipe(
     Effect.timeoutFail({
       duration: TIMEOUT,
-      onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: state.upstream })
+      onTimeout: () => new UpstreamError({ reason: "Stalled", upstream: options.upstream })
     })
   )
 
 const initialize = (
   lease: Lease,
-  { credentials, deadlines, negotiated }: SessionState
+  { credentials, deadlines, negotiated }: ReinitializeOptions
 ): Effect.Effect<void, UpstreamError> =>
   Effect.gen(function* () {
     const text = `{"jsonrpc":"2.0","id":"shadowcat/initialize","method":"initialize","params":${negotiated.initialize}}`

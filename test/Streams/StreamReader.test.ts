@@ -38,12 +38,11 @@ const makeReaderWith = (telemetry: TelemetryListener) =>
       log,
       telemetry,
       report: () => {},
-      send: () => {},
+      cancel: () => {},
       fork: () => Effect.runFork(Effect.void),
       upstream: {
         name: "http://upstream.test/mcp",
         recovers: true,
-        ownHeaders: {},
         serverRequests: new ServerRequests(),
         streamRequest: () => getRequest,
         exchange: () => () => {},
@@ -55,7 +54,7 @@ const makeReaderWith = (telemetry: TelemetryListener) =>
       const isResponse = requests.length > 0
       const writer = isResponse ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
       const response = new RecordedResponse()
-      writer.start(response, 200, { "content-type": "text/event-stream" })
+      writer.open(response, 200, { "content-type": "text/event-stream" })
       let pieceTarget: StreamWriter | undefined
       const request = isResponse ? post(requests.map((id) => call(id))) : getRequest
       const reader = new StreamReader(

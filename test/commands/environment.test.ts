@@ -216,7 +216,7 @@ describe.concurrent("an option can be set in the environment, and the command li
           yield* del(cli.url, session)
           yield* cli.signal("SIGTERM")
           yield* cli.exit
-          expect(cli.stderr().some((line) => line.includes("session closed"))).toBe(isLogged)
+          expect(cli.stderr().some((line) => line.includes("session: closed"))).toBe(isLogged)
         })
     })),
     ...(

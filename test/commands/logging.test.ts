@@ -120,8 +120,8 @@ describe.concurrent("the log", () => {
           expect(sent).toContain(mark(name))
         }
         // The proxy did log.
-        expect(output).toContain("session closed")
-        expect(output).toContain("no session opened")
+        expect(output).toContain("session: closed")
+        expect(output).toContain("session: could not be opened")
       })
     )
   }

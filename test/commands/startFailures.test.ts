@@ -46,7 +46,7 @@ describe.concurrent("a start that fails exits 1 with one line that says what to 
       const path = yield* makeStoreFile
       const server = yield* makePlainServer()
       const proxy = yield* startProxy(server, ["--store", `sqlite:${path}`])
-      yield* expectStoreError(path, /another process.*file of its own/)
+      yield* expectStoreError(path, /another process.*its own file/)
       expect((yield* initialize(proxy.url)).answer.status).toBe(200)
     })
   )
@@ -57,7 +57,7 @@ describe.concurrent("a start that fails exits 1 with one line that says what to 
       const database = yield* Effect.promise(() => openDatabase(path))
       database.exec("PRAGMA user_version = 99")
       database.close()
-      yield* expectStoreError(path, /newer version.*use that one, or another file/)
+      yield* expectStoreError(path, /newer version.*use that version or another file/)
     })
   )
 
@@ -65,7 +65,7 @@ describe.concurrent("a start that fails exits 1 with one line that says what to 
     Effect.gen(function* () {
       const path = join(yield* makeFolder("store"), "sessions.db")
       writeFileSync(path, "garbage ".repeat(2_000))
-      yield* expectStoreError(path, /no database.*restore it, or remove it/)
+      yield* expectStoreError(path, /not a database.*restore it, or remove it/)
     })
   )
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -7,6 +8,12 @@ import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { make } from "../../src/internal/writeBehind.js"
+
+class DiskFull extends Data.TaggedError("DiskFull") {
+  override get message() {
+    return "the disk is full"
+  }
+}
 
 describe("WriteBehind", () => {
   it.scoped("writes 20 ms after the first change, or as soon as 200 rows are dirty", () =>
@@ -43,9 +50,7 @@ describe("WriteBehind", () => {
       )
       let attempts = 0
       yield* Effect.gen(function* () {
-        const write = Effect.suspend(() =>
-          ++attempts < 4 ? Effect.fail(new Error("the disk is full")) : Effect.void
-        )
+        const write = Effect.suspend(() => (++attempts < 4 ? new DiskFull() : Effect.void))
         const writeBehind = yield* make({ name: "store", write })
         writeBehind.markDirty(1)
         yield* TestClock.adjust("20 millis")
