@@ -18,7 +18,7 @@ import {
   ProxyError,
   Sessions,
   SessionStore,
-  type Upstream,
+  Upstream,
   UpstreamPool
 } from "../src/index.js"
 import { officialClients } from "./fixtures/Clients.js"
@@ -62,8 +62,6 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
   }
 }
 
-const flow: Upstream.Flow = { pause: () => {}, unpause: () => {} }
-
 /** The result of a request to the application's own MCP server. */
 const resultOf = (method: string | undefined): object =>
   method === "initialize"
@@ -79,9 +77,9 @@ class InProcess implements Upstream.Lease {
   readonly name = "in-process"
   exchange({ body }: Upstream.Request, sink: Upstream.Sink): Upstream.Abort {
     const message = body?.messages[0]
-    if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, flow)
+    if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, Upstream.noFlow)
     else {
-      sink.head(200, { "content-type": "application/json" }, flow)
+      sink.head(200, { "content-type": "application/json" }, Upstream.noFlow)
       sink.data(
         Buffer.from(JSON.stringify({ jsonrpc: "2.0", id: message.id, result: resultOf(message.method) }))
       )
