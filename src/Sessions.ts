@@ -38,13 +38,13 @@ import { UpstreamPool } from "./UpstreamPool.js"
 
 export interface SessionsOptions {
   /**
-   * Whether there may be many sessions, or one after the other. With one, `initialize` replaces a session that
-   * has not been used yet. Default: true.
+   * True for many sessions at once, false for one at a time. With one, `initialize` replaces a session that has not been
+   * used yet. Default: true.
    */
   readonly multiSession: boolean
   /** How many sessions there may be at once. Default: 1000. */
   readonly maxSessions: number
-  /** How many of them one client address may have; `undefined` for no bound of its own. Default: undefined. */
+  /** How many of them one client address may have; `undefined` for no limit of its own. Default: undefined. */
   readonly maxPerClient: number | undefined
   /** How many requests of one session may be in flight. Default: 256. */
   readonly maxExchanges: number
@@ -52,11 +52,11 @@ export interface SessionsOptions {
   readonly maxStateless: number
   /** How long a session may be idle: no exchange in flight, no stream open, nothing sent. Default: 30 min. */
   readonly sessionTimeout: Duration.DurationInput
-  /** How often idle sessions are looked for. Default: 60 s. */
+  /** The interval between two sweeps for idle sessions. Default: 60 s. */
   readonly cleanupInterval: Duration.DurationInput
   /** How long a stream may be silent before a comment is sent. Default: 15 s. */
   readonly keepAlive: Duration.DurationInput
-  /** Whether a session that the upstream has lost is replaced there, under the client's own id. Default: true. */
+  /** True if a session that the upstream has lost is replaced there, under the same client session id. Default: true. */
   readonly recover: boolean
 }
 

@@ -43,8 +43,8 @@ describe.concurrent("scripts/demo", { timeout: 90_000 }, () => {
       expect(Number.parseInt(cell("calls"), 10)).toBeGreaterThan(20)
       expect(cell("errors")).toMatch(/^0 /)
       for (const title of ["p50", "p99"]) expect(cell(title)).toMatch(/^\d+(\.\d)? ms /)
-      expect(cell("went on")).toMatch(/^20 /)
-      expect(cell("interrupted")).toMatch(/^\d+ +of \d+ calls meanwhile/)
+      expect(cell("continued")).toMatch(/^20 /)
+      expect(cell("interrupted")).toMatch(/^\d+ +of \d+ calls during the restarts/)
       expect(cell("memory")).toMatch(/^\d+ MB /)
       expect(cell("shutdown")).toMatch(/ code 0, 4 sessions still open$/)
       expect(cell("sockets left")).toMatch(/^0 /)
@@ -158,7 +158,7 @@ describe("the verdict of scripts/demo", () => {
     proxy: { ending: 0, ms: 10 },
     sockets: { left: 0, peak: 30 },
     upstream: { issued: 10, left: 2 },
-    second: { wentOn: 10, firstError: undefined, sessions: 10, interrupted: 3, calls: 20 }
+    second: { continued: 10, firstError: undefined, sessions: 10, interrupted: 3, calls: 20 }
   }
 
   it("is undefined when all findings are as expected", () => {
@@ -180,11 +180,11 @@ describe("the verdict of scripts/demo", () => {
     [{ upstream: { issued: 11, left: 2 } }, "the demo server issued 11 sessions for 10 clients"],
     [{ upstream: { issued: 10, left: 3 } }, "sessions left at the demo server: 3, not the 2 that are stored"],
     [
-      { second: { wentOn: 9, firstError: "oh", sessions: 10, interrupted: 0, calls: 0 } },
-      "1 of 10 sessions did not go on, the first: oh"
+      { second: { continued: 9, firstError: "oh", sessions: 10, interrupted: 0, calls: 0 } },
+      "1 of 10 sessions did not continue, the first: oh"
     ],
     [
-      { second: { wentOn: 10, firstError: undefined, sessions: 9, interrupted: 0, calls: 0 } },
+      { second: { continued: 10, firstError: undefined, sessions: 9, interrupted: 0, calls: 0 } },
       "the proxy had 9 sessions for 10 clients after it was started again"
     ],
     [{ upstream: { children: { atOnce: 9, left: 0 } } }, "there were 9 child processes for 10 clients"],

@@ -10,11 +10,15 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
+import { hasProperty, isString } from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import { createServer } from "node:http"
 import {
   EventTracker,
+  ForwardProxy,
   HttpFront,
+  Interceptor,
+  type Protocol,
   ProxyError,
   Sessions,
   SessionStore,
@@ -22,6 +26,7 @@ import {
   UpstreamPool
 } from "../src/index.js"
 import { officialClients } from "./fixtures/Clients.js"
+import { makeLegacyServer } from "./fixtures/LegacyServer.js"
 import { get } from "./fixtures/RawClient.js"
 
 /** A session store of the application, in a Map. */
@@ -160,4 +165,44 @@ describe("an application that uses the library", () => {
         expect(Exit.isFailure(yield* Effect.exit(get(clients)))).toBe(true)
       })
   )
+
+  it.scopedLive("adds an interceptor, which counts calls by tool and answers one tool itself", () =>
+    Effect.gen(function* () {
+      const calls = new Map<string, number>()
+      const interceptor: Interceptor.Interceptor = (next) => ({
+        name: next.name,
+        exchange: (request, sink) => {
+          const [message] = request.body?.messages ?? []
+          const tool = message === undefined ? undefined : toolOf(message)
+          if (tool === undefined) return next.exchange(request, sink)
+          calls.set(tool, (calls.get(tool) ?? 0) + 1)
+          if (tool !== "version") return next.exchange(request, sink)
+          const result = { content: [{ type: "text", text: "from the interceptor" }] }
+          Upstream.respond(sink, 200, JSON.stringify({ jsonrpc: "2.0", id: message?.id, result }))
+          return Upstream.nothingToAbort
+        }
+      })
+      const server = yield* makeLegacyServer()
+      const proxy = ForwardProxy.layerHttp({
+        upstream: { url: new URL(server.url) },
+        front: { port: 0, shutdownTimeout: 0 }
+      }).pipe(Layer.provide(Interceptor.layer(interceptor)))
+      const services = yield* Layer.build(proxy).pipe(Logger.withMinimumLogLevel(LogLevel.None))
+      const { url } = Context.get(services, HttpFront.HttpFront)
+      for (const [, connect] of officialClients) {
+        const client = yield* connect(url.href)
+        expect(yield* client.call("echo", { text: "hello" })).toBe("hello")
+        expect(yield* client.call("version", {})).toBe("from the interceptor")
+      }
+      const { length } = officialClients
+      expect(Array.from(calls)).toEqual([
+        ["echo", length],
+        ["version", length]
+      ])
+    })
+  )
 })
+
+/** The tool that a message calls. */
+const toolOf = ({ method, params }: Protocol.Message): string | undefined =>
+  method === "tools/call" && hasProperty(params, "name") && isString(params.name) ? params.name : undefined

@@ -29,7 +29,7 @@ export interface Findings {
 /** The restarts of the demo server and of the proxy. */
 export interface Failover {
   /** How many clients made a call in their session afterwards. */
-  readonly wentOn: number
+  readonly continued: number
   /** The first error of such a call. */
   readonly firstError: string | undefined
   /** As the proxy counts them afterwards. */
@@ -63,11 +63,11 @@ const rowsOf = (found: Findings): ReadonlyArray<TableRow> => {
     rows.push(["memory", `${memory.toFixed(0)} MB`, "the most that the proxy has had (resident set)"])
   }
   if (second !== undefined) {
-    const { calls, interrupted, wentOn } = second
+    const { calls, interrupted, continued } = second
     const kills = "after the demo server and then the proxy were killed (SIGKILL)"
     const failed = "in flight at a killing, or while there was no proxy"
-    rows.push(["went on", count(wentOn), `clients, each in its session, ${kills}`])
-    rows.push(["interrupted", count(interrupted), `of ${count(calls)} calls meanwhile: ${failed}`])
+    rows.push(["continued", count(continued), `clients, each in its session, ${kills}`])
+    rows.push(["interrupted", count(interrupted), `of ${count(calls)} calls during the restarts: ${failed}`])
   }
   const exit = `from SIGTERM to the proxy's exit, ${endingText(proxy.ending)}`
   rows.push(["shutdown", milliseconds(proxy.ms), `${exit}, ${vanished} sessions still open`])
@@ -91,12 +91,12 @@ export const verdict = (found: Findings): string | undefined => {
   const { calls, clients, errors, firstError, proxy, second, sessions, sockets, upstream, vanished } = found
   const { issued, left } = "issued" in upstream ? upstream : { issued: clients, left: vanished }
   const children = ("children" in upstream && upstream.children) || { atOnce: clients, left: 0 }
-  const after = second ?? { wentOn: clients, sessions: clients, firstError: undefined }
-  const lost = clients - after.wentOn
+  const after = second ?? { continued: clients, sessions: clients, firstError: undefined }
+  const lost = clients - after.continued
   const had = (sessions: number) => `the proxy had ${sessions} sessions`
   const wrong = [
     errors > 0 && `${count(errors)} of ${count(calls)} calls failed, the first: ${firstError}`,
-    lost > 0 && `${lost} of ${clients} sessions did not go on, the first: ${after.firstError}`,
+    lost > 0 && `${lost} of ${clients} sessions did not continue, the first: ${after.firstError}`,
     after.sessions !== clients && `${had(after.sessions)} for ${clients} clients after it was started again`,
     sessions.atOnce !== clients && `${had(sessions.atOnce)} for ${clients} clients`,
     sessions.afterDeletes !== vanished && `${had(sessions.afterDeletes)} after the DELETEs, not ${vanished}`,

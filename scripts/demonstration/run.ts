@@ -123,8 +123,8 @@ const failover = (servers: Servers, http: HttpServers, clients: Array<DemoClient
     yield* Effect.forEach(clients, (client) => after.count(echo, client, lastCall), together)
     const sessions = yield* liveSessions(servers.proxy)
     const { errors, firstError } = after
-    const wentOn = clients.length - errors
-    return { wentOn, firstError, sessions, interrupted: during.errors, calls: during.calls }
+    const continued = clients.length - errors
+    return { continued, firstError, sessions, interrupted: during.errors, calls: during.calls }
   })
 
 const liveSessions = ({ health }: HealthCheck): Effect.Effect<number, ScriptError> =>

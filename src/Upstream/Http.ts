@@ -1,4 +1,4 @@
-/** An MCP server that is reached over Streamable HTTP. */
+/** An upstream over Streamable HTTP. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -24,11 +24,11 @@ import { SinkDecorator } from "./SinkDecorator.js"
 export interface HttpUpstreamOptions {
   /** The MCP endpoint, `http:` or `https:`, without credentials. */
   readonly url: URL
-  /** Fields that every request to the upstream carries; they replace those of the client. Default: none. */
+  /** Header fields of every request to the upstream. They replace the client's. Default: none. */
   readonly headers: Headers
-  /** How long the head of an answer may take; zero for no limit. Default: 300 s. */
+  /** How long the head of an answer may take; 0 for no limit. Default: 300 s. */
   readonly requestTimeout: Duration.DurationInput
-  /** How long a connection may take to be made. Default: 10 s. */
+  /** How long a connection attempt may take. Default: 10 s. */
   readonly connectTimeout: Duration.DurationInput
 }
 
@@ -38,16 +38,16 @@ export const defaults: Omit<HttpUpstreamOptions, "url"> = {
   connectTimeout: Duration.seconds(10)
 }
 
-/** How long the upstream has to confirm the end of a session; the session's end does not depend on it. */
+/** How long the upstream may take to confirm the end of a session. The session ends in any case. */
 const END_TIMEOUT = Duration.seconds(5)
 
 /** How many redirects in a row are followed. */
 const MAX_REDIRECTS = 5
 
 /**
- * An upstream whose connections are kept alive and shared by all its sessions, until the scope closes. They are
- * not bounded in number: with all of them held by calls, the client's response to a request of the server would
- * wait behind these calls for ever. What is bounded is the number of exchanges.
+ * An upstream whose sessions share keep-alive connections, until the scope closes. The number of connections has no limit:
+ * if calls held all of them, the client's response to a request of the server would wait behind these calls forever. The
+ * number of exchanges is limited instead.
  */
 export const make = (options: HttpUpstreamOptions): Effect.Effect<HttpUpstream, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -62,7 +62,7 @@ export class HttpUpstream implements Upstream {
   private readonly client: Client.Options
 
   constructor(readonly options: HttpUpstreamOptions) {
-    this.name = shown(options.url)
+    this.name = withoutSecrets(options.url)
     this.headers = Object.fromEntries(
       Object.entries(options.headers).map(([name, value]) => [name.toLowerCase(), value])
     )
@@ -70,17 +70,17 @@ export class HttpUpstream implements Upstream {
     this.client = {
       connect: buildConnector({
         timeout,
-        // Where a host has several addresses, Node leaves one for the next after 250 ms and never comes back to it.
+        // If a host has several addresses, Node leaves one after 250 ms and does not return to it.
         autoSelectFamilyAttemptTimeout: Math.max(250, Math.ceil(timeout / 4))
       }),
       headersTimeout: Duration.toMillis(options.requestTimeout),
-      // A stream may be silent for hours; an answer of another kind that stalls is ended by its exchange.
+      // A stream may be silent for hours. An exchange ends any other answer that stalls.
       bodyTimeout: 0
     }
     this.pool = new Pool(options.url.origin, { ...this.client, connections: null })
   }
 
-  /** An exchange that belongs to no session. */
+  /** Sends a request without a session. */
   exchange(request: Request, sink: Sink): Abort {
     return this.request(
       request.method,
@@ -96,12 +96,12 @@ export class HttpUpstream implements Upstream {
     bytes: Uint8Array | undefined,
     sink: Sink
   ): Abort {
-    // A stream has a connection of its own: the shared pool would keep it open, idle, after the stream's end.
+    // A stream gets its own connection, because the shared pool would keep it open after the stream's end.
     const dispatcher = method === "GET" ? new Client(this.options.url.origin, this.client) : this.pool
     return new HttpExchange(this, dispatcher, method, headers, bytes ?? null, sink).start()
   }
 
-  /** The lease of one client session. Its release ends the upstream's session, within a bounded time. */
+  /** Leases the upstream for one client session. The release ends the upstream session within a bounded time. */
   lease(options: LeaseOptions): Effect.Effect<Lease, never, Scope.Scope> {
     return acquireReleaseLight(
       Effect.sync(() => new HttpLease(this, options)),
@@ -178,7 +178,7 @@ class SessionIdReader extends SinkDecorator {
   }
 }
 
-/** One request on its way, through redirects, and its answer on the way back. */
+/** One request with its redirects, and the answer. */
 class HttpExchange {
   private hop: Hop | undefined
   private redirectsLeft = MAX_REDIRECTS
@@ -201,7 +201,7 @@ class HttpExchange {
     }
   }
 
-  /** A redirect within the origin keeps method and body (RFC 9110, 15.4.8); any other leads past the proxy. */
+  /** Follows a redirect within the origin that keeps the method (RFC 9110, 15.4.8). Any other would bypass the proxy. */
   redirect(status: number, location: string) {
     this.hop?.abort()
     const { href, origin } = this.upstream.options.url
@@ -210,7 +210,7 @@ class HttpExchange {
     if (keepsMethod && target?.origin === origin && this.redirectsLeft-- > 0) {
       return this.dispatch(target.pathname + target.search)
     }
-    this.fail("Redirected", target && shown(target))
+    this.fail("Redirected", target && withoutSecrets(target))
   }
 
   end() {
@@ -223,7 +223,7 @@ class HttpExchange {
     this.sink.error(this.upstream.error(reason, detail))
   }
 
-  /** The connection of a stream goes with it. */
+  /** Closes the connection of a stream. */
   private release() {
     if (this.dispatcher !== this.upstream.pool) void this.dispatcher.destroy()
   }
@@ -234,7 +234,7 @@ class HttpExchange {
   }
 }
 
-/** One request as undici carries it out; redirects make several. */
+/** One request of undici. An exchange with redirects has several. */
 class Hop implements Dispatcher.DispatchHandler, Flow {
   private controller: Dispatcher.DispatchController | undefined
   private isOver = false
@@ -257,7 +257,7 @@ class Hop implements Dispatcher.DispatchHandler, Flow {
 
   onRequestStart(controller: Dispatcher.DispatchController) {
     this.controller = controller
-    // While the request waited for a connection there was no controller to abort.
+    // The exchange was aborted while the request waited for a connection.
     if (this.isOver) controller.abort(aborted)
   }
 
@@ -289,20 +289,20 @@ class Hop implements Dispatcher.DispatchHandler, Flow {
       case "UND_ERR_CONNECT_TIMEOUT":
         return "ConnectTimeout"
       case "ETIMEDOUT":
-        // The system also gives up a connection that a request is on.
+        // The system also closes a connection in use with this code.
         return this.controller === undefined ? "ConnectTimeout" : "Closed"
       case "UND_ERR_HEADERS_TIMEOUT":
         return "ResponseTimeout"
       case "UND_ERR_INVALID_ARG":
         return "Unsupported"
       default:
-        // What fails before the request is on a connection is the connection, or its TLS.
+        // Before the request is sent, only the connection or its TLS handshake can fail.
         return this.controller === undefined ? "Unreachable" : "Closed"
     }
   }
 }
 
-/** An address as it may be told: neither its query nor what may be a key in its path. */
-const shown = ({ origin, pathname }: URL): string => origin + pathname.replaceAll(/[^/]{17,}/g, "…")
+/** A URL without its query, and without long path segments, which may be keys. */
+const withoutSecrets = ({ origin, pathname }: URL): string => origin + pathname.replaceAll(/[^/]{17,}/g, "…")
 
 const aborted = new Error("aborted")
