@@ -16,6 +16,7 @@ import { ListenError, SessionExists } from "../src/ProxyError.js"
 import * as Sessions from "../src/Sessions.js"
 import * as SessionStore from "../src/SessionStore.js"
 import * as UpstreamPool from "../src/UpstreamPool.js"
+import { openStream } from "./fixtures/events.js"
 import { startFront } from "./fixtures/Front.js"
 import { makePlainServer } from "./fixtures/PlainServer.js"
 import { initialize, messages, post, request, stream } from "./fixtures/RawClient.js"
@@ -81,10 +82,7 @@ describe("ForwardProxy", () => {
   it.scopedLive("releases everything, here and at the upstream, when its scope closes", () =>
     Effect.gen(function* () {
       const server = yield* makePlainServer({
-        GET: ({ response }) => {
-          response.writeHead(200, { "content-type": "text/event-stream" })
-          response.flushHeaders()
-        }
+        GET: ({ response }) => openStream(response)
       })
       const scope = yield* Scope.make()
       const front = yield* Scope.extend(startFront(server), scope)

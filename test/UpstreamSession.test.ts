@@ -6,25 +6,25 @@ import { makeScriptedProxy, type ScriptedProxy } from "./fixtures/ScriptedProxy.
 import { call, cancellation, notification, responseTo } from "./fixtures/requests.js"
 import type { Message } from "../src/Protocol.js"
 
-const make = () => makeScriptedProxy({ recover: true, maxExchanges: 3 }, {})
+const makeProxy = () => makeScriptedProxy({ recover: true, maxExchanges: 3 }, {})
 
-/** A recovery lets others run between its steps. */
+/** A failover has several steps, between which other fibers run. */
 const settle = Effect.repeatN(settleOnce, 5)
 
-/** What an upstream was sent, in order: the lease and the method of each message. */
+/** The lease and the method of each message that the upstream received, in order. */
 const sent = ({ pool }: ScriptedProxy): ReadonlyArray<string> =>
   pool.exchanges.map(
     ({ lease, request: { body, method } }) =>
       `${pool.leases.findIndex((one) => one === lease)} ${body?.messages[0].method ?? method}`
   )
 
-/** All messages that an exchange sent. */
+/** The messages that an exchange sent. */
 const messagesOf = ({ request }: ScriptedExchange): ReadonlyArray<Message> => request.body?.messages ?? []
 
-describe("an upstream that cannot be reached", () => {
-  it.scoped("is waited for, and sent what it did not get, in the same session if it knows that", () =>
+describe("an unreachable upstream", () => {
+  it.scoped("gets the unsent request again in the same session, if it still knows the session", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const { response, exchange } = proxy.request(session, call(1))
       exchange.perform("unreachable")
@@ -36,9 +36,9 @@ describe("an upstream that cannot be reached", () => {
     })
   )
 
-  it.scoped("is asked less and less often, and given up after a while: the client begins anew", () =>
+  it.scoped("gets ten pings with growing delays, and then the session ends with 404", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const times: Array<number> = []
       proxy.pool.onProxyRequest = (ping) => {
@@ -58,9 +58,9 @@ describe("an upstream that cannot be reached", () => {
     })
   )
 
-  it.scoped("is not sent what was cancelled meanwhile", () =>
+  it.scoped("does not get a request that was cancelled in the meantime", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       proxy.pool.onProxyRequest = (ping) => queueMicrotask(() => ping.perform("unreachable"))
       for (const id of [1, 2]) proxy.request(session, call(id)).exchange.perform("unreachable")
@@ -69,14 +69,14 @@ describe("an upstream that cannot be reached", () => {
       proxy.request(session, cancellation(1)).exchange.perform("unreachable")
       proxy.pool.onProxyRequest = (ping) => queueMicrotask(() => ping.perform("json"))
       yield* proxy.clock.advance("1 second")
-      const again = proxy.pool.exchanges.slice(before).filter(({ hasEnded }) => !hasEnded)
-      expect(again.flatMap(messagesOf)).toEqual([call(2), cancellation(1)])
+      const resent = proxy.pool.exchanges.slice(before).filter(({ hasEnded }) => !hasEnded)
+      expect(resent.flatMap(messagesOf)).toEqual([call(2), cancellation(1)])
     })
   )
 
-  it.scoped("is waited for by no more calls than may be in flight", () =>
+  it.scoped("has at most --max-exchanges requests waiting for it", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       proxy.pool.onProxyRequest = () => {}
       for (const id of [1, 2, 3]) proxy.request(session, call(id)).exchange.perform("unreachable")
@@ -84,9 +84,9 @@ describe("an upstream that cannot be reached", () => {
     })
   )
 
-  it.scoped("holds up neither the end of its session nor a shutdown", () =>
+  it.scoped("delays neither the end of its session nor a shutdown", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const sessions = [yield* proxy.open(), yield* proxy.open()]
       proxy.pool.onProxyRequest = () => {}
       const calls = sessions.map(({ session }) => proxy.request(session, call(1)))
@@ -102,10 +102,10 @@ describe("an upstream that cannot be reached", () => {
   )
 })
 
-describe("a session that the upstream seems to deny", () => {
-  it.scoped("is kept where it responses a ping, and the refusal is the client's", () =>
+describe("a 404 of the upstream", () => {
+  it.scoped("reaches the client if the session still responds to a ping", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       proxy.pool.onProxyRequest = (ping) => queueMicrotask(() => ping.perform("json"))
       for (let count = 0; count < 20; count++) {
@@ -119,9 +119,9 @@ describe("a session that the upstream seems to deny", () => {
     })
   )
 
-  it.scoped("by an response that does not end is not looked at for ever", () =>
+  it.scoped("fails the request if its body stalls", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const { response, exchange } = proxy.request(session, call(1))
       exchange.head(400, "application/json")
@@ -132,10 +132,10 @@ describe("a session that the upstream seems to deny", () => {
   )
 })
 
-describe("another session in the place of one that is lost", () => {
-  it.scoped("is asked for again when the upstream begins to response, and never ends", () =>
+describe("a failover", () => {
+  it.scoped("is tried again if the response to `initialize` never ends", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { lease, session } = yield* proxy.open()
       proxy.pool.onProxyRequest = (own) => queueMicrotask(() => own.perform("open stream"))
       proxy.pool.exitChild(lease)
@@ -150,9 +150,9 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
-  it.scoped("does not go on with a stream of the old one that breaks later either", () =>
+  it.scoped("does not resume a stream of the lost session that breaks later", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const streamed = proxy.request(session, call(1))
       streamed.exchange.perform("event with id")
@@ -166,25 +166,25 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
-  it.scoped("is sent a batch without what only the old one had to do with", () =>
+  it.scoped("resends a batch without the messages that only the lost session can use", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const batch = [call(1), responseTo(0), notification("notifications/progress"), call(2)]
       const { response, exchange } = proxy.request(session, batch)
       exchange.perform("not found")
       yield* settle
-      const again = proxy.pool.openExchanges[0]
-      expect(again && messagesOf(again)).toEqual([call(1), call(2)])
-      expect(JSON.parse(Buffer.from(again?.request.bytes ?? []).toString())).toEqual([call(1), call(2)])
-      again?.perform("json")
+      const resent = proxy.pool.openExchanges[0]
+      expect(resent && messagesOf(resent)).toEqual([call(1), call(2)])
+      expect(JSON.parse(Buffer.from(resent?.request.bytes ?? []).toString())).toEqual([call(1), call(2)])
+      resent?.perform("json")
       expect(response.messages.map(({ id }) => id)).toEqual([1, 2])
     })
   )
 
-  it.scoped("is not lost by late news of the old one", () =>
+  it.scoped("is not repeated after a late 404 of the lost session", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { session } = yield* proxy.open()
       const [first, late] = [proxy.request(session, call(1)), proxy.request(session, call(2))]
       first.exchange.perform("not found")
@@ -197,49 +197,51 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
-  it.scoped("does not go on with a stream of the old one, whose call may have been carried out", () =>
-    Effect.gen(function* () {
-      const proxy = yield* make()
-      const { session } = yield* proxy.open()
-      const streamed = proxy.request(session, call(1))
-      streamed.exchange.perform("event with id, then failure")
-      const other = proxy.request(session, call(2))
-      other.exchange.perform("not found")
-      yield* settle
-      expect(streamed.response.messages.at(-1)).toMatchObject({
-        id: 1,
-        error: { message: expect.stringContaining("may have carried out") }
+  it.scoped(
+    "does not resume a broken stream of the lost session, because its call may have been executed",
+    () =>
+      Effect.gen(function* () {
+        const proxy = yield* makeProxy()
+        const { session } = yield* proxy.open()
+        const streamed = proxy.request(session, call(1))
+        streamed.exchange.perform("event with id, then failure")
+        const other = proxy.request(session, call(2))
+        other.exchange.perform("not found")
+        yield* settle
+        expect(streamed.response.messages.at(-1)).toMatchObject({
+          id: 1,
+          error: { message: expect.stringContaining("may have carried out") }
+        })
+        yield* proxy.clock.advance("60 seconds")
+        expect(sent(proxy).filter((line) => line.endsWith("GET"))).toEqual([])
       })
-      yield* proxy.clock.advance("60 seconds")
-      expect(sent(proxy).filter((line) => line.endsWith("GET"))).toEqual([])
-    })
   )
 
-  it.scoped("feeds the streams that clients read, though the old one denied that it had any", () =>
+  it.scoped("opens the standalone stream in the new session, although the lost session refused it", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { lease, session } = yield* proxy.open()
       const { response, exchange } = proxy.request(session)
       exchange.perform("event with id")
       exchange.perform("event with id, then failure")
-      const responses = (asked: ScriptedExchange) =>
+      const respond = (exchange: ScriptedExchange) =>
         queueMicrotask(() => {
-          if (asked.lease === lease) asked.perform("not found")
-          else if (asked.request.method === "POST") asked.perform("json")
-          else asked.perform("event")
+          if (exchange.lease === lease) exchange.perform("not found")
+          else if (exchange.request.method === "POST") exchange.perform("json")
+          else exchange.perform("event")
         })
-      proxy.pool.onProxyRequest = responses
-      proxy.pool.onExchange = responses
+      proxy.pool.onProxyRequest = respond
+      proxy.pool.onExchange = respond
       yield* proxy.clock.advance("10 seconds")
       expect(sent(proxy).slice(2, 4)).toEqual(["0 GET", "0 ping"])
       expect(sent(proxy).at(-1)).toBe("1 GET")
-      // Between the events of the two sessions the client is told of the second.
+      // The proxy sends a message about the failover between the events of the two sessions.
       expect(response.messages.filter(({ method }) => method === "notifications/message")).toHaveLength(3)
       expect(response).toMatchObject({ ending: undefined, violations: [] })
     })
   )
 
-  it.scoped("feeds nobody faster than the streams are read", () =>
+  it.scoped("pauses the standalone stream of the new session for a slow client", () =>
     Effect.gen(function* () {
       const proxy = yield* makeScriptedProxy({ recover: true }, { maxEvents: 4 })
       const { lease, session } = yield* proxy.open()
@@ -248,24 +250,24 @@ describe("another session in the place of one that is lost", () => {
       response.flow?.pause()
       for (let count = 0; count < 3; count++) exchange.perform("event")
       expect(exchange.isPaused).toBe(true)
-      proxy.pool.onExchange = (asked) => {
-        if (asked.lease === lease) asked.perform("not found")
-        else asked.perform("open stream")
+      proxy.pool.onExchange = (exchange) => {
+        if (exchange.lease === lease) exchange.perform("not found")
+        else exchange.perform("open stream")
       }
       proxy.request(session, call(1))
       yield* settle
-      const anew = proxy.pool.exchanges.find(
-        (asked) => asked.lease !== lease && asked.request.method === "GET"
+      const next = proxy.pool.exchanges.find(
+        (exchange) => exchange.lease !== lease && exchange.request.method === "GET"
       )
-      expect(anew?.isPaused).toBe(true)
+      expect(next?.isPaused).toBe(true)
       response.flow?.unpause()
-      expect(anew?.isPaused).toBe(false)
+      expect(next?.isPaused).toBe(false)
     })
   )
 
-  it.scoped("takes the place of a child that has ended, when something is to be sent", () =>
+  it.scoped("replaces a child that has exited when the next request is sent", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { lease, session } = yield* proxy.open()
       const inFlight = proxy.request(session, call(1))
       proxy.pool.exitChild(lease)
@@ -280,9 +282,9 @@ describe("another session in the place of one that is lost", () => {
     })
   )
 
-  it.scoped("that ends again and again is given up", () =>
+  it.scoped("ends the session if the new children exit repeatedly", () =>
     Effect.gen(function* () {
-      const proxy = yield* make()
+      const proxy = yield* makeProxy()
       const { lease, session } = yield* proxy.open()
       const listening = proxy.request(session)
       listening.exchange.perform("open stream")

@@ -29,7 +29,7 @@ import { officialClients } from "./fixtures/Clients.js"
 import { makeLegacyServer } from "./fixtures/LegacyServer.js"
 import { get } from "./fixtures/RawClient.js"
 
-/** A session store of the application: a Map. */
+/** A session store of the application, in a Map. */
 const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore.SessionStore["Type"] => {
   const alive = (id: string) =>
     Option.filter(Option.fromNullable(table.get(id)), (record) => record.expiresAt > Date.now())
@@ -67,8 +67,6 @@ const makeTable = (table: Map<string, SessionStore.SessionRecord>): SessionStore
   }
 }
 
-const flow: Upstream.Flow = { pause: () => {}, unpause: () => {} }
-
 /** The result of a request to the application's own MCP server. */
 const resultOf = (method: string | undefined): object =>
   method === "initialize"
@@ -84,9 +82,9 @@ class InProcess implements Upstream.Lease {
   readonly name = "in-process"
   exchange({ body }: Upstream.Request, sink: Upstream.Sink): Upstream.Abort {
     const message = body?.messages[0]
-    if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, flow)
+    if (message?.id === undefined) sink.head(message === undefined ? 405 : 202, {}, Upstream.noFlow)
     else {
-      sink.head(200, { "content-type": "application/json" }, flow)
+      sink.head(200, { "content-type": "application/json" }, Upstream.noFlow)
       sink.data(
         Buffer.from(JSON.stringify({ jsonrpc: "2.0", id: message.id, result: resultOf(message.method) }))
       )
@@ -101,7 +99,7 @@ class InProcess implements Upstream.Lease {
 
 describe("an application that uses the library", () => {
   it.scopedLive(
-    "composes the proxy with its own API, store and upstream, and closes all with one scope",
+    "composes the proxy with its own API, store and upstream, and closes all of them with one scope",
     () =>
       Effect.gen(function* () {
         const table = new Map<string, SessionStore.SessionRecord>()

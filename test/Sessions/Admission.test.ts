@@ -8,31 +8,31 @@ import { LimitReached } from "../../src/ProxyError.js"
 
 const options: AdmissionOptions = { maxSessions: 3, maxPerClient: 2, limit: "max-sessions" }
 
-const taking = (admission: Admission, client: string) =>
+const admit = (admission: Admission, client: string) =>
   Effect.flatMap(Scope.make(), (scope) => Effect.as(Scope.extend(admission.reserve(client), scope), scope))
 
-describe("a place", () => {
-  it.effect("is taken until its scope closes", () =>
+describe("an admission", () => {
+  it.effect("lasts until its scope closes", () =>
     Effect.gen(function* () {
       const admission = new Admission(options)
-      const scope = yield* taking(admission, "a")
+      const scope = yield* admit(admission, "a")
       expect(admission.size).toBe(1)
       yield* Scope.close(scope, Exit.void)
       expect(admission.size).toBe(0)
     })
   )
 
-  it.effect("is given back once, however often its scope closes", () =>
+  it.effect("is released once, even if its scope closes twice", () =>
     Effect.gen(function* () {
       const admission = new Admission(options)
-      const [first] = [yield* taking(admission, "a"), yield* taking(admission, "b")]
+      const [first] = [yield* admit(admission, "a"), yield* admit(admission, "b")]
       yield* Scope.close(first, Exit.void)
       yield* Scope.close(first, Exit.void)
       expect(admission.size).toBe(1)
     })
   )
 
-  it.effect("is given back at once when the scope is closed already", () =>
+  it.effect("is released immediately if its scope is already closed", () =>
     Effect.gen(function* () {
       const admission = new Admission(options)
       const scope = yield* Scope.make()
@@ -43,35 +43,35 @@ describe("a place", () => {
   )
 })
 
-describe("bounds", () => {
-  it.effect("the error names the bound that is reached", () =>
+describe("the limits", () => {
+  it.effect("are named in the error", () =>
     Effect.gen(function* () {
       const admission = new Admission(options)
-      yield* taking(admission, "a")
-      yield* taking(admission, "a")
-      expect(yield* Effect.flip(taking(admission, "a"))).toEqual(
+      yield* admit(admission, "a")
+      yield* admit(admission, "a")
+      expect(yield* Effect.flip(admit(admission, "a"))).toEqual(
         new LimitReached({ limit: "max-per-client", bound: 2 })
       )
-      yield* taking(admission, "b")
-      expect(yield* Effect.flip(taking(admission, "b"))).toEqual(
+      yield* admit(admission, "b")
+      expect(yield* Effect.flip(admit(admission, "b"))).toEqual(
         new LimitReached({ limit: "max-sessions", bound: 3 })
       )
     })
   )
 
-  it.effect("without a bound of its own, one client may have all places", () =>
+  it.effect("allow one client all sessions if there is no limit per client", () =>
     Effect.gen(function* () {
       const admission = new Admission({ ...options, maxPerClient: undefined })
-      yield* Effect.repeatN(taking(admission, "a"), 2)
+      yield* Effect.repeatN(admit(admission, "a"), 2)
       expect(admission.size).toBe(3)
     })
   )
 
-  it.effect("no number of simultaneous clients gets past them", () =>
+  it.effect("hold for simultaneous clients", () =>
     Effect.gen(function* () {
       const admission = new Admission(options)
       const attempts = Array.from({ length: 50 }, (_, index) =>
-        Effect.isSuccess(taking(admission, `client ${index % 7}`))
+        Effect.isSuccess(admit(admission, `client ${index % 7}`))
       )
       const admitted = yield* Effect.all(attempts, { concurrency: "unbounded" })
       expect(admitted.filter(Boolean).length).toBe(3)
@@ -85,31 +85,32 @@ describe("bounds", () => {
   )
 
   it.prop(
-    "whatever comes and goes, the counts are those of the places held",
+    "count the held admissions after arbitrary operations",
     [FastCheck.array(operation, { maxLength: 30, size: "max" })],
     ([operations]) =>
-      // Nothing here waits, and without a test environment of its own a run is twenty times as fast.
+      // The effects are synchronous, and without a test environment for each run the test takes a twentieth of the time.
       Effect.gen(function* () {
         const admission = new Admission(options)
         const held: Array<{ readonly client: string; readonly scope: Scope.CloseableScope }> = []
         for (const operation of operations) {
           if ("client" in operation) {
             const { client } = operation
-            const isFull = held.length >= 3 || held.filter((place) => place.client === client).length >= 2
-            const exit = yield* Effect.exit(taking(admission, client))
+            const isFull =
+              held.length >= 3 || held.filter((admission) => admission.client === client).length >= 2
+            const exit = yield* Effect.exit(admit(admission, client))
             expect(Exit.isFailure(exit)).toBe(isFull)
             if (Exit.isSuccess(exit)) held.push({ client, scope: exit.value })
           } else {
-            const [place] = held.splice(operation.release, 1)
-            if (place !== undefined) yield* Scope.close(place.scope, Exit.void)
+            const [released] = held.splice(operation.release, 1)
+            if (released !== undefined) yield* Scope.close(released.scope, Exit.void)
           }
           expect(admission.size).toBe(held.length)
         }
         for (const { scope } of held) yield* Scope.close(scope, Exit.void)
         expect(admission.size).toBe(0)
-        // Nothing of a client that has gone is kept: all may come again.
-        yield* taking(admission, "a")
-        yield* taking(admission, "a")
+        // The count of a client starts at 0 again after its admissions are released.
+        yield* admit(admission, "a")
+        yield* admit(admission, "a")
       }).pipe(Effect.runSync)
   )
 })

@@ -20,16 +20,18 @@ describe("Sessions, after arbitrary operations", () => {
 })
 
 describe("the clean-up property", () => {
-  it.effect.each(seededLeaks)("finds $leak", ({ expected, parts }) =>
-    Effect.gen(function* () {
-      const property = FastCheck.asyncProperty(scenario, (run) =>
-        Effect.runPromise(checkCleanUp(run, parts()))
-      )
-      const { counterexample, errorInstance } = yield* Effect.promise(() =>
-        FastCheck.check(property, { numRuns: maxRuns, endOnFailure: true })
-      )
-      expect(counterexample).not.toBeNull()
-      expect(String(errorInstance)).toMatch(expected)
-    })
+  it.effect.each(seededLeaks.map((seeded) => [seeded.leak, seeded] as const))(
+    "finds %s",
+    ([, { expected, parts }]) =>
+      Effect.gen(function* () {
+        const property = FastCheck.asyncProperty(scenario, (run) =>
+          Effect.runPromise(checkCleanUp(run, parts()))
+        )
+        const { counterexample, errorInstance } = yield* Effect.promise(() =>
+          FastCheck.check(property, { numRuns: maxRuns, endOnFailure: true })
+        )
+        expect(counterexample).not.toBeNull()
+        expect(String(errorInstance)).toMatch(expected)
+      })
   )
 })

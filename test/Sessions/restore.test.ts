@@ -1,4 +1,4 @@
-import { expect, it } from "@effect/vitest"
+import { describe, expect, it } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -18,16 +18,16 @@ import { settle } from "../fixtures/ManualClock.js"
 import { RecordedResponse } from "../fixtures/RecordedResponse.js"
 import { initialize, post } from "../fixtures/requests.js"
 
-/** A proxy that ends and starts again, with a store and an upstream that do not. */
+/** A proxy that restarts, while its store and its upstream continue. */
 const makeRestarting = Effect.gen(function* () {
   const pool = new CountingPool()
   const counting = new CountingStore()
   counting.isDurable = true
   const store = yield* counting.make
   const tracker = yield* EventTracker.makeMemory(EventTracker.defaults)
-  const broken = { isBroken: false }
+  const failure = { isActive: false }
   const open: (typeof tracker)["open"] = (session) =>
-    broken.isBroken ? new StoreError({ reason: "Unavailable", store: "a full disk" }) : tracker.open(session)
+    failure.isActive ? new StoreError({ reason: "Unavailable", store: "a full disk" }) : tracker.open(session)
   const start = (options?: Partial<Sessions.SessionsOptions>) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
@@ -40,86 +40,85 @@ const makeRestarting = Effect.gen(function* () {
       yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
       return { sessions: Context.get(context, Sessions.Sessions), end: Scope.close(scope, Exit.void) }
     })
-  /** Opens a session, which the upstream responses at once. */
-  const opened = (sessions: Sessions.Sessions["Type"], client = "client") =>
+  /** Opens a session. The upstream responds immediately. */
+  const openSession = (sessions: Sessions.Sessions["Type"], client = "client") =>
     Effect.gen(function* () {
       pool.onExchange = (exchange) => exchange.perform("json")
       const { session } = yield* sessions.open(post(initialize()), client, new RecordedResponse())
       pool.onExchange = () => {}
       return session.id
     })
-  return { broken, opened, pool, start, store }
+  return { failure, openSession, pool, start, store }
 }).pipe(Logger.withMinimumLogLevel(LogLevel.None))
 
-it.scoped("a session is left at its upstream by the end of the process, and revived once in the next", () =>
-  Effect.gen(function* () {
-    const { opened, pool, start } = yield* makeRestarting
-    const first = yield* start()
-    const id = yield* opened(first.sessions)
-    yield* first.end
-    expect(pool.leases).toMatchObject([{ releases: 1, isSuspended: true }])
-    const { sessions } = yield* start()
-    const revived = yield* Effect.all(
-      Array.from({ length: 20 }, () => sessions.restore(id, {})),
-      { concurrency: "unbounded" }
-    )
-    expect(new Set(revived).size).toBe(1)
-    expect(pool.leases.length).toBe(2)
-    expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
-    expect(sessions.size().sessions).toBe(1)
-    yield* sessions.close(id, "deleted")
-    expect(pool.leases[1]).toMatchObject({ releases: 1, isSuspended: false })
-    expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
-  })
-)
-
-it.scoped("a revival that fails leaves the session as it was, here and upstream", () =>
-  Effect.gen(function* () {
-    const { broken, opened, pool, start, store } = yield* makeRestarting
-    const first = yield* start()
-    const id = yield* opened(first.sessions)
-    const other = yield* opened(first.sessions)
-    yield* first.end
-    const { sessions } = yield* start({ maxSessions: 1 })
-    broken.isBroken = true
-    expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "StoreError", status: 503 })
-    broken.isBroken = false
-    yield* sessions.restore(id, {})
-    expect(yield* Effect.flip(sessions.restore(other, {}))).toMatchObject({ limit: "max-sessions" })
-    yield* settle
-    expect((yield* store.list).length).toBe(2)
-    for (const { isSuspended, releases } of pool.leases) expect(releases === 0 || isSuspended).toBe(true)
-    expect(sessions.size().sessions).toBe(1)
-  })
-)
-
-it.scoped("a session is revived for those who wait, though whoever asked first has gone", () =>
-  Effect.gen(function* () {
-    const { opened, pool, start } = yield* makeRestarting
-    const first = yield* start()
-    const id = yield* opened(first.sessions)
-    yield* first.end
-    const { sessions } = yield* start()
-    pool.leaseMode = "slow"
-    const gone = yield* Effect.fork(sessions.restore(id, {}))
-    yield* settle
-    const stays = yield* Effect.fork(sessions.restore(id, {}))
-    yield* settle
-    gone.unsafeInterruptAsFork(gone.id())
-    yield* settle
-    const late = yield* Effect.fork(sessions.restore(id, {}))
-    yield* TestClock.adjust("5 seconds")
-    for (const fiber of [stays, late]) expect((yield* fiber.await)._tag).toBe("Success")
-  })
-)
-
-it.scoped(
-  "a session that has expired is ended at its upstream by the next process, which does not wait for it",
-  () =>
+describe("restore", () => {
+  it.scoped("restores a session once, because the end of the process does not end it at the upstream", () =>
     Effect.gen(function* () {
-      const { opened, pool, start, store } = yield* makeRestarting
+      const { openSession, pool, start } = yield* makeRestarting
+      const first = yield* start()
+      const id = yield* openSession(first.sessions)
+      yield* first.end
+      expect(pool.leases).toMatchObject([{ releases: 1, isSuspended: true }])
+      const { sessions } = yield* start()
+      const restored = yield* Effect.all(
+        Array.from({ length: 20 }, () => sessions.restore(id, {})),
+        { concurrency: "unbounded" }
+      )
+      expect(new Set(restored).size).toBe(1)
+      expect(pool.leases.length).toBe(2)
+      expect(pool.leases[1]?.sessionId()).toBe("upstream-0")
+      expect(sessions.size().sessions).toBe(1)
+      yield* sessions.close(id, "deleted")
+      expect(pool.leases[1]).toMatchObject({ releases: 1, isSuspended: false })
+      expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "SessionNotFound" })
+    })
+  )
+
+  it.scoped("keeps the record and the upstream session if a restore fails", () =>
+    Effect.gen(function* () {
+      const { failure, openSession, pool, start, store } = yield* makeRestarting
+      const first = yield* start()
+      const id = yield* openSession(first.sessions)
+      const other = yield* openSession(first.sessions)
+      yield* first.end
+      const { sessions } = yield* start({ maxSessions: 1 })
+      failure.isActive = true
+      expect(yield* Effect.flip(sessions.restore(id, {}))).toMatchObject({ _tag: "StoreError", status: 503 })
+      failure.isActive = false
+      yield* sessions.restore(id, {})
+      expect(yield* Effect.flip(sessions.restore(other, {}))).toMatchObject({ limit: "max-sessions" })
+      yield* settle
+      expect((yield* store.list).length).toBe(2)
+      for (const { isSuspended, releases } of pool.leases) expect(releases === 0 || isSuspended).toBe(true)
+      expect(sessions.size().sessions).toBe(1)
+    })
+  )
+
+  it.scoped("restores a session for the other callers if the first one disconnects", () =>
+    Effect.gen(function* () {
+      const { openSession, pool, start } = yield* makeRestarting
+      const first = yield* start()
+      const id = yield* openSession(first.sessions)
+      yield* first.end
+      const { sessions } = yield* start()
+      pool.leaseMode = "slow"
+      const interrupted = yield* Effect.fork(sessions.restore(id, {}))
+      yield* settle
+      const waiting = yield* Effect.fork(sessions.restore(id, {}))
+      yield* settle
+      interrupted.unsafeInterruptAsFork(interrupted.id())
+      yield* settle
+      const late = yield* Effect.fork(sessions.restore(id, {}))
+      yield* TestClock.adjust("5 seconds")
+      for (const fiber of [waiting, late]) expect((yield* fiber.await)._tag).toBe("Success")
+    })
+  )
+
+  it.scoped("ends an expired session at its upstream in the background after a restart", () =>
+    Effect.gen(function* () {
+      const { openSession, pool, start, store } = yield* makeRestarting
       const first = yield* start({ sessionTimeout: "5 seconds", cleanupInterval: "1 second" })
-      yield* opened(first.sessions)
+      yield* openSession(first.sessions)
       yield* first.end
       yield* TestClock.adjust("10 seconds")
       pool.releaseTime = 5_000
@@ -132,4 +131,5 @@ it.scoped(
       yield* TestClock.adjust("5 seconds")
       expect(pool.leases).toMatchObject([{ isSuspended: true }, { releases: 1, isSuspended: false }])
     })
-)
+  )
+})

@@ -5,66 +5,64 @@ import * as TestClock from "effect/TestClock"
 import { UpstreamError } from "../../src/ProxyError.js"
 import { type BrokenStream, resumeStream } from "../../src/Streams/Resumption.js"
 import { type TelemetryListener, silent } from "../../src/Telemetry.js"
-import type { Abort, Flow, Sink } from "../../src/Upstream.js"
+import { type Abort, noFlow, type Sink } from "../../src/Upstream.js"
 import { settle } from "../fixtures/ManualClock.js"
 
 const name = "http://upstream.test/mcp"
 
-/** What an upstream does with one attempt. */
-type UpstreamAction = (sink: Sink) => void
-
-const noFlow: Flow = { pause: () => {}, unpause: () => {} }
+/** Handles one resume request. */
+type Attempt = (sink: Sink) => void
 
 const status =
-  (status: number, contentType = "application/json"): UpstreamAction =>
+  (status: number, contentType = "application/json"): Attempt =>
   (sink) => {
     sink.head(status, { "content-type": contentType }, noFlow)
     sink.end()
   }
 
-const unreachable: UpstreamAction = (sink) =>
+const unreachable: Attempt = (sink) =>
   sink.error(new UpstreamError({ reason: "Unreachable", upstream: name }))
 
-const opened: UpstreamAction = (sink) => sink.head(200, { "content-type": "text/event-stream" }, noFlow)
+const opens: Attempt = (sink) => sink.head(200, { "content-type": "text/event-stream" }, noFlow)
 
-/** Brings these events, and breaks again. */
+/** Sends these events and then disconnects. */
 const events =
-  (...texts: ReadonlyArray<string>): UpstreamAction =>
+  (...texts: ReadonlyArray<string>): Attempt =>
   (sink) => {
-    opened(sink)
+    opens(sink)
     for (const text of texts) sink.data(Buffer.from(text))
     sink.error(new UpstreamError({ reason: "Closed", upstream: name }))
   }
 
-const hangs: UpstreamAction = () => {}
+const hangs: Attempt = () => {}
 
-/** An upstream that goes on with a stream as it is told, attempt by attempt. */
+/** An upstream whose responses to resume requests are scripted. */
 class ScriptedLease {
-  /** The ids that it was asked to go on behind. */
+  /** The Last-Event-ID of each request. */
   readonly lastEventIds: Array<string | undefined> = []
-  /** When, by the clock of the test. */
+  /** The time of each request, in milliseconds of the test clock. */
   readonly times: Array<number> = []
   readonly sinks: Array<Sink> = []
   aborts = 0
 
   constructor(
     private readonly now: () => number,
-    private readonly script: (attempt: number) => UpstreamAction
+    private readonly script: (number: number) => Attempt
   ) {}
 
   resume(lastEventId: string | undefined, sink: Sink): Abort {
     this.lastEventIds.push(lastEventId)
     this.times.push(this.now())
     this.sinks.push(sink)
-    const act = this.script(this.lastEventIds.length)
-    queueMicrotask(() => act(sink))
+    const attempt = this.script(this.lastEventIds.length)
+    queueMicrotask(() => attempt(sink))
     return () => this.aborts++
   }
 }
 
-const COMMENT = ": nothing new\n\n"
+const COMMENT = ": comment\n\n"
 
-/** A stream that is complete with the event `last`. Each event is its own id. */
+/** A stream that is complete after the event `last`. The text of each event is its id. */
 class ScriptedStream implements BrokenStream {
   lastEventId: string | undefined = "begun"
   retryAfter: number | undefined
@@ -95,34 +93,34 @@ class ScriptedStream implements BrokenStream {
 }
 
 interface Options {
-  /** Where in its bounds each delay lies, from 0 to 1: at the longest unless told. */
-  readonly chance?: number
+  /** The random number of each delay, from 0 for none to 1 for the longest. Default: 1. */
+  readonly random?: number
   readonly retryAfter?: number
   readonly telemetry?: TelemetryListener
 }
 
-const start = (script: (attempt: number) => UpstreamAction, options: Options = {}) =>
+const start = (script: (number: number) => Attempt, options: Options = {}) =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const lease = new ScriptedLease(() => clock.unsafeCurrentTimeMillis(), script)
     const stream = new ScriptedStream(lease)
     stream.retryAfter = options.retryAfter
     const fiber = yield* Effect.fork(
-      Effect.withRandomFixed(resumeStream(stream, options.telemetry ?? silent), [options.chance ?? 1])
+      Effect.withRandomFixed(resumeStream(stream, options.telemetry ?? silent), [options.random ?? 1])
     )
     return { lease, stream, fiber }
   })
 
-/** The times between one attempt and the next, the first counted from the beginning. */
+/** The delay before each attempt, in milliseconds. */
 const delays = ({ times }: ScriptedLease): ReadonlyArray<number> =>
   times.map((time, index) => time - (times[index - 1] ?? 0))
 
-describe("a stream that has broken", () => {
-  it.effect("goes on behind the last event that came, until nothing more is awaited", () =>
+describe("a broken stream", () => {
+  it.effect("is resumed after its last event until it is complete", () =>
     Effect.gen(function* () {
       let resumed = 0
-      const acts = [events("a", "b"), events("c"), events("last")]
-      const { fiber, lease, stream } = yield* start((attempt) => acts[attempt - 1] ?? hangs, {
+      const attempts = [events("a", "b"), events("c"), events("last")]
+      const { fiber, lease, stream } = yield* start((number) => attempts[number - 1] ?? hangs, {
         telemetry: { ...silent, streamResumed: () => resumed++ }
       })
       yield* TestClock.adjust("1 second")
@@ -134,10 +132,10 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is left as soon as it is complete, though the upstream keeps it open", () =>
+  it.effect("is closed when it is complete, although the upstream keeps it open", () =>
     Effect.gen(function* () {
       const { fiber, lease } = yield* start(() => (sink) => {
-        opened(sink)
+        opens(sink)
         sink.data(Buffer.from("last"))
       })
       yield* TestClock.adjust("1 second")
@@ -146,7 +144,7 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is asked for ten times in vain, at times that grow from 200 ms to 30 s, and then given up", () =>
+  it.effect("is given up after ten failed attempts, with delays from 200 ms to 30 s", () =>
     Effect.gen(function* () {
       const { fiber, lease, stream } = yield* start(() => unreachable)
       yield* TestClock.adjust("10 minutes")
@@ -156,18 +154,18 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is asked for at any time before that, by chance", () =>
+  it.effect("is resumed after a random part of the delay", () =>
     Effect.gen(function* () {
-      const never = yield* start(() => unreachable, { chance: 0 })
-      expect(yield* Fiber.join(never.fiber)).toBe(false)
-      expect(delays(never.lease)).toEqual(Array.from({ length: 10 }, () => 0))
-      const half = yield* start(() => unreachable, { chance: 0.5 })
+      const none = yield* start(() => unreachable, { random: 0 })
+      expect(yield* Fiber.join(none.fiber)).toBe(false)
+      expect(delays(none.lease)).toEqual(Array.from({ length: 10 }, () => 0))
+      const half = yield* start(() => unreachable, { random: 0.5 })
       yield* TestClock.adjust("10 minutes")
       expect(delays(half.lease).slice(0, 4)).toEqual([100, 200, 400, 800])
     })
   )
 
-  it.effect("is left alone for as long as the upstream wants, and by chance longer", () =>
+  it.effect("is resumed after the retry time of the upstream and the delay", () =>
     Effect.gen(function* () {
       const { lease } = yield* start(() => unreachable, { retryAfter: 3_000 })
       yield* TestClock.adjust("1 minute")
@@ -175,7 +173,7 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is left alone for five minutes at the longest, whatever the upstream wants", () =>
+  it.effect("is resumed after at most 5 min, even if the retry time is longer", () =>
     Effect.gen(function* () {
       const { lease } = yield* start(() => unreachable, { retryAfter: 1e12 })
       yield* TestClock.adjust("6 minutes")
@@ -184,7 +182,7 @@ describe("a stream that has broken", () => {
   )
 
   it.effect.each(["Unsupported", "Redirected"] as const)(
-    "is given up at once where no attempt could help: %s",
+    "is given up immediately after an error that no attempt can fix: %s",
     (reason) =>
       Effect.gen(function* () {
         const { fiber, lease } = yield* start(
@@ -196,10 +194,10 @@ describe("a stream that has broken", () => {
       })
   )
 
-  it.effect("may break as often as it likes, as long as it gets on", () =>
+  it.effect("is resumed without a limit as long as new events arrive", () =>
     Effect.gen(function* () {
-      const script = (attempt: number): UpstreamAction =>
-        attempt === 200 ? events("last") : attempt % 5 === 0 ? events(String(attempt)) : unreachable
+      const script = (number: number): Attempt =>
+        number === 200 ? events("last") : number % 5 === 0 ? events(String(number)) : unreachable
       const { fiber, lease } = yield* start(script)
       yield* TestClock.adjust("10 minutes")
       expect(yield* Fiber.join(fiber)).toBe(true)
@@ -208,20 +206,18 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect(
-    "is asked for again where the upstream still holds the connection that broke, or has a bad moment",
-    () =>
-      Effect.gen(function* () {
-        const acts = [status(409), status(503), status(500), unreachable, events("last")]
-        const { fiber, lease, stream } = yield* start((attempt) => acts[attempt - 1] ?? hangs)
-        yield* TestClock.adjust("1 minute")
-        expect(yield* Fiber.join(fiber)).toBe(true)
-        expect(lease.lastEventIds).toHaveLength(5)
-        expect(stream.texts).toEqual(["last"])
-      })
+  it.effect("is resumed again after 409, 5xx and connection errors", () =>
+    Effect.gen(function* () {
+      const attempts = [status(409), status(503), status(500), unreachable, events("last")]
+      const { fiber, lease, stream } = yield* start((number) => attempts[number - 1] ?? hangs)
+      yield* TestClock.adjust("1 minute")
+      expect(yield* Fiber.join(fiber)).toBe(true)
+      expect(lease.lastEventIds).toHaveLength(5)
+      expect(stream.texts).toEqual(["last"])
+    })
   )
 
-  it.effect("is given up, too, where the upstream opens it each time and brings nothing new", () =>
+  it.effect("is given up after ten attempts without new events", () =>
     Effect.gen(function* () {
       const { fiber, lease, stream } = yield* start(() => events(COMMENT))
       yield* TestClock.adjust("10 minutes")
@@ -231,10 +227,10 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is given up at once where the upstream will not go on, and nothing of its answer is read", () =>
+  it.effect("is given up immediately after a final refusal, the body of which is not read", () =>
     Effect.gen(function* () {
-      for (const act of [status(400), status(404), status(405), status(200), status(202, "text/plain")]) {
-        const { fiber, lease, stream } = yield* start(() => act)
+      for (const attempt of [status(400), status(404), status(405), status(200), status(202, "text/plain")]) {
+        const { fiber, lease, stream } = yield* start(() => attempt)
         yield* TestClock.adjust("1 second")
         expect(yield* Fiber.join(fiber)).toBe(false)
         expect(lease.lastEventIds).toHaveLength(1)
@@ -243,7 +239,7 @@ describe("a stream that has broken", () => {
     })
   )
 
-  it.effect("is let go of with whoever waits for it, before an attempt and during one", () =>
+  it.effect("is aborted when its fiber is interrupted, before and during an attempt", () =>
     Effect.gen(function* () {
       const waiting = yield* start(() => hangs)
       yield* TestClock.adjust("100 millis")
@@ -251,12 +247,12 @@ describe("a stream that has broken", () => {
       yield* TestClock.adjust("1 minute")
       expect(waiting.lease.lastEventIds).toEqual([])
 
-      const asked = yield* start(() => hangs)
+      const requested = yield* start(() => hangs)
       yield* TestClock.adjust("1 second")
-      yield* Fiber.interrupt(asked.fiber)
-      expect(asked.lease.aborts).toBe(1)
+      yield* Fiber.interrupt(requested.fiber)
+      expect(requested.lease.aborts).toBe(1)
 
-      const open = yield* start(() => opened)
+      const open = yield* start(() => opens)
       yield* TestClock.adjust("1 second")
       open.lease.sinks[0]?.data(Buffer.from("a"))
       yield* settle

@@ -15,7 +15,7 @@ import { ignoreAnswer, noFlow } from "../../src/Upstream.js"
 import { eventOf, toolResult } from "../fixtures/events.js"
 import { RecordedResponse } from "../fixtures/RecordedResponse.js"
 
-/** One upstream session, whose streams are read into one log. */
+/** Returns a function that reads a new stream of one upstream session into its log. */
 const makeReaderWith = (telemetry: TelemetryListener) =>
   Effect.gen(function* () {
     const tracker = yield* EventTracker
@@ -49,23 +49,23 @@ const makeReaderWith = (telemetry: TelemetryListener) =>
         resume: () => () => {}
       }
     }
-    /** Reads a stream that responses these requests, or a standalone one. */
+    /** Reads a response stream to these requests, or a standalone stream. */
     const read = (...requests: ReadonlyArray<RequestId>) => {
-      const responses = requests.length > 0
-      const writer = responses ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
+      const isResponse = requests.length > 0
+      const writer = isResponse ? streams.openAnswer(requests, noFlow) : streams.openStandaloneStream(noFlow)
       const response = new RecordedResponse()
       writer.open(response, 200, { "content-type": "text/event-stream" })
       let pieceTarget: StreamWriter | undefined
-      const request = responses ? post(requests.map((id) => call(id))) : getRequest
+      const request = isResponse ? post(requests.map((id) => call(id))) : getRequest
       const reader = new StreamReader(
         deps,
         request,
         {
           ...ignoreAnswer,
           data: (chunk, part) => {
-            if (part?.type === "piece" && part.isFirst) pieceTarget = responses ? writer : streams.newest
+            if (part?.type === "piece" && part.isFirst) pieceTarget = isResponse ? writer : streams.newest
             const isWhole = part?.type === "event" || part?.type === "cursor"
-            const target = isWhole ? (responses ? writer : streams.newest) : pieceTarget
+            const target = isWhole ? (isResponse ? writer : streams.newest) : pieceTarget
             if (part !== undefined) target?.add(Buffer.from(chunk), part)
           }
         },
@@ -78,14 +78,14 @@ const makeReaderWith = (telemetry: TelemetryListener) =>
     return read
   })
 const makeReader = makeReaderWith(silent)
-const make = Effect.provide(makeReader, layerMemory())
+const makeReaderOverMemory = Effect.provide(makeReader, layerMemory())
 
 const notification = (text: string) => ({ jsonrpc: "2.0", method: "notifications/message", params: { text } })
 
-describe("a stream that is resumed", () => {
-  it.scoped("takes nothing from another one to which the upstream repeats the same", () =>
+describe("a resumed stream", () => {
+  it.scoped("ignores events that the upstream repeats of another stream", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const [one, two] = [read(1), read(2)]
       one.reader.data(Buffer.from(eventOf(notification("one"), "e1")))
       two.reader.data(Buffer.from(eventOf(notification("two"), "e2")))
@@ -101,9 +101,9 @@ describe("a stream that is resumed", () => {
     })
   )
 
-  it.scoped("goes on behind an event of its own, whatever of others came in between", () =>
+  it.scoped("is resumed after its own last event, not after events of other streams", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { reader } = read(1)
       reader.data(Buffer.from("id: e1\ndata: \n\n"))
       reader.restart(noFlow)
@@ -115,9 +115,9 @@ describe("a stream that is resumed", () => {
     })
   )
 
-  it.scoped("goes on behind an id that came without an event", () =>
+  it.scoped("is resumed after an id without data", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { response, reader, log } = read(1)
       reader.data(Buffer.from(`${eventOf(notification("x"), "e1")}: a comment\nid: e2\n\n`))
       expect([reader.lastEventId, log.cursor]).toEqual(["e2", "e2"])
@@ -125,22 +125,22 @@ describe("a stream that is resumed", () => {
     })
   )
 
-  it.scoped("does not go on behind an id that was taken back", () =>
+  it.scoped("is not resumed after an id that an empty id reset", () =>
     Effect.gen(function* () {
-      const read = yield* make
-      for (const takenBack of ["id:\n\n", eventOf(notification("y"), ""), "id:\ndata:\n\n"]) {
+      const read = yield* makeReaderOverMemory
+      for (const reset of ["id:\n\n", eventOf(notification("y"), ""), "id:\ndata:\n\n"]) {
         const { reader, log } = read(1)
-        reader.data(Buffer.from(eventOf(notification("x"), `before ${JSON.stringify(takenBack)}`)))
+        reader.data(Buffer.from(eventOf(notification("x"), `before ${JSON.stringify(reset)}`)))
         expect(reader.lastEventId).toBeDefined()
-        reader.data(Buffer.from(takenBack))
+        reader.data(Buffer.from(reset))
         expect([reader.lastEventId !== undefined, log.cursor]).toEqual([false, undefined])
       }
     })
   )
 
-  it.scoped("does not go on behind an id that is too long to be remembered", () =>
+  it.scoped("is not resumed after an id of more than 1024 characters", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { response, reader, log } = read(1)
       reader.data(
         Buffer.from(eventOf(notification("x"), "e1") + eventOf(notification("y"), "e".repeat(1_025)))
@@ -154,9 +154,9 @@ describe("a stream that is resumed", () => {
     })
   )
 
-  it.scoped("repeats nothing by ids that are empty", () =>
+  it.scoped("does not drop events with empty ids as duplicates", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { response, reader } = read()
       for (const text of ["x", "y"]) {
         reader.restart(noFlow)
@@ -166,7 +166,7 @@ describe("a stream that is resumed", () => {
     })
   )
 
-  it.scoped("counts what the upstream repeats", () =>
+  it.scoped("reports dropped duplicates", () =>
     Effect.gen(function* () {
       const duplicateDropped = vi.fn()
       const { response, reader } = (yield* makeReaderWith({ ...silent, duplicateDropped }))(1)
@@ -179,9 +179,9 @@ describe("a stream that is resumed", () => {
     }).pipe(Effect.provide(layerMemory()))
   )
 
-  it.scoped("that responses nothing brings no responses", () =>
+  it.scoped("drops responses if it is standalone", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const listening = read()
       const call = read(1)
       listening.reader.restart(noFlow)
@@ -194,10 +194,10 @@ describe("a stream that is resumed", () => {
   )
 })
 
-describe("a stream that has not broken", () => {
-  it.scoped("repeats nothing, whatever ids its server gives: some begin anew with each stream", () =>
+describe("a stream that is not resumed", () => {
+  it.scoped("keeps all events if the server uses the same ids in each stream", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       for (const id of [1, 2, 3]) {
         const { response, reader } = read(id)
         reader.data(Buffer.from(eventOf(notification("on its way"), "1") + eventOf(toolResult(id, "x"), "2")))
@@ -207,10 +207,10 @@ describe("a stream that has not broken", () => {
   )
 })
 
-describe("an event of more than is held", () => {
-  it.scoped("passes in pieces, and what follows it as ever", () =>
+describe("an event over the limit", () => {
+  it.scoped("is passed on in pieces, and the next events as usual", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { response, reader } = read(1)
       const text = "x".repeat(17 * 1024 * 1024)
       const bytes = Buffer.from(eventOf(notification(text)) + eventOf(toolResult(1, "one")))
@@ -221,17 +221,17 @@ describe("an event of more than is held", () => {
   )
 
   const scarce = layerMemory({ maxTotalEventBytes: 2_000 })
-  const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "of the upstream"))
-  const begin = (reader: StreamReader) => {
+  const large = Buffer.from(eventOf(notification("x".repeat(3_000)), "e1"))
+  const sendBeginning = (reader: StreamReader) => {
     for (const start of [0, 1_000]) reader.data(large.subarray(start, start + 1_000))
   }
   const rest = large.subarray(2_000)
 
-  it.scoped("has an id of the proxy's all the same, and what comes with its end is read", () =>
+  it.scoped("has an event id of the proxy, and the event in the chunk of its end is read", () =>
     Effect.gen(function* () {
       const { response, reader, log } = (yield* makeReader)(1)
       const next = eventOf(toolResult(1, "one"), "next")
-      begin(reader)
+      sendBeginning(reader)
       reader.data(Buffer.concat([rest, Buffer.from(next)]))
       expect(response.messages).toMatchObject([{ method: "notifications/message" }, { id: 1 }])
       expect(response.eventIds).toEqual([log.idAt(1), log.idAt(2)])
@@ -240,10 +240,10 @@ describe("an event of more than is held", () => {
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("has no comment inside of it", () =>
+  it.scoped("contains no keep-alive comment", () =>
     Effect.gen(function* () {
       const { response, writer, reader } = (yield* makeReader)(1)
-      begin(reader)
+      sendBeginning(reader)
       writer.expire()
       reader.data(rest)
       expect(response.messages).toHaveLength(1)
@@ -252,10 +252,10 @@ describe("an event of more than is held", () => {
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("that breaks is not taken for whole, and what is said next is heard", () =>
+  it.scoped("is not complete after a disconnect, and the next event reaches the client", () =>
     Effect.gen(function* () {
       const { response, writer, reader } = (yield* makeReader)(1)
-      begin(reader)
+      sendBeginning(reader)
       expect(reader.isComplete).toBe(false)
       writer.append(
         Buffer.from(eventOf({ jsonrpc: "2.0", id: 1, error: { code: -1, message: "cut" } })),
@@ -265,33 +265,33 @@ describe("an event of more than is held", () => {
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("that breaks comes whole when the stream goes on", () =>
+  it.scoped("arrives complete after a disconnect when the stream is resumed", () =>
     Effect.gen(function* () {
       const { response, reader } = (yield* makeReader)(1)
-      begin(reader)
+      sendBeginning(reader)
       reader.restart(noFlow)
       reader.data(Buffer.from(": nothing yet\n\n"))
       expect(reader.isComplete).toBe(false)
-      begin(reader)
+      sendBeginning(reader)
       reader.data(rest)
       expect(response.messages).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("is not parted by what the proxy itself says", () =>
+  it.scoped("is not interrupted by an event of the proxy", () =>
     Effect.gen(function* () {
       const { response, reader, streams } = (yield* makeReader)(1)
-      begin(reader)
+      sendBeginning(reader)
       streams.send(Buffer.from(eventOf(notification("of the proxy"))), true)
       reader.data(rest)
       expect(response.messages).toMatchObject([{ params: { text: "x".repeat(3_000) } }])
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("goes on where it began, though there is a newer stream", () =>
+  it.scoped("ends on the stream where it began, although there is a newer stream", () =>
     Effect.gen(function* () {
       const { response, reader, streams } = (yield* makeReader)()
-      begin(reader)
+      sendBeginning(reader)
       const newer = new RecordedResponse()
       streams.join(newer, noFlow)
       reader.data(rest)
@@ -300,10 +300,10 @@ describe("an event of more than is held", () => {
     }).pipe(Effect.provide(scarce))
   )
 
-  it.scoped("is told to nobody who was not told its beginning", () =>
+  it.scoped("is not sent to a client that did not receive its beginning", () =>
     Effect.gen(function* () {
       const { response, writer, reader } = (yield* makeReader)()
-      begin(reader)
+      sendBeginning(reader)
       writer.disconnect(response)
       const late = new RecordedResponse()
       writer.resume(late, { "content-type": "text/event-stream" }, 1)
@@ -314,24 +314,24 @@ describe("an event of more than is held", () => {
   )
 })
 
-describe("events that are not whole", () => {
+describe("incomplete events", () => {
   const half = Buffer.from(`data: ${"x".repeat(600)}`)
-  const bound = { maxTotalEventBytes: 2_000 }
+  const limit = { maxTotalEventBytes: 2_000 }
 
-  it.scoped("have room as long as somebody reads on", () =>
+  it.scoped("count for the size of the tracker until their stream restarts or is aborted", () =>
     Effect.gen(function* () {
       const tracker = yield* EventTracker
       const { reader } = (yield* makeReader)(1)
-      for (const leave of [() => reader.restart(noFlow), () => reader.abort()]) {
+      for (const stop of [() => reader.restart(noFlow), () => reader.abort()]) {
         reader.data(half)
         expect(tracker.size()).toEqual({ events: 0, bytes: half.length })
-        leave()
+        stop()
         expect(tracker.size()).toEqual({ events: 0, bytes: 0 })
       }
-    }).pipe(Effect.provide(layerMemory(bound)))
+    }).pipe(Effect.provide(layerMemory(limit)))
   )
 
-  it.scoped("pass in pieces when there is no room for more of them", () =>
+  it.scoped("are passed on in pieces over the limit of all incomplete events", () =>
     Effect.gen(function* () {
       const read = yield* makeReader
       const [one, two] = [read(1), read(2)]
@@ -341,14 +341,14 @@ describe("events that are not whole", () => {
       expect(two.response.text).toMatch(/^id: .*\ndata: x+$/)
       for (const { reader } of [one, two]) reader.data(Buffer.from("\n\n"))
       for (const { response } of [one, two]) expect(response.text).toMatch(/^id: .*\ndata: x+\n\n$/)
-    }).pipe(Effect.provide(layerMemory(bound)))
+    }).pipe(Effect.provide(layerMemory(limit)))
   )
 })
 
 describe("the progress of a stream", () => {
-  it.scoped("is what is new in it", () =>
+  it.scoped("counts new events", () =>
     Effect.gen(function* () {
-      const read = yield* make
+      const read = yield* makeReaderOverMemory
       const { reader } = read(1)
       const progressBy = (text: string) => {
         const before = reader.progress

@@ -14,11 +14,11 @@ import { initialize, initializeResult, notification, post, responseTo } from "..
 import type { ScriptedExchange } from "../fixtures/ScriptedExchange.js"
 
 const initializeResponse = JSON.stringify(responseTo(0, initializeResult))
-const notice = JSON.stringify(notification("notifications/message"))
+const log = JSON.stringify(notification("notifications/message"))
 const frame = (json: string, end = "\n") => `event: message${end}data: ${json}${end}${end}`
 
-/** An `initialize` that is sent, and what the upstream does meanwhile. */
-const held = (script: (exchange: ScriptedExchange) => void) =>
+/** Relays `initialize` to an upstream that follows a script. */
+const relay = (script: (exchange: ScriptedExchange) => void) =>
   Effect.gen(function* () {
     const clock = new ManualClock()
     const deadlines = new Deadlines(clock)
@@ -26,19 +26,20 @@ const held = (script: (exchange: ScriptedExchange) => void) =>
     const fiber = yield* Effect.fork(relayInitialize(pool, post(initialize()), deadlines))
     yield* settle
     const [exchange] = pool.exchanges
-    if (exchange === undefined) return yield* Effect.dieMessage("nothing was asked")
+    if (exchange === undefined) return yield* Effect.dieMessage("the upstream got no request")
     script(exchange)
     yield* settle
     const exit = Option.getOrUndefined(yield* Fiber.poll(fiber))
     return { clock, deadlines, exchange, exit, fiber, pool }
   })
 
-const streams = (exchange: ScriptedExchange, ...chunks: ReadonlyArray<string>) => {
+const sendStream = (exchange: ScriptedExchange, ...chunks: ReadonlyArray<string>) => {
   exchange.head(200, "text/event-stream")
   for (const chunk of chunks) exchange.data(chunk)
 }
 
-const releases = (exit: Exit.Exit<HeldAnswer, UpstreamError> | undefined) => {
+/** Releases a held response and records it. */
+const release = (exit: Exit.Exit<HeldAnswer, UpstreamError> | undefined) => {
   const recorded = new RecordedResponse()
   if (exit !== undefined && Exit.isSuccess(exit))
     exit.value.release({
@@ -51,10 +52,10 @@ const releases = (exit: Exit.Exit<HeldAnswer, UpstreamError> | undefined) => {
   return recorded
 }
 
-describe("the initializeResponse to initialize", () => {
-  it.effect("in JSON is held until it is whole, and passed on as it came", () =>
+describe("the response to initialize", () => {
+  it.effect("is held until it is complete and passed on unchanged, if it is JSON", () =>
     Effect.gen(function* () {
-      const half = yield* held((exchange) => {
+      const half = yield* relay((exchange) => {
         exchange.head(200, "application/json")
         exchange.data(initializeResponse.slice(0, 20))
       })
@@ -63,7 +64,7 @@ describe("the initializeResponse to initialize", () => {
       half.exchange.finish()
       const whole = yield* Fiber.await(half.fiber)
       expect(whole).toMatchObject({ _tag: "Success", value: { result: initializeResult } })
-      expect(releases(whole)).toMatchObject({
+      expect(release(whole)).toMatchObject({
         status: 200,
         text: initializeResponse,
         ending: "end",
@@ -74,26 +75,26 @@ describe("the initializeResponse to initialize", () => {
   )
 
   it.effect.each<readonly [string, string]>([
-    ["in a stream", frame(initializeResponse)],
-    ["behind other messages", frame(notice) + frame(initializeResponse)],
-    ["behind a priming event", `id: 1\ndata:\n\n${frame(initializeResponse)}`],
-    ["with CRLF", frame(initializeResponse, "\r\n")],
-    ["with CR", frame(initializeResponse, "\r")],
-    ["in a batch", frame(`[${initializeResponse}]`)]
-  ])("%s is known as soon as it has come, and the stream goes on", ([, text]) =>
+    ["is in a stream", frame(initializeResponse)],
+    ["follows other messages", frame(log) + frame(initializeResponse)],
+    ["follows a priming event", `id: 1\ndata:\n\n${frame(initializeResponse)}`],
+    ["has CRLF line ends", frame(initializeResponse, "\r\n")],
+    ["has CR line ends", frame(initializeResponse, "\r")],
+    ["is in a batch", frame(`[${initializeResponse}]`)]
+  ])("succeeds when the result arrives, and the stream continues, if it %s", ([, text]) =>
     Effect.gen(function* () {
-      const { deadlines, exchange, exit } = yield* held((exchange) => streams(exchange, text))
+      const { deadlines, exchange, exit } = yield* relay((exchange) => sendStream(exchange, text))
       expect(exit).toMatchObject({ _tag: "Success", value: { result: initializeResult } })
-      const recorded = releases(exit)
-      exchange.data(frame(notice))
+      const recorded = release(exit)
+      exchange.data(frame(log))
       exchange.finish()
-      expect(recorded).toMatchObject({ text: text + frame(notice), ending: "end", violations: [] })
+      expect(recorded).toMatchObject({ text: text + frame(log), ending: "end", violations: [] })
       expect(deadlines.size).toBe(0)
     })
   )
 
   it.effect.prop(
-    "in a stream is found and passed on byte for byte, however it is cut",
+    "is found in a stream and passed on byte for byte, for arbitrary chunks",
     [
       FastCheck.constantFrom("\n", "\r\n", "\r"),
       FastCheck.array(FastCheck.integer({ min: 1, max: 30 }), { maxLength: 30 }),
@@ -101,90 +102,88 @@ describe("the initializeResponse to initialize", () => {
     ],
     ([end, lengths, others]) =>
       Effect.gen(function* () {
-        const text = frame(notice, end).repeat(others) + frame(initializeResponse, end)
+        const text = frame(log, end).repeat(others) + frame(initializeResponse, end)
         const chunks: Array<string> = []
         let start = 0
         for (const length of lengths) {
           chunks.push(text.slice(start, start + length))
           start += length
         }
-        const { exit } = yield* held((exchange) => streams(exchange, ...chunks, text.slice(start)))
+        const { exit } = yield* relay((exchange) => sendStream(exchange, ...chunks, text.slice(start)))
         expect(exit).toMatchObject({ _tag: "Success", value: { result: initializeResult } })
-        expect(releases(exit).text).toBe(text)
+        expect(release(exit).text).toBe(text)
       })
   )
 
-  it.effect("that is a JSON-RPC error is passed on, without a result", () =>
+  it.effect("is passed on without a result, if it is a JSON-RPC error", () =>
     Effect.gen(function* () {
-      const { exit } = yield* held((exchange) => exchange.perform("error response"))
+      const { exit } = yield* relay((exchange) => exchange.perform("error response"))
       expect(exit).toMatchObject({ _tag: "Success", value: { result: undefined } })
-      expect(releases(exit)).toMatchObject({ status: 200, ending: "end" })
+      expect(release(exit)).toMatchObject({ status: 200, ending: "end" })
     })
   )
 
-  it.effect.each([401, 403, 404, 405, 500])(
-    "with the status %d is passed on whole, whatever it is",
-    (status) =>
-      Effect.gen(function* () {
-        const { exchange, exit, fiber } = yield* held((exchange) => {
-          exchange.head(status, "text/plain")
-          exchange.data("no")
-        })
-        expect(exit).toBeUndefined()
-        exchange.finish()
-        const whole = yield* Fiber.await(fiber)
-        expect(whole).toMatchObject({ _tag: "Success", value: { result: undefined } })
-        expect(releases(whole)).toMatchObject({ status, text: "no", ending: "end" })
+  it.effect.each([401, 403, 404, 405, 500])("is passed on complete, if it has the status %d", (status) =>
+    Effect.gen(function* () {
+      const { exchange, exit, fiber } = yield* relay((exchange) => {
+        exchange.head(status, "text/plain")
+        exchange.data("no")
       })
+      expect(exit).toBeUndefined()
+      exchange.finish()
+      const whole = yield* Fiber.await(fiber)
+      expect(whole).toMatchObject({ _tag: "Success", value: { result: undefined } })
+      expect(release(whole)).toMatchObject({ status, text: "no", ending: "end" })
+    })
   )
 
-  it.effect("with a status of failure opens nothing, though a result be in it", () =>
+  it.effect("is passed on without a result, if a stream with a result has an error status", () =>
     Effect.gen(function* () {
-      const { exchange, fiber } = yield* held((exchange) => {
+      const { exchange, fiber } = yield* relay((exchange) => {
         exchange.head(404, "text/event-stream")
         exchange.data(frame(initializeResponse))
       })
       exchange.finish()
       const whole = yield* Fiber.await(fiber)
       expect(whole).toMatchObject({ _tag: "Success", value: { result: undefined } })
-      expect(releases(whole)).toMatchObject({ status: 404, text: frame(initializeResponse), ending: "end" })
+      expect(release(whole)).toMatchObject({ status: 404, text: frame(initializeResponse), ending: "end" })
     })
   )
 
   it.effect.each([
-    ["is no MCP", (exchange: ScriptedExchange) => exchange.perform("not MCP")],
+    ["is not MCP", (exchange: ScriptedExchange) => exchange.perform("not MCP")],
     ["is empty", (exchange: ScriptedExchange) => exchange.perform("accepted")],
     [
-      "names no revision",
-      (exchange: ScriptedExchange) => streams(exchange, frame(JSON.stringify(responseTo(0))))
+      "has no protocol version",
+      (exchange: ScriptedExchange) => sendStream(exchange, frame(JSON.stringify(responseTo(0))))
     ],
     [
-      "is a stream that ends without it",
+      "is a stream that ends without a result",
       (exchange: ScriptedExchange) => {
-        streams(exchange, frame(notice))
+        sendStream(exchange, frame(log))
         exchange.finish()
       }
     ],
     [
-      "is larger than what is held",
+      "is larger than the limit",
       (exchange: ScriptedExchange) => {
         exchange.head(200, "application/json")
         for (let count = 0; count < 5; count++) exchange.data("x".repeat(1024 * 1024))
       }
     ]
-  ] as const)("that %s is a failure, and the exchange is over", ([, script]) =>
+  ] as const)("fails and ends its exchange, if it %s", ([, script]) =>
     Effect.gen(function* () {
-      const { deadlines, exchange, exit } = yield* held(script)
+      const { deadlines, exchange, exit } = yield* relay(script)
       expect(exit).toMatchObject({ _tag: "Failure", cause: { error: { reason: "NotMcp" } } })
       expect(exchange.hasEnded).toBe(true)
       expect(deadlines.size).toBe(0)
     })
   )
 
-  it.effect("that is no MCP is given up even when it comes before the request has returned", () =>
+  it.effect("fails if it is not MCP and arrives before `exchange` returns", () =>
     Effect.gen(function* () {
       const pool = new CountingPool()
-      pool.onExchange = (exchange) => streams(exchange, frame(JSON.stringify(responseTo(0))))
+      pool.onExchange = (exchange) => sendStream(exchange, frame(JSON.stringify(responseTo(0))))
       const exit = yield* Effect.exit(
         relayInitialize(pool, post(initialize()), new Deadlines(new ManualClock()))
       )
@@ -193,34 +192,34 @@ describe("the initializeResponse to initialize", () => {
     })
   )
 
-  it.effect("an upstream's failure is passed on as it is", () =>
+  it.effect("fails with the error of the upstream", () =>
     Effect.gen(function* () {
-      const { exit, pool } = yield* held((exchange) => exchange.fail("Unreachable"))
+      const { exit, pool } = yield* relay((exchange) => exchange.fail("Unreachable"))
       expect(exit).toEqual(Exit.fail(new UpstreamError({ reason: "Unreachable", upstream: pool.name })))
     })
   )
 
-  it.effect("an interruption gives the exchange up", () =>
+  it.effect("aborts its exchange when it is interrupted", () =>
     Effect.gen(function* () {
-      const { deadlines, exchange, fiber } = yield* held((exchange) => exchange.perform("open stream"))
+      const { deadlines, exchange, fiber } = yield* relay((exchange) => exchange.perform("open stream"))
       yield* Fiber.interrupt(fiber)
       expect(exchange.isAborted).toBe(true)
       expect(deadlines.size).toBe(0)
     })
   )
 
-  it.effect("may be silent on a stream for as long as its server works on it", () =>
+  it.effect("has no limit on the silence of a stream", () =>
     Effect.gen(function* () {
-      const { clock, deadlines, exchange } = yield* held((exchange) => exchange.perform("open stream"))
+      const { clock, deadlines, exchange } = yield* relay((exchange) => exchange.perform("open stream"))
       yield* clock.advance("1 hour")
       deadlines.sweep()
       expect(exchange.isAborted).toBe(false)
     })
   )
 
-  it.effect("that stops in the middle of its JSON is given up", () =>
+  it.effect("fails with 504 if it stalls in the middle of its JSON", () =>
     Effect.gen(function* () {
-      const { clock, deadlines, exchange, fiber } = yield* held((exchange) =>
+      const { clock, deadlines, exchange, fiber } = yield* relay((exchange) =>
         exchange.perform("partial json")
       )
       yield* clock.advance("5 minutes")
@@ -234,41 +233,41 @@ describe("the initializeResponse to initialize", () => {
   )
 })
 
-describe("between the first message and the session", () => {
+describe("a held response stream", () => {
   it.effect.each([
     ["the end", (exchange: ScriptedExchange) => exchange.finish(), "end"],
     ["a failure", (exchange: ScriptedExchange) => exchange.fail("Closed"), { reason: "Closed" }]
-  ] as const)("%s of the stream is kept", ([, script, ending]) =>
+  ] as const)("passes on %s of the stream after its release", ([, script, ending]) =>
     Effect.gen(function* () {
-      const { exit } = yield* held((exchange) => {
-        streams(exchange, frame(initializeResponse))
+      const { exit } = yield* relay((exchange) => {
+        sendStream(exchange, frame(initializeResponse))
         script(exchange)
       })
-      const recorded = releases(exit)
+      const recorded = release(exit)
       expect(recorded.text).toBe(frame(initializeResponse))
       expect(recorded).toMatchObject({ ending, violations: [] })
     })
   )
 
-  it.effect("what more comes is kept, and read by nobody", () =>
+  it.effect("passes on the events after the result unparsed", () =>
     Effect.gen(function* () {
       const wrong = frame(JSON.stringify(responseTo(5)))
-      const { exchange, exit } = yield* held((exchange) =>
-        streams(exchange, frame(initializeResponse), wrong)
+      const { exchange, exit } = yield* relay((exchange) =>
+        sendStream(exchange, frame(initializeResponse), wrong)
       )
       expect(exchange.hasEnded).toBe(false)
-      expect(releases(exit).text).toBe(frame(initializeResponse) + wrong)
+      expect(release(exit).text).toBe(frame(initializeResponse) + wrong)
     })
   )
 
-  it.effect("more than can be held cuts the initializeResponse off", () =>
+  it.effect("is aborted if it is over the limit", () =>
     Effect.gen(function* () {
-      const { exchange, exit } = yield* held((exchange) => {
-        streams(exchange, frame(initializeResponse))
+      const { exchange, exit } = yield* relay((exchange) => {
+        sendStream(exchange, frame(initializeResponse))
         for (let count = 0; count < 5; count++) exchange.data("x".repeat(1024 * 1024))
       })
       expect(exchange.isAborted).toBe(true)
-      expect(releases(exit).hasEnded).toBe(true)
+      expect(release(exit).hasEnded).toBe(true)
     })
   )
 })
