@@ -33,6 +33,7 @@ export interface InterceptorContext {
  * proxy itself do not pass: `ping`, the `initialize` and `notifications/initialized` of a failover, the
  * `notifications/cancelled` of a time limit, the GETs that resume a broken stream, DELETE.
  *
+ * - Keep the name of `next`: logs and errors show it.
  * - To see or change answers, wrap the sink in a `SinkDecorator` or a `MessageDecorator`.
  * - To change a message of the client, change `bytes` and `body` together; `withMessages` does so.
  * - To answer a request, call `respond` on its sink, and return `nothingToAbort`.

@@ -4,11 +4,11 @@ import type { SessionLog, StreamLog } from "./EventTracker.js"
 import type { MutableHeaders } from "./internal/headers.js"
 import { SlotSet } from "./internal/slotSet.js"
 import { EVENT_STREAM } from "./Protocol/SseFrames.js"
-import { type RequestId, SESSION_ID } from "./Protocol.js"
+import type { RequestId } from "./Protocol.js"
 import { BadRequest } from "./ProxyError.js"
 import { type StreamSource, StreamWriter, type StreamWriterDeps } from "./Streams/StreamWriter.js"
 import { type Flow, noFlow } from "./Upstream.js"
-import { streaming } from "./Upstream/headers.js"
+import { streaming, toClient } from "./Upstream/headers.js"
 
 /** A place in a standalone stream that its client reconnects to. */
 export interface Reconnection {
@@ -171,9 +171,9 @@ export class Streams {
     for (const writer of this.all) writer.dismiss()
   }
 
-  /** The head of a stream that the proxy itself opens. */
+  /** The head of a response that has no head of the upstream: its client joins or reconnects to a stream. */
   private get head(): MutableHeaders {
-    return streaming({ "content-type": EVENT_STREAM, [SESSION_ID]: this.sessionId })
+    return streaming(toClient({ "content-type": EVENT_STREAM }, this.sessionId))
   }
 
   private get all(): ReadonlyArray<StreamWriter> {
