@@ -27,35 +27,35 @@ import {
 import { streaming, toClient } from "./Upstream/headers.js"
 import type { HeldAnswer } from "./UpstreamSession/Initialize.js"
 
-/** What the exchanges of one session, or those without a session, have in common. */
+/** The dependencies that the exchanges of one session share, or all exchanges without a session. */
 export interface ExchangeContext {
   readonly upstream: Upstream
-  /** The session's id as the client knows it; `undefined` without a session. */
+  /** The client session's id; `undefined` without a session. */
   readonly sessionId: string | undefined
   readonly deadlines: Deadlines
-  /** How long an answer is read whose client has disconnected, in milliseconds. */
+  /** The maximum time to read an answer after its client has disconnected, in milliseconds. */
   readonly unreadTimeout: number
   /** Counts the exchanges that a shutdown waits for. */
   readonly inFlight: InFlight
   readonly telemetry: TelemetryListener
-  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  /** The silence on a stream after which a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** The streams that clients can reconnect to; `undefined` if streams pass as they are. */
+  /** The streams that clients can reconnect to; `undefined` if streams are not tracked. */
   readonly streams: Streams | undefined
-  /** Called once, last, when an exchange is over. */
+  /** Called once, when an exchange is over. */
   readonly settled: (exchange: Exchange) => void
 }
 
-/** How long the upstream may still answer a cancelled request, in milliseconds. Most servers never do. */
+/** The time that the upstream has to answer a cancelled request, in milliseconds. Most servers never answer it. */
 const CANCELLED_GRACE = 5_000
 
-/** How the answer reaches the client. */
+/** The way in which the answer reaches the client. */
 type Mode =
   /** The upstream has not begun to answer. */
   | { readonly type: "sent" }
-  /** The answer is no event stream that can be read. Its bytes pass. */
+  /** The answer is not a readable event stream. Its bytes are forwarded unchanged. */
   | { readonly type: "body"; readonly flow: Flow }
-  /** The frames of an event stream pass to the one connection that requested them. */
+  /** The frames of an event stream are forwarded to the connection that sent the request. */
   | { readonly type: "passing"; readonly flow: Flow; readonly splitter: FrameSplitter; isResumable: boolean }
   /** The events are logged, and written to whichever connection reads the stream. */
   | LoggedStream
@@ -64,13 +64,13 @@ type Mode =
 const sent: Mode = { type: "sent" }
 const done: Mode = { type: "done" }
 
-/** `cancelled` also after the client has disconnected: the exchange then ends within its grace period. */
+/** Stays `cancelled` when the client disconnects, because the exchange ends within its grace period. */
 type ClientState = "waiting" | "cancelled" | "disconnected"
 
 export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   slot = NO_SLOT
   readonly method: Request["method"]
-  /** True if the client holds it open as a stream, rather than waits for it as a call. */
+  /** True if the client holds the exchange open as a stream: a GET, or `subscriptions/listen`. */
   readonly isStream: boolean
   private mode: Mode = sent
   private client: ClientState = "waiting"
@@ -101,28 +101,28 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   }
 
   /**
-   * Sends the client's request. Nothing that lives as long as the exchange keeps the request: a parsed body can be many
-   * times as large as its bytes.
+   * Sends the client's request. The exchange does not keep the request, because a parsed body can be many times as
+   * large as its bytes.
    */
   start(request: Request): void {
     this.count()
     this.send(request)
   }
 
-  /** Answers in place of the upstream. */
+  /** Responds with an error and sends nothing to the upstream. */
   refuse(error: ProxyError): void {
     this.response.error(error)
     this.settle("refused")
   }
 
-  /** Takes over an answer whose request was sent already. */
+  /** Passes on the answer to an `initialize` that was sent before the session existed. */
   adopt(held: HeldAnswer): void {
     this.count()
     this.abort = held.abort
     held.release(this)
   }
 
-  /** Continues a stream that an earlier process began to log. Its client may reconnect. */
+  /** Continues a stream that an earlier process began to log. The client may reconnect to it. */
   restore(streams: Streams, log: StreamLog): void {
     const writer = streams.continueAnswer(log, this)
     this.mode = new LoggedStream(noFlow, writer, this.pending)
@@ -137,7 +137,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   }
 
   head(status: number, headers: Headers, flow: Flow): void {
-    // A restored stream has had its head in an earlier process.
+    // An earlier process has sent the head of a restored stream.
     if (this.mode.type === "logged") this.mode.flow = flow
     if (this.mode.type !== "sent") return
     this.status = status
@@ -148,11 +148,11 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
       this.expectMore()
       return this.response.head(status, forClient, this)
     }
-    // An answer without a request is no stream that a client could reconnect to.
+    // A client cannot reconnect to the answer to a body without requests.
     if (streams !== undefined && this.client !== "disconnected" && !this.pending.isEmpty) {
       const writer = streams.openAnswer(this.pending.ids, this)
       this.mode = new LoggedStream(flow, writer, this.pending)
-      // The deadline looks regularly whether the client is there: it may reconnect and disconnect again.
+      // `expire` checks regularly if a client reads, because the client may reconnect and disconnect again.
       if (this.client !== "cancelled") this.deadline.set(this.context.unreadTimeout)
       return writer.open(this.response, status, streaming(forClient))
     }
@@ -168,7 +168,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
         this.expectMore()
         return this.response.data(chunk)
       case "passing": {
-        // Nobody can read the rest of a stream whose client disconnected before its head.
+        // The client disconnected before the head of the stream, so no client can read the rest.
         if (part?.type === "break" && this.client === "disconnected") {
           this.abort()
           return this.finish("failed")
@@ -177,7 +177,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
         if (frames === undefined || this.client === "disconnected") return
         // Without a session no stream can be resumed, even if its events have ids.
         mode.isResumable ||= this.context.sessionId !== undefined && hasEventId(frames)
-        // A frame that is too large to be held is not read. It may be the response.
+        // A frame that is too large to be held is not parsed. It may be the response.
         if (mode.splitter.isAtFrameEnd) this.noteResponses(frames)
         else this.pending.noteUnreadable()
         this.response.data(frames)
@@ -210,7 +210,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     else this.fail(error)
   }
 
-  /** A client that does not read is not the upstream's fault: the answer may take longer. */
+  /** Pauses the upstream and clears the deadline, because the client delays the answer, not the upstream. */
   pause(): void {
     if (this.client !== "cancelled" && this.mode.type !== "logged") this.deadline.clear()
     this.flow?.pause()
@@ -225,7 +225,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     return this.flow?.isShared === true
   }
 
-  /** A shutdown waits for a response as long as a client is there to receive it. */
+  /** Makes a shutdown wait for the response only while a client reads the stream. */
   readerChanged(hasReader: boolean): void {
     if (!hasReader) {
       this.uncount()
@@ -234,10 +234,10 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
   }
 
   /**
-   * Notes that the client has disconnected. A logged stream waits for the client to reconnect. Of other answers, a
-   * standalone stream is aborted, and so is a stream that the client can resume at the upstream. Any other answer is read
-   * to its end, because a disconnect is no cancellation (2025-03-26 to 2025-11-25, Transports). Since 2026-07-28 it is
-   * one: without a session there is nothing to reconnect to.
+   * Notes that the client has disconnected. A logged stream waits for the client to reconnect. A standalone stream is
+   * aborted, and so is a stream that the client can resume at the upstream. Any other answer is read to its end,
+   * because a disconnect is not a cancellation (2025-03-26 to 2025-11-25, Transports). Since 2026-07-28 a disconnect
+   * cancels the request: an exchange without a session is aborted.
    */
   disconnect(): void {
     if (this.mode.type === "logged") this.mode.writer.disconnect(this.response)
@@ -257,7 +257,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     if (mode.type === "sent" || mode.type === "passing") this.deadline.set(this.context.unreadTimeout)
   }
 
-  /** Notes that the client has cancelled a request. When none is left, the exchange ends without a response. */
+  /** Notes that the client has cancelled a request. After the last one, the exchange ends within 5 s. */
   cancel(id: RequestId): void {
     if (!this.pending.cancel(id)) return
     this.client = "cancelled"
@@ -275,7 +275,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     else this.cut(this.because("Stalled"))
   }
 
-  /** Aborts the upstream's answer. The client gets the error. */
+  /** Aborts the upstream's answer and responds with the error. */
   cut(error: ProxyError): void {
     if (this.mode.type === "done") return
     if (this.client === "cancelled") return this.endUnanswered()
@@ -284,7 +284,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     else this.fail(error)
   }
 
-  /** Ends the exchange in this process. Another process continues a stream that can be resumed; others get the error. */
+  /** Ends the exchange in this process. The next process can continue a resumable stream. Any other fails. */
   suspend(error: ProxyError): void {
     const { mode } = this
     const canContinue =
@@ -322,7 +322,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     if (this.pending.isEmpty) this.uncount()
   }
 
-  /** Ends a complete stream that nobody reads, though the upstream leaves it open. */
+  /** Ends a complete stream that no client reads, even if the upstream leaves it open. */
   private endIfUnread(): void {
     const { mode } = this
     if (mode.type !== "logged" || mode.writer.hasReader || !mode.isComplete) return
@@ -330,12 +330,12 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     this.end()
   }
 
-  /** An answer that is no stream must continue to arrive. */
+  /** Sets the deadline for the next bytes of an answer that is not a stream. */
   private expectMore(): void {
     if (this.client !== "cancelled") this.deadline.set(BODY_STALL)
   }
 
-  /** A stream may be silent, but intermediaries must see that it is alive. */
+  /** Sets the time of the next keep-alive comment, so that intermediaries do not close a silent stream. */
   private expectSilence(): void {
     if (this.client !== "cancelled") this.deadline.set(this.context.keepAlive)
   }
@@ -360,7 +360,7 @@ export class Exchange implements Sink, StreamSource, Expirable, SlotSetItem {
     this.settle("failed")
   }
 
-  /** Sends an error for each request that the stream has not answered. */
+  /** Sends an error for each request without a response on the stream. */
   private failPending(error: ProxyError): void {
     const { mode } = this
     for (const id of this.pending.ids) {

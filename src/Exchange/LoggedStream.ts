@@ -9,9 +9,9 @@ const nothing = Buffer.alloc(0)
 
 export class LoggedStream {
   readonly type = "logged"
-  /** True if every request is answered, and no event is unfinished. */
+  /** True if every request is answered, and no event is incomplete. */
   isComplete = false
-  /** Reads events that no `StreamReader` has read. */
+  /** Splits bytes into events if no `StreamReader` has done so. */
   private tagger: EventTagger | undefined
 
   constructor(

@@ -1,4 +1,4 @@
-/** Decodes the messages of an answer, for decorators that look at messages rather than bytes. */
+/** A decorator of answers that reads messages, not bytes. */
 import { asBuffer } from "../internal/bytes.js"
 import { hasType, type Headers } from "../internal/headers.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
@@ -10,8 +10,9 @@ import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 const MAX_JSON = 4 * 1024 * 1024
 
 /**
- * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it: with those of an event before the event
- * is forwarded, with those of a JSON answer before its end is. A JSON answer of more than 4 MiB and an event that passes in pieces are not decoded.
+ * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it. It does so before it forwards the
+ * event that holds the message, or the end of a JSON answer. A JSON answer of more than 4 MiB is not decoded, and
+ * neither is an event that passes in pieces.
  */
 export abstract class MessageDecorator extends SinkDecorator {
   private decoder: JsonBody | EventStream | undefined
