@@ -38,25 +38,25 @@ import { UpstreamPool } from "./UpstreamPool.js"
 
 export interface SessionsOptions {
   /**
-   * True for many sessions at once, false for one at a time. With one, `initialize` replaces a session that has not been
-   * used yet. Default: true.
+   * True for concurrent sessions, false for one session at a time. In single-session mode, `initialize` replaces a
+   * session that has not been used yet. Default: true.
    */
   readonly multiSession: boolean
-  /** How many sessions there may be at once. Default: 1000. */
+  /** The maximum number of concurrent sessions. Default: 1000. */
   readonly maxSessions: number
-  /** How many of them one client address may have; `undefined` for no limit of its own. Default: undefined. */
+  /** The maximum number of them per client address; `undefined` for no separate limit. Default: undefined. */
   readonly maxPerClient: number | undefined
-  /** How many requests of one session may be in flight. Default: 256. */
+  /** The maximum number of requests in flight in one session. Default: 256. */
   readonly maxExchanges: number
-  /** How many exchanges without a session (2026-07-28 and later) may be in flight. Default: 1000. */
+  /** The maximum number of exchanges in flight without a session (2026-07-28 and later). Default: 1000. */
   readonly maxStateless: number
-  /** How long a session may be idle: no exchange in flight, no stream open, nothing sent. Default: 30 min. */
+  /** The maximum idle time of a session: no exchange in flight, no open stream, no message sent. Default: 30 min. */
   readonly sessionTimeout: Duration.DurationInput
   /** The interval between two sweeps for idle sessions. Default: 60 s. */
   readonly cleanupInterval: Duration.DurationInput
-  /** How long a stream may be silent before a comment is sent. Default: 15 s. */
+  /** The silence on a stream after which a comment is sent. Default: 15 s. */
   readonly keepAlive: Duration.DurationInput
-  /** True if a session that the upstream has lost is replaced there, under the same client session id. Default: true. */
+  /** True to replace a lost upstream session by another one, under the same client session id. Default: true. */
   readonly recover: boolean
 }
 
@@ -72,13 +72,13 @@ export const defaults: SessionsOptions = {
   recover: true
 }
 
-/** How much there is at present. */
+/** The current numbers of sessions, exchanges and streams. */
 export interface SessionsSize {
-  /** Sessions, with those that are being opened. */
+  /** The number of sessions that are opening or live. */
   readonly sessions: number
-  /** Exchanges without a session. */
+  /** The number of exchanges in flight without a session. */
   readonly stateless: number
-  /** Streams that clients hold open, in sessions or without one. */
+  /** The number of streams that clients hold open, in sessions and without one. */
   readonly streams: number
 }
 
@@ -88,9 +88,9 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     readonly options: SessionsOptions
 
     /**
-     * Opens a session: takes a place, leases the upstream, relays `initialize`, stores the record, and passes on the
-     * answer under the new id. An interruption means that the client has disconnected. `initialize` is not cancelled
-     * (2025-11-25, Lifecycle), but the session, whose id nobody knows, ends as soon as it is answered.
+     * Opens a session: checks the limits, leases the upstream, relays `initialize`, stores the record, and passes on
+     * the answer with the new id. Interrupt this effect when the client disconnects. `initialize` cannot be cancelled
+     * (2025-11-25, Lifecycle), so the session then ends after the answer, because no client has its id.
      */
     readonly open: (
       request: Request,
@@ -98,47 +98,50 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
       response: ClientResponse
     ) => Effect.Effect<OpenedSession, ProxyError>
 
-    /** The live session with this id. Synchronous, because every exchange calls it. */
+    /** Returns the live session with this id. Synchronous, because every exchange calls it. */
     readonly get: (id: string) => Session | undefined
 
     /** True if the store may hold sessions that can be restored. */
     readonly restores: boolean
 
     /**
-     * The session with this id: a live one, or one that is restored from the store for a request with these header
-     * fields. A session is restored once, however many requests name it. Fails with `SessionNotFound` if there is none.
+     * Returns the session with this id. Restores it from the store if it is not live; `headers` are those of the
+     * request that needs it. Concurrent requests share one restoration. Fails with `SessionNotFound` if there is no
+     * such session.
      */
     readonly restore: (id: string, headers: Headers) => Effect.Effect<Session, ProxyError>
 
-    /** All live sessions, oldest first. */
+    /** Returns all live sessions, oldest first. */
     readonly list: () => ReadonlyArray<Session>
 
-    /** Relays a request without a session, of the client with this address. Every outcome reaches the response. */
+    /**
+     * Relays a request without a session. `client` is the address of its client. The response receives every outcome.
+     */
     readonly exchange: (request: Request, client: string, response: ClientResponse) => Disconnect
 
-    /** Closes a session and waits until everything that it held is released. Returns false if there is none. */
+    /** Closes a session and waits until its resources are released. Returns false if there is no such session. */
     readonly close: (id: string, reason: CloseReason) => Effect.Effect<boolean>
 
     /** Closes idle sessions. The layer does so regularly. */
     readonly sweep: Effect.Effect<void>
 
-    /** Completes as soon as no client waits for a response. Open streams do not count. */
+    /** Completes when no client waits for a response. Open streams do not count. */
     readonly idle: Effect.Effect<void>
 
     /**
-     * Closes all sessions, for good or, if they are stored, until the next start. Ends all exchanges, and waits until
-     * everything is released.
+     * Ends all exchanges and all sessions, and waits until their resources are released. Stored sessions are suspended,
+     * so that the next process can restore them.
      */
     readonly drain: Effect.Effect<void>
 
-    /** In single-session mode: completes when the session has ended and no other has replaced it. */
+    /** Completes in single-session mode when the session has ended and no other one has replaced it. */
     readonly over: Effect.Effect<CloseReason>
 
     readonly size: () => SessionsSize
   }
 >() {}
 
-/** Makes the service. Closing the scope drains it. */
+/** Makes the service. When the scope closes, all sessions are drained. */
 export const make = (
   options: SessionsOptions
 ): Effect.Effect<Sessions["Type"], never, EventTracker | SessionStore | UpstreamPool | Scope.Scope> =>
@@ -167,7 +170,7 @@ export const make = (
 
     const abandoned = yield* makeAbandonedOpenings(fibers, deps.inFlight)
 
-    /** In single-session mode: ends a session that has only been tried out. */
+    /** Ends an unused session or the abandoned openings, so that another session can open in single-session mode. */
     const replaceUnused = Effect.suspend(() => {
       const unused = Array.from(registry.values()).find((session) => !session.isUsed)
       return unused === undefined ? abandoned.interruptAll : fibers.close(unused.id, "replaced")
@@ -182,7 +185,7 @@ export const make = (
         yield* Effect.onError(admitted, () => Effect.sync(() => response.settled()))
         const opening = new PendingOpen(client, upstream, request, response)
         const opened = opening.opened(() => abandoned.add(opening.id))
-        // The fiber starts synchronously: it checks the limits and takes a place as its first step.
+        // The fiber starts synchronously. Its first step checks the limits and counts the session.
         fibers.run(opening.id, runOpened(opening, resources))
         return yield* opened
       })
@@ -193,8 +196,8 @@ export const make = (
       Effect.suspend(() => {
         const live = registry.get(id)
         if (live !== undefined) return Effect.succeed(live)
-        const underWay = restoring.get(id)
-        if (underWay !== undefined) return underWay.restored
+        const inProgress = restoring.get(id)
+        if (inProgress !== undefined) return inProgress.restored
         if (!outlivesProcess) return new SessionNotFound()
         if (isDraining) return new ShuttingDown()
         const closing = fibers.get(id)
@@ -251,7 +254,7 @@ export const make = (
     })
   })
 
-/** What all sessions share. */
+/** Makes the dependencies that all sessions share. */
 const makeDeps = (
   options: SessionsOptions
 ): Effect.Effect<SessionDeps, never, EventTracker | SessionStore | Scope.Scope> =>
@@ -287,13 +290,13 @@ const admissionOptions = ({ maxPerClient, maxSessions, multiSession }: SessionsO
     ? { maxSessions, maxPerClient, limit: "max-sessions" }
     : { maxSessions: 1, maxPerClient: undefined, limit: "multi-session" }
 
-/** The sessions of one proxy. When the layer's scope closes, all of them are closed. */
+/** Provides the sessions of one proxy. When the layer's scope closes, all of them are drained. */
 export const layer = (
   options?: Partial<SessionsOptions>
 ): Layer.Layer<Sessions, never, EventTracker | SessionStore | UpstreamPool> =>
   Layer.scoped(Sessions, make({ ...defaults, ...options }))
 
-/** `layer` with options from a `Config`. */
+/** Provides `layer` with options from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<SessionsOptions>>
 ): Layer.Layer<Sessions, ConfigError, EventTracker | SessionStore | UpstreamPool> =>

@@ -5,11 +5,11 @@ import { acquireReleaseLight } from "../internal/acquireReleaseLight.js"
 import { LimitReached } from "../ProxyError.js"
 
 export interface AdmissionOptions {
-  /** How many sessions there may be at once. */
+  /** The maximum number of concurrent sessions. */
   readonly maxSessions: number
-  /** How many of them one client may have; `undefined` for no limit of its own. */
+  /** The maximum number of them per client; `undefined` for no separate limit. */
   readonly maxPerClient: number | undefined
-  /** The limit that a refused client is told of. */
+  /** The name of the `maxSessions` limit in the error. */
   readonly limit: "max-sessions" | "multi-session"
 }
 
@@ -19,14 +19,14 @@ export class Admission {
 
   constructor(private readonly options: AdmissionOptions) {}
 
-  /** The number of places that are taken. */
+  /** The number of sessions that are opening or live. */
   get size(): number {
     return this.taken
   }
 
   /**
-   * Takes a place for a client until the scope closes. Check and reservation are one synchronous step, so that no number
-   * of simultaneous requests exceeds a limit.
+   * Counts one more session of a client until the scope closes. Fails if a limit is reached. Check and count are one
+   * synchronous step, so that concurrent requests cannot exceed a limit.
    */
   reserve(client: string): Effect.Effect<void, LimitReached, Scope.Scope> {
     return acquireReleaseLight(

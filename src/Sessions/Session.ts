@@ -29,10 +29,10 @@ import { notifyOfFailover } from "./failoverNotices.js"
 import { updateRecord } from "./records.js"
 
 /**
- * Why a session ends. `deleted`: its client ended it. `abandoned`: its client disconnected before it learned the id.
- * `closed`: an operator closed it. `idle`: it was not used for the session timeout. `drained`: the proxy shuts down.
- * `failed`: its upstream session is lost. `replaced`: another client took its place, in single-session mode.
- * `suspended`: it ends in this process only, and another process continues it.
+ * The reason for the end of a session. `deleted`: its client ended it. `abandoned`: its client disconnected before it
+ * learned the id. `closed`: an operator closed it. `idle`: it was not used for the session timeout. `drained`: the
+ * proxy shut down. `failed`: its upstream session is lost. `replaced`: another client took its place, in single-session
+ * mode. `suspended`: it ends in this process only, and another process continues it.
  */
 export type CloseReason =
   | "deleted"
@@ -47,13 +47,13 @@ export type CloseReason =
 /** A new session id: 128 random bits in visible ASCII (2025-11-25, Transports, "Session Management"). */
 export const makeId = (): string => randomBytes(16).toString("base64url")
 
-/** The name of a session in logs and lists. It tells sessions apart and gives no access to them. */
+/** The name of a session in logs and lists. It identifies the session and gives no access to it. */
 export const handleOf = (id: string): string => createHash("sha256").update(id).digest("hex").slice(0, 12)
 
 /** Logs an upstream failure, with the session of this id if there is one. */
 export type Report = (error: UpstreamError, id: string | undefined) => void
 
-/** What all sessions share. */
+/** The dependencies that all sessions share. */
 export interface SessionDeps {
   readonly clock: Clock.Clock
   readonly deadlines: Deadlines
@@ -63,27 +63,27 @@ export interface SessionDeps {
   readonly tracker: EventTracker["Type"]
   readonly interceptors: ReadonlyArray<Interceptor>
   readonly report: Report
-  /** Runs an effect beside the session's fiber. */
+  /** Runs an effect in a background fiber. */
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   /** True if a session that the upstream has lost is replaced. */
   readonly recover: boolean
-  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  /** The silence on a stream after which a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** How many requests of one session may be in flight. */
+  /** The maximum number of requests in flight in one session. */
   readonly maxExchanges: number
-  /** How long a session may be idle, in milliseconds. */
+  /** The maximum idle time of a session, in milliseconds. */
   readonly sessionTimeout: number
-  /** How long a record outlives the last activity, in milliseconds: until a sweep has checked the session. */
+  /** The lifetime of a record after the last activity, in milliseconds. A sweep checks the session before it ends. */
   readonly timeToLive: number
 }
 
-/** What a session is made of. */
+/** The parts of a session. */
 export interface SessionParts {
   readonly id: string
   readonly handle: string
   /** The address of the client that opened the session. */
   readonly client: string
-  /** The time at which it was opened, in milliseconds since 1970. */
+  /** The time at which the session was opened, in milliseconds since 1970. */
   readonly createdAt: number
   readonly negotiated: Negotiated
   readonly upstreamSession: UpstreamSession
@@ -94,12 +94,12 @@ export interface SessionParts {
   readonly streams: Streams | undefined
 }
 
-/** Methods that a client may call to try a server out, without using the session. */
+/** The methods that do not count as a use of the session, because clients probe servers with them. */
 const probingMethods: ReadonlySet<string> = new Set(["initialize", "notifications/initialized", "ping"])
 
 /**
- * The session's scope owns everything that the session holds: its place, its lease, its record, its entry in the
- * registry, its exchanges. Completing `ended` closes that scope.
+ * The session's scope owns everything that the session holds: its admission, lease, record, registry entry and
+ * exchanges. Completing `ended` closes that scope.
  */
 export class Session implements ClientSession {
   readonly id: string
@@ -110,16 +110,16 @@ export class Session implements ClientSession {
   readonly upstreamSession: UpstreamSession
   /** The time of the last activity, in milliseconds since 1970. */
   lastActiveAt: number
-  /** True if the client has used the session, beyond opening it and trying it out. */
+  /** True if the client has sent more than the methods in `probingMethods`. */
   isUsed = false
-  /** Why the session ends, once it does. An interruption of its fiber gives no reason. */
+  /** The reason for the end of the session; `undefined` before that, and if its fiber is interrupted. */
   reason: CloseReason | undefined
   readonly ended: Deferred.Deferred<CloseReason> = Deferred.unsafeMake(FiberId.none)
   private readonly exchanges = new SlotSet<Exchange>()
   private readonly context: ExchangeContext
   private readonly resumable: ResumableUpstream
   private readonly streams: Streams | undefined
-  /** Feeds the client's standalone streams; `undefined` if streams are not tracked. */
+  /** The upstream's standalone stream; `undefined` if streams are not tracked. */
   private readonly standalone: StandaloneStream | undefined
 
   constructor(
@@ -162,7 +162,7 @@ export class Session implements ClientSession {
     return (this.streams?.openStandalone ?? 0) > 0
   }
 
-  /** The number of exchanges in flight, and of the streams among them that the client holds open. */
+  /** The number of exchanges in flight, and how many of them are streams that the client holds open. */
   get load(): { readonly exchanges: number; readonly streams: number } {
     return {
       exchanges: this.openExchanges,
@@ -170,7 +170,7 @@ export class Session implements ClientSession {
     }
   }
 
-  /** Relays a request. Every outcome reaches the response, refusals too. */
+  /** Relays a request. The response receives every outcome, including a refusal. */
   exchange(request: Request, response: ClientResponse): Disconnect {
     if (request.method === "GET" && this.streams !== undefined && this.standalone !== undefined) {
       return this.listen(request, response, this.streams, this.standalone)
@@ -193,7 +193,9 @@ export class Session implements ClientSession {
     return () => exchange.disconnect()
   }
 
-  /** Continues the streams that an earlier process opened, for a client that sends these header fields. */
+  /**
+   * Continues the streams that an earlier process opened. `headers` are those of the request that restores the session.
+   */
   restore(headers: Headers): void {
     this.isUsed = true
     this.touch()
@@ -216,18 +218,18 @@ export class Session implements ClientSession {
     }
   }
 
-  /** Notes the header fields of the client's DELETE, which the DELETE of the upstream session repeats. */
+  /** Notes the header fields of the client's DELETE, for the DELETE of the upstream session. */
   useDeleteHeaders(headers: Headers): void {
     this.upstreamSession.useDeleteHeaders(headers)
   }
 
-  /** Ends the session. The first reason holds. */
+  /** Ends the session. Only the first call sets the reason. */
   end(reason: CloseReason): void {
     this.reason ??= reason
     Deferred.unsafeDone(this.ended, Effect.succeed(reason))
   }
 
-  /** Ends all exchanges and streams. Each client gets the reason. */
+  /** Ends all exchanges and streams with an error for the reason. */
   cut(): void {
     const isSuspended = this.reason === "suspended"
     const isShutDown = isSuspended || (this.reason ?? "drained") === "drained"
@@ -257,7 +259,7 @@ export class Session implements ClientSession {
     this.resumable.sessionLost()
     const { standalone, streams } = this
     if (streams === undefined || standalone === undefined) {
-      // Without tracking, the client itself opens its stream again.
+      // Without tracking, the client must open its stream again itself.
       for (const exchange of this.exchanges) if (exchange.method === "GET") exchange.cut(new ShuttingDown())
       return
     }
@@ -278,7 +280,7 @@ export class Session implements ClientSession {
     standalone: StandaloneStream
   ): Disconnect {
     const lastEventId = first(request.headers, LAST_EVENT_ID)
-    // A stream that a client reconnects to has its place already.
+    // A stream that a client reconnects to is counted already.
     if (lastEventId === undefined && this.isFull(true)) return refuse(response, this.limitReached)
     return lastEventId === undefined || streams.isStandalone(lastEventId)
       ? standalone.listen(request, response)
@@ -290,7 +292,7 @@ export class Session implements ClientSession {
     this.touch()
   }
 
-  /** The exchanges that the client waits for, and the standalone streams that it reads. */
+  /** The number of exchanges in flight and of standalone streams that the client reads or waits for. */
   private get openExchanges(): number {
     const waiting = this.standalone?.hasWaitingClient === true ? 1 : 0
     return this.exchanges.size + waiting + (this.streams?.openStandalone ?? 0)
@@ -301,8 +303,8 @@ export class Session implements ClientSession {
   }
 
   /**
-   * Responses and notifications have as many places again as requests: a call may wait for the client's response to a
-   * request of the server, and must not keep it out.
+   * True if no other exchange may begin. Responses and notifications may use twice the limit, because a call in flight
+   * may wait for the client's response to a request of the server.
    */
   private isFull(isRequest: boolean): boolean {
     const { maxExchanges } = this.deps

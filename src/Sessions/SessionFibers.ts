@@ -1,4 +1,4 @@
-/** The fibers of the sessions: one for each, from its first step to the release of everything that it held. */
+/** The fibers of the sessions. Each session has one, from its opening to the release of its resources. */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,16 +18,16 @@ export interface SessionFibers {
   readonly run: (id: string, life: Effect.Effect<CloseReason, ProxyError>) => void
   /** The fiber of a session that is being opened, is live or is being closed. */
   readonly get: (id: string) => Fiber.RuntimeFiber<void> | undefined
-  /** Ends a session and waits until everything that it held is released. Returns false if there is none. */
+  /** Ends a session and waits until its resources are released. Returns false if there is no such session. */
   readonly close: (id: string, reason: CloseReason) => Effect.Effect<boolean>
-  /** Ends all sessions, interrupts those that are not open yet, and waits for their release. */
+  /** Ends all live sessions, interrupts the opening ones, and waits until their resources are released. */
   readonly endAll: (reason: CloseReason) => Effect.Effect<void>
-  /** In single-session mode: completes when the session has ended and no other has replaced it. */
+  /** Completes in single-session mode when the session has ended and no other one has replaced it. */
   readonly over: Effect.Effect<CloseReason>
 }
 
-/** Reasons after which, in single-session mode, another session may open. */
-const leavesRoom: ReadonlySet<CloseReason> = new Set(["replaced", "abandoned"])
+/** The reasons after which another session may open in single-session mode. */
+const reopenableReasons: ReadonlySet<CloseReason> = new Set(["replaced", "abandoned"])
 
 /** Runs session fibers. Closing the scope interrupts them. */
 export const makeSessionFibers = (
@@ -54,7 +54,7 @@ export const makeSessionFibers = (
           id,
           life.pipe(
             Effect.tap((reason) =>
-              multiSession || leavesRoom.has(reason) ? Effect.void : Deferred.succeed(over, reason)
+              multiSession || reopenableReasons.has(reason) ? Effect.void : Deferred.succeed(over, reason)
             ),
             Effect.tapBoth({ onSuccess: ended, onFailure: failed }),
             Effect.ignore,
@@ -84,14 +84,14 @@ export const makeSessionFibers = (
     }
   })
 
-/** The openings whose clients have disconnected. */
+/** The openings whose client has disconnected. */
 export interface AbandonedOpenings {
-  /** Waits for the answer to `initialize`, so that its session can be ended; after 60 s, interrupts the opening. */
+  /** Adds an opening. It may complete, so that its session can be ended; after 60 s it is interrupted. */
   readonly add: (id: string) => void
   readonly interruptAll: Effect.Effect<void>
 }
 
-/** How long an abandoned opening may take. */
+/** The maximum time of an abandoned opening. */
 const ABANDONED_TIMEOUT = Duration.seconds(60)
 
 export const makeAbandonedOpenings = (
@@ -104,7 +104,7 @@ export const makeAbandonedOpenings = (
       add: (id) => {
         const fiber = fibers.get(id)
         if (fiber === undefined) return
-        // A shutdown does not wait for it.
+        // A shutdown does not wait for an abandoned opening.
         inFlight.end()
         openings.set(id, fiber)
         fork(

@@ -1,4 +1,4 @@
-/** The exchanges without a session: those of 2026-07-28 and later. */
+/** The exchanges without a session, of 2026-07-28 and later. */
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { Exchange, type ExchangeContext } from "../Exchange.js"
 import { intercept, type Interceptor } from "../Interceptor.js"
@@ -18,9 +18,9 @@ export interface StatelessDeps {
   readonly inFlight: InFlight
   readonly telemetry: TelemetryListener
   readonly report: Report
-  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  /** The silence on a stream after which a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** How many exchanges there may be at once. */
+  /** The maximum number of exchanges in flight. */
   readonly maxStateless: number
 }
 
@@ -54,12 +54,14 @@ export class Stateless {
     return this.exchanges.size
   }
 
-  /** The number of streams among them that clients hold open. */
+  /** The number of exchanges that are streams. */
   get streams(): number {
     return this.exchanges.count(({ isStream }) => isStream)
   }
 
-  /** Relays a request of the client with this address. Every outcome reaches the response, refusals too. */
+  /**
+   * Relays a request. `client` is the address of its client. The response receives every outcome, including a refusal.
+   */
   exchange(request: Request, client: string, response: ClientResponse): Disconnect {
     const exchange = new Exchange(this.contextFor(client), request, response)
     const { maxStateless } = this.deps
@@ -72,7 +74,7 @@ export class Stateless {
     return () => exchange.disconnect()
   }
 
-  /** Ends all exchanges. Each client gets the error. */
+  /** Ends all exchanges with an error. */
   cut(error: ProxyError): void {
     for (const exchange of this.exchanges) exchange.cut(error)
   }
@@ -93,7 +95,7 @@ export class Stateless {
   }
 }
 
-/** Logs the failure of an upstream. */
+/** Logs the error of an answer. */
 class FailureReporter extends SinkDecorator {
   constructor(
     next: Sink,

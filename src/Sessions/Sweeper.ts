@@ -1,4 +1,4 @@
-/** Ends idle sessions, and what expired sessions have left in the store and at the upstream. */
+/** Ends idle sessions. Removes the records of expired ones and ends their upstream sessions. */
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import { SessionRecord, type SessionStore } from "../SessionStore.js"
@@ -18,10 +18,10 @@ export interface SweeperDeps {
   readonly fork: (effect: Effect.Effect<void>) => void
 }
 
-/** How many upstream sessions of expired records are ended at once. */
+/** The maximum number of upstream sessions that are ended concurrently. */
 const MAX_ENDINGS = 8
 
-/** The sweep, which runs at the start and then regularly. */
+/** Makes the sweep, which `Sessions` runs at the start and then regularly. */
 export const makeSweep = (deps: SweeperDeps): Effect.Effect<Effect.Effect<void>> =>
   Effect.map(Effect.makeSemaphore(MAX_ENDINGS), (endings) =>
     Effect.suspend(() => {
@@ -40,7 +40,7 @@ export const makeSweep = (deps: SweeperDeps): Effect.Effect<Effect.Effect<void>>
     )
   )
 
-/** Removes the records that a killed process left, if no session can be restored from them. */
+/** Removes the records that a killed process left. Called if sessions cannot be restored. */
 export const removeLeftRecords = ({
   pool,
   store
@@ -55,7 +55,7 @@ export const removeLeftRecords = ({
     Effect.catchAll(({ message }) => Effect.logWarning("store: could not remove ended sessions", { message }))
   )
 
-/** Ends the upstream session of a record that expired in the store. */
+/** Ends the upstream session of an expired record. */
 const endUpstreamSession = (record: SessionRecord, deps: SweeperDeps): Effect.Effect<void> => {
   const { upstream, upstreamSessionId } = record
   const pooled: PooledUpstream | undefined = deps.pool.get(upstream)
@@ -67,7 +67,7 @@ const endUpstreamSession = (record: SessionRecord, deps: SweeperDeps): Effect.Ef
   }).pipe(Effect.scoped, Effect.ignore)
 }
 
-/** Stores a live session again: its record expired while the whole process was suspended. */
+/** Stores a live session again. Its record expires if the operating system suspends the whole process. */
 const storeAgain = (record: SessionRecord, { registry, store }: SweeperDeps) =>
   Effect.suspend(() => {
     const live = registry.get(record.id)

@@ -1,4 +1,4 @@
-/** What a client is told when another upstream session has replaced the lost one. */
+/** Notifies a client that another upstream session has replaced the lost one. */
 import { frame } from "../Protocol/SseFrames.js"
 import {
   cancelledNotification,

@@ -1,4 +1,4 @@
-/** What opening and restoring a session have in common: the parts that its scope owns. */
+/** The parts of a session that its scope owns, for sessions that are opened or restored. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
@@ -17,7 +17,7 @@ import type { Admission } from "./Admission.js"
 import { removeRecord } from "./records.js"
 import { handleOf, type Session, type SessionDeps, type SessionParts } from "./Session.js"
 
-/** What a session takes its parts from, and gives them back to when its scope closes. */
+/** The services and shared state from which sessions are made. */
 export interface SessionResources {
   readonly admission: Admission
   readonly registry: Map<string, Session>
@@ -27,7 +27,9 @@ export interface SessionResources {
 /** The upstream side of a session, up to the interceptors. */
 export type UpstreamParts = Pick<SessionParts, "handle" | "upstreamSession" | "resumable" | "upstream">
 
-/** Creates the upstream side of a session. When the scope closes, its exchanges are aborted and its lease is released. */
+/**
+ * Creates the upstream side of a session. When the scope closes, its exchanges are aborted and its lease is released.
+ */
 export const makeUpstream = (
   id: string,
   client: string,
@@ -60,7 +62,7 @@ export const makeUpstream = (
     return { handle, upstreamSession, resumable, upstream }
   })
 
-/** Opens the streams of a session, and tracks them from now on. `undefined` if streams are not tracked. */
+/** Opens the log of a session's streams and starts to track them. Returns `undefined` if streams are not tracked. */
 export const openStreams = (
   id: string,
   protocolVersion: string,
@@ -88,8 +90,8 @@ export const openStreams = (
   })
 
 /**
- * Registers a session. It is found by its id until the scope closes. Its record stays until then, or longer if the
- * session is suspended. Closing the scope cuts the session's exchanges first.
+ * Adds a session to the registry until the scope closes. When the scope closes, it first cuts the session's exchanges.
+ * Then it removes the session's record, unless the session is suspended.
  */
 export const register = (
   session: Session,
@@ -110,7 +112,7 @@ export const register = (
     )
   })
 
-/** Opens the log of a session's streams. When the scope closes, the log is closed, or suspended for another process. */
+/** Opens the log of a session's streams. When the scope closes, the log is closed, or suspended with its session. */
 const openLog = (
   id: string,
   { tracker }: SessionDeps

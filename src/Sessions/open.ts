@@ -1,4 +1,4 @@
-/** Opens a session: from the client's `initialize` to the answer under an id of the proxy. */
+/** Opens a session: relays the client's `initialize`, and passes on the answer with the proxy's session id. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -32,8 +32,8 @@ interface Waiting {
 }
 
 /**
- * An `initialize` that is not answered. The session's fiber keeps this object as long as the session lives, so the request
- * and the response are dropped when the opening is settled.
+ * An `initialize` without an answer. The session's fiber references this object until the session ends, so the object
+ * drops the request and the response when the opening is settled.
  */
 export class PendingOpen {
   readonly id = makeId()
@@ -51,8 +51,8 @@ export class PendingOpen {
   }
 
   /**
-   * Completes when the session is open, or cannot be opened. An interruption means that the client has disconnected;
-   * `onAbandoned` is called if the opening is not settled then.
+   * Completes when the session is open, and fails if it cannot be opened. The caller interrupts this effect when the
+   * client disconnects. If the opening is not settled then, the effect calls `onAbandoned`.
    */
   opened(onAbandoned: () => void): Effect.Effect<OpenedSession, ProxyError> {
     if (this.waiting === undefined) return Effect.interrupt
@@ -72,7 +72,7 @@ export class PendingOpen {
     )
   }
 
-  /** The request and its response. Interrupts if the opening is settled. */
+  /** Returns the request and its response. Interrupts if the opening is settled. */
   get current(): Effect.Effect<Waiting> {
     return Effect.suspend(() =>
       this.waiting === undefined ? Effect.interrupt : Effect.succeed(this.waiting)
@@ -96,7 +96,7 @@ const abandon = ({ disconnect, session }: OpenedSession): void => {
   session.end("abandoned")
 }
 
-/** The whole life of a session, in a scope of its own. Succeeds with the reason for its end. */
+/** Opens a session in a new scope and waits for its end. Succeeds with the reason for the end. */
 export const runOpened = (
   opening: PendingOpen,
   resources: SessionResources
@@ -122,9 +122,9 @@ export const runOpened = (
 }
 
 /**
- * Opens a session in a scope, which then owns all that the session holds. The finalizers run in reverse: the exchanges are
- * cut, the session leaves the registry and the store, its log is closed, its upstream session ends, its place is free.
- * Only the waits for the upstream can be interrupted.
+ * Opens a session. Its scope then owns everything that the session holds. When the scope closes, the exchanges are cut,
+ * the session is removed from the registry and the store, its log is closed, its upstream session ends, and admission
+ * stops counting the session. Only the waits for the upstream can be interrupted.
  */
 const open = (
   opening: PendingOpen,
@@ -159,14 +159,14 @@ const open = (
     })
   )
 
-/** Parsed JSON may be nested too deeply to be serialized again. */
+/** Serializes parsed JSON. Fails if the JSON is nested too deeply for `JSON.stringify`. */
 const asJson = (value: unknown): Effect.Effect<string, BadRequest> =>
   Effect.try({
     try: () => JSON.stringify(value ?? {}),
     catch: () => new BadRequest({ reason: "InitializeTooDeep" })
   })
 
-/** Passes on the upstream's own refusal, without a session id. */
+/** Passes on the upstream's refusal of `initialize`, without a session id. */
 const withoutSession = (response: ClientResponse): Sink => ({
   ...ignoreAnswer,
   head: (status, headers, flow) => {

@@ -1,4 +1,4 @@
-/** Session records: how they are made from sessions, and changed in the store. */
+/** Converts between sessions and their records, and changes records in the store. */
 import * as Effect from "effect/Effect"
 import { type Change, SessionRecord, type SessionStore } from "../SessionStore.js"
 import { Negotiated } from "../UpstreamSession/Negotiated.js"
@@ -6,7 +6,7 @@ import type { Session } from "./Session.js"
 
 type Store = SessionStore["Type"]
 
-/** The record of a session. `timeToLive` is in milliseconds. */
+/** Returns the record of a session. `timeToLive` is in milliseconds. */
 export const recordOf = (session: Session, timeToLive: number): SessionRecord => {
   const { client, createdAt, id, lastActiveAt, negotiated, upstreamSession } = session
   return new SessionRecord({
@@ -25,7 +25,7 @@ export const recordOf = (session: Session, timeToLive: number): SessionRecord =>
   })
 }
 
-/** What the client and the server of a stored session negotiated. */
+/** Returns the negotiation that a record stores. */
 export const negotiatedIn = (record: SessionRecord): Negotiated =>
   new Negotiated(
     record.initialize,
@@ -35,7 +35,7 @@ export const negotiatedIn = (record: SessionRecord): Negotiated =>
     record.subscriptions
   )
 
-/** Changes a record. A change that cannot be stored is lost when the process ends. */
+/** Changes a record. Logs a failure; the change is then lost when the process ends. */
 export const updateRecord = (store: Store, { handle, id }: Session, change: Change): Effect.Effect<void> =>
   store.update(id, change).pipe(
     Effect.catchAll(({ message }) => Effect.logWarning("store: write failed", { message })),
@@ -43,7 +43,7 @@ export const updateRecord = (store: Store, { handle, id }: Session, change: Chan
     Effect.asVoid
   )
 
-/** Removes a record. One that cannot be removed expires. */
+/** Removes a record. Logs a failure; the record then expires. */
 export const removeRecord = (store: Store, id: string): Effect.Effect<void> =>
   Effect.catchAll(store.remove(id), ({ message }) =>
     Effect.logWarning("store: could not delete session record", { message })

@@ -1,4 +1,4 @@
-/** Restores a session from the store, where an earlier process or another node left it. */
+/** Restores a session that an earlier process or another node stored. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -13,13 +13,13 @@ import { makeUpstream, openStreams, register, type SessionResources } from "./li
 import { negotiatedIn } from "./records.js"
 import { type CloseReason, Session } from "./Session.js"
 
-/** A session that is being restored. All requests that name it wait for the same result. */
+/** A session that is being restored. All its requests wait for the same result. */
 export class PendingRestore {
   private readonly result = Deferred.unsafeMake<Session, ProxyError>(FiberId.none)
 
   constructor(
     readonly id: string,
-    /** The header fields of the request that named the session first, which may hold credentials. */
+    /** The header fields of the first request for the session, which may hold credentials. */
     readonly headers: Headers,
     /** Called when the result is known, before it is delivered. */
     private readonly onSettled: () => void
@@ -36,8 +36,8 @@ export class PendingRestore {
 }
 
 /**
- * The rest of a session's life, in a scope of its own. Succeeds with the reason for its end. A failure before the session
- * is live leaves everything as it was.
+ * Restores a session in a new scope and waits for its end. Succeeds with the reason for the end. If the session cannot
+ * be restored, its record and its upstream session stay unchanged.
  */
 export const runRestored = (
   pending: PendingRestore,
@@ -62,7 +62,7 @@ export const runRestored = (
     })
   )
 
-/** Opens the session from its record, without asking the upstream. */
+/** Makes the session from its record, without a request to the upstream. */
 const restore = (
   { headers, id }: PendingRestore,
   pool: UpstreamPool["Type"],
@@ -74,7 +74,7 @@ const restore = (
       const stored = yield* unmask(deps.store.get(id))
       if (Option.isNone(stored)) return yield* new SessionNotFound()
       const record = stored.value
-      // Another upstream does not know the session, and must not learn its id.
+      // The record belongs to an upstream that is not configured. No other upstream may receive its session id.
       const pooled = pool.get(record.upstream)
       if (pooled === undefined) return yield* new SessionNotFound()
       const { client, createdAt, protocolVersion } = record
@@ -86,7 +86,7 @@ const restore = (
       const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
       parts.upstreamSession.begin(negotiated, session)
       yield* register(session, resources)
-      // The time to live is this process's, which may have another session timeout.
+      // This process may have another session timeout than the one that stored the record.
       const { timeToLive } = deps
       if (record.timeToLive !== timeToLive) yield* deps.store.update(id, { timeToLive })
       session.restore(headers)
