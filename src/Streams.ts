@@ -10,7 +10,7 @@ import { type StreamSource, StreamWriter, type StreamWriterDeps } from "./Stream
 import { type Flow, noFlow } from "./Upstream.js"
 import { streaming, toClient } from "./Upstream/headers.js"
 
-/** A place in a standalone stream that its client reconnects to. */
+/** A position in a standalone stream at which a client reconnects. */
 export interface Reconnection {
   readonly writer: StreamWriter
   readonly sequence: number
@@ -18,11 +18,11 @@ export interface Reconnection {
   readonly hasMissedEvents: boolean
 }
 
-/** How many standalone streams without a reader are kept. */
+/** The maximum number of older standalone streams without a reader that are kept. */
 const MAX_UNREAD_STREAMS = 4
 
 export class Streams {
-  /** The streams that answer requests: those that have not ended, and those that are read. */
+  /** The streams that answer requests, and that have not ended or have a reader. */
   private readonly answers = new SlotSet<StreamWriter>()
   /** The client's standalone streams, oldest first. */
   private readonly standalone = new Set<StreamWriter>()
@@ -30,7 +30,7 @@ export class Streams {
   constructor(
     readonly log: SessionLog,
     private readonly deps: StreamWriterDeps,
-    /** The session's id, which every answer carries. */
+    /** The session's id, for the head of each response. */
     private readonly sessionId: string
   ) {}
 
@@ -51,7 +51,7 @@ export class Streams {
     return this.continueAnswer(this.log.createStream(requests), source)
   }
 
-  /** Continues a stream that answers requests and that an earlier process opened. */
+  /** Continues a stream that an earlier process opened to answer requests. */
   continueAnswer(log: StreamLog, source: StreamSource): StreamWriter {
     const writer = this.createWriter(log, source)
     this.answers.add(writer)
@@ -59,8 +59,8 @@ export class Streams {
   }
 
   /**
-   * Creates a standalone stream, with the events that came while none was read. Of the streams without a reader, only the
-   * newest can be reconnected to.
+   * Creates a standalone stream. If no other one has a reader, undelivered events of the newest one move to it. Removes
+   * the oldest streams without a reader, so that clients can no longer reconnect to them.
    */
   openStandaloneStream(source: Flow): StreamWriter {
     const unread = Array.from(this.standalone).filter(({ hasReader }) => !hasReader)
@@ -74,35 +74,35 @@ export class Streams {
     return writer
   }
 
-  /** Continues a standalone stream that an earlier process opened. Its client may reconnect. */
+  /** Continues a standalone stream that an earlier process opened. The client may reconnect to it. */
   continueStandaloneStream(log: StreamLog, source: Flow): void {
     this.standalone.add(this.createWriter(log, source))
   }
 
-  /** True if an event id belongs to a standalone stream, even to one that is not kept any more. */
+  /** True if an event id belongs to a standalone stream, even if its events are evicted or were not stored. */
   isStandalone(eventId: string): boolean {
     return this.log.find(eventId)?.stream?.requests.length === 0
   }
 
-  /** The place in a standalone stream that an event id names. */
+  /** Returns the position in a standalone stream that an event id names. */
   standaloneAt(eventId: string): Reconnection | undefined {
-    const place = this.log.find(eventId)
-    const writer = Array.from(this.standalone).find(({ log }) => log === place?.stream)
-    return place === undefined || writer === undefined
+    const position = this.log.find(eventId)
+    const writer = Array.from(this.standalone).find(({ log }) => log === position?.stream)
+    return position === undefined || writer === undefined
       ? undefined
       : {
           writer,
-          sequence: place.sequence,
-          hasMissedEvents: place.sequence < writer.log.lastSequence
+          sequence: position.sequence,
+          hasMissedEvents: position.sequence < writer.log.lastSequence
         }
   }
 
-  /** The upstream's id of the last event on any standalone stream. */
+  /** The upstream's id of the last event, from the newest standalone stream that has one. */
   get cursor(): string | undefined {
     return Array.from(this.standalone).findLast(({ log }) => log.cursor !== undefined)?.log.cursor
   }
 
-  /** The target of messages that belong to no request: the newest standalone stream with a reader, else the newest. */
+  /** The target of unsolicited messages: the newest standalone stream with a reader, or else the newest one. */
   get newest(): StreamWriter | undefined {
     const all = Array.from(this.standalone)
     return all.findLast(({ hasReader }) => hasReader) ?? all.at(-1)
@@ -110,9 +110,9 @@ export class Streams {
 
   /** Reconnects a client to the stream that an event id names. */
   resume(eventId: string, response: ClientResponse): Disconnect {
-    const place = this.log.find(eventId)
-    if (place === undefined) return refuse(response, new BadRequest({ reason: "UnknownEventId" }))
-    const { sequence, stream } = place
+    const position = this.log.find(eventId)
+    if (position === undefined) return refuse(response, new BadRequest({ reason: "UnknownEventId" }))
+    const { sequence, stream } = position
     if (stream === undefined || (stream.hasEnded && sequence === stream.lastSequence))
       return refuse(response, new BadRequest({ reason: "StreamEnded" }))
     const writer = this.all.find(({ log }) => log === stream) ?? this.createWriter(stream, noFlow)
@@ -133,7 +133,7 @@ export class Streams {
     return () => writer.disconnect(response)
   }
 
-  /** Opens one more standalone stream, fed by the upstream's one. */
+  /** Opens another standalone stream for a client, while the upstream's stream is open. */
   join(response: ClientResponse, source: Flow): Disconnect {
     const writer = this.openStandaloneStream(source)
     response.settled()
@@ -146,14 +146,14 @@ export class Streams {
     for (const writer of this.standalone) writer.disconnect(response)
   }
 
-  /** Ends the standalone streams, because no upstream feeds them. Their clients can reconnect. */
+  /** Ends the responses of the standalone streams, because the upstream's stream has ended. Clients can reconnect. */
   dismissStandalone(): void {
     for (const writer of this.standalone) writer.dismiss()
   }
 
   /**
-   * Sends an event of the proxy itself on an open stream. Without one, only an urgent event is kept, for the client that
-   * reconnects to the newest standalone stream.
+   * Sends an event of the proxy itself on an open stream. Without an open stream, an urgent event is appended to the
+   * newest standalone stream, for a client that reconnects to it. Any other event is dropped.
    */
   send(event: Buffer, isUrgent: boolean): void {
     const open = this.all.findLast(({ takesEvents }) => takesEvents)
@@ -161,17 +161,17 @@ export class Streams {
     writer?.append(event, undefined)
   }
 
-  /** Ends all responses, for their clients to reconnect to another process. */
+  /** Ends all responses, so that clients reconnect to the next process. */
   suspend(): void {
     for (const writer of this.all) writer.suspend()
   }
 
-  /** Ends all responses for good. */
+  /** Ends all responses, because the session ends. */
   close(): void {
     for (const writer of this.all) writer.dismiss()
   }
 
-  /** The head of a response that has no head of the upstream: its client joins or reconnects to a stream. */
+  /** The header fields of a response to a client that joins or reconnects to a stream. */
   private get head(): MutableHeaders {
     return streaming(toClient({ "content-type": EVENT_STREAM }, this.sessionId))
   }

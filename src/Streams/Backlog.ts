@@ -1,4 +1,4 @@
-/** The events that the readers of a session's streams have not read, in total. */
+/** Counts the events that the readers of a session's streams have not read. */
 
 export interface UnreadEvents {
   readonly events: number
@@ -7,7 +7,7 @@ export interface UnreadEvents {
 
 export const noUnreadEvents: UnreadEvents = { events: 0, bytes: 0 }
 
-/** A sum over all streams of a session, which each stream keeps up to date. */
+/** The sum of the unread events over all streams of a session. Each stream updates its share. */
 export class Backlog {
   private events = 0
   private bytes = 0

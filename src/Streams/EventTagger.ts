@@ -1,4 +1,4 @@
-/** Tells the events of a stream apart that no `StreamReader` has read: one that an interceptor wrote, for instance. */
+/** Splits a stream into events. Used for streams without a `StreamReader`, such as those that an interceptor writes. */
 import { readEvents } from "../Protocol/SseEvents.js"
 import { FrameSplitter } from "../Protocol/SseFrames.js"
 import type { StreamPart } from "../Upstream.js"

@@ -1,4 +1,4 @@
-/** The requests of one exchange that are not answered. */
+/** The requests of one exchange without a response. */
 import { isPlainResponse, mayHoldResponse, messages } from "../Protocol/SseFrames.js"
 import type { RequestId } from "../Protocol.js"
 
@@ -14,12 +14,12 @@ export class PendingRequests {
     return this.ids.length === 0
   }
 
-  /** True if no response is missing for certain: an event that was too large to be read may have held it. */
+  /** True if every response has passed, or may have passed in an event that was too large to be parsed. */
   get mayBeAnswered(): boolean {
     return this.isEmpty || this.hasUnreadableEvent
   }
 
-  /** Notes an event that passed without being read. */
+  /** Notes an event that passed without being parsed. */
   noteUnreadable(): void {
     this.hasUnreadableEvent = true
   }

@@ -1,4 +1,4 @@
-/** Reads all answers of one session, and resumes the streams among them. The session's interceptors wrap it. */
+/** Reads all answers of one session, and resumes broken streams. The session's interceptors wrap this upstream. */
 import type { SessionLog } from "../EventTracker.js"
 import { SlotSet } from "../internal/slotSet.js"
 import { type Body, cancelledNotification, cancelledRequestId, type RequestId } from "../Protocol.js"
@@ -28,7 +28,9 @@ export class ResumableUpstream implements Upstream {
     this.readerDeps = { ...deps, log: undefined, cancel: (ids) => this.cancel(ids) }
   }
 
-  /** Tracks event streams in this log from now on. Until then, and without one, they pass as they are. */
+  /**
+   * Starts to track event streams, with the ids in this log. Streams are forwarded unchanged before, and without a log.
+   */
   track(log: SessionLog | undefined): void {
     this.readerDeps.log = log
   }
@@ -40,7 +42,7 @@ export class ResumableUpstream implements Upstream {
     return reader.start(request)
   }
 
-  /** Another upstream session has replaced the lost one: broken streams of the lost one fail. */
+  /** Notes that another upstream session has replaced the lost one. Broken streams of the lost one fail. */
   sessionLost(): void {
     for (const reader of this.readers) reader.sessionLost()
   }
@@ -59,7 +61,7 @@ export class ResumableUpstream implements Upstream {
     }
   }
 
-  /** Cancels requests that the proxy's time limit has ended, because the upstream may still work on them. */
+  /** Cancels requests that reached the proxy's time limit, because the upstream may still work on them. */
   private cancel(ids: ReadonlyArray<RequestId>): void {
     for (const id of ids) {
       const message = cancelledNotification(id, "The proxy's time limit for the request has passed")

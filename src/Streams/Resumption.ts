@@ -1,4 +1,4 @@
-/** Resumes a stream that has broken at the upstream, as often as it breaks. */
+/** Resumes a broken stream at the upstream, each time that it breaks. */
 import * as Effect from "effect/Effect"
 import { backoff, isTransient } from "../internal/backoff.js"
 import { hasType, type Headers } from "../internal/headers.js"
@@ -7,11 +7,11 @@ import type { UpstreamError } from "../ProxyError.js"
 import type { TelemetryListener } from "../Telemetry.js"
 import { type Abort, type Flow, nothingToAbort, type Sink } from "../Upstream.js"
 
-/** A broken stream, as far as it has been read. */
+/** A broken stream and the position up to which it has been read. */
 export interface BrokenStream {
-  /** The upstream's id of the last event; a standalone stream is resumed without one too. */
+  /** The upstream's id of the last event. Only a standalone stream is resumed without one. */
   readonly lastEventId: string | undefined
-  /** The upstream's `retry:`, in milliseconds: how long it asks to wait before the next attempt. */
+  /** The minimum delay before the next attempt, from the upstream's `retry:` field, in milliseconds. */
   readonly retryAfter: number | undefined
   /** The number of new events. Repeated events and comments do not count. */
   readonly progress: number
@@ -19,23 +19,23 @@ export interface BrokenStream {
   readonly isComplete: boolean
   /** False if the upstream session of the stream is lost. */
   readonly isResumable: boolean
-  /** Starts to read on another connection, at the start of a frame. */
+  /** Starts to read from another connection, at the start of a frame. */
   readonly restart: (flow: Flow) => void
   readonly data: (chunk: Uint8Array) => void
   /** Requests the rest of the stream. */
   readonly requestRest: (sink: Sink) => Abort
 }
 
-/** How one attempt ended: with the last response, after new events, without any, or with a final refusal. */
+/** The result of one attempt: the last response, some new events, no new event, or a final refusal. */
 type AttemptResult = "complete" | "progress" | "nothing" | "refused"
 
-/** The longest `retry:` that is obeyed, in milliseconds. */
+/** The maximum delay that a `retry:` field can set, in milliseconds. */
 const MAX_RETRY = 300_000
 
-/** How many attempts in a row may bring nothing new. */
+/** The maximum number of consecutive attempts without a new event. */
 const MAX_ATTEMPTS = 10
 
-/** Succeeds with true if the stream is complete, with false if the upstream does not resume it. */
+/** Resumes a stream. Succeeds with true if it is complete, and with false if the upstream does not resume it. */
 export const resumeStream = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Effect<boolean> =>
   Effect.suspend(() => {
     let failures = 0
@@ -51,7 +51,7 @@ export const resumeStream = (stream: BrokenStream, telemetry: TelemetryListener)
     })
   }).pipe(Effect.map((result) => result === "complete"))
 
-/** Errors that every further attempt would meet too. */
+/** The errors after which another attempt cannot succeed. */
 const final: ReadonlySet<UpstreamError["reason"]> = new Set(["Unsupported", "Redirected"])
 
 const attempt = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Effect<AttemptResult> =>
@@ -72,7 +72,7 @@ const attempt = (stream: BrokenStream, telemetry: TelemetryListener): Effect.Eff
     }
     abort = stream.requestRest({
       head: (status: number, headers: Headers, flow: Flow) => {
-        // A server takes a while to notice a broken stream, and refuses a second one until then.
+        // A server may notice a broken stream late. Until then it refuses to resume the stream.
         if (isTransient(status)) return finish("nothing")
         if (status !== 200 || !hasType(headers, EVENT_STREAM)) return finish("refused")
         isOpen = true

@@ -1,5 +1,5 @@
 /**
- * The upstream's standalone stream, which feeds all standalone streams of the client, with or without a reader
+ * The upstream's standalone stream. Its events go to the standalone streams of the client, with or without a reader
  * (2025-11-25, Transports, "Listening for Messages from the Server").
  */
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
@@ -24,12 +24,12 @@ import { streaming, toClient } from "../Upstream/headers.js"
 import { EventTagger } from "./EventTagger.js"
 import type { StreamWriter } from "./StreamWriter.js"
 
-/** What the stream needs of its session. */
+/** The dependencies of a standalone stream. */
 export interface StandaloneStreamDeps {
   readonly sessionId: string
   readonly upstream: Upstream
   readonly telemetry: TelemetryListener
-  /** Called last, when the upstream's stream has ended. */
+  /** Called when the upstream's stream has ended or was refused. */
   readonly settled: () => void
 }
 
@@ -44,27 +44,27 @@ type State =
   | { readonly type: "closed" }
   /** The upstream has not answered the GET. */
   | { readonly type: "requested"; readonly client: WaitingClient | undefined }
-  /** The answer is no event stream. It passes to the client as it is. */
+  /** The answer is not an event stream. It is forwarded to the client unchanged. */
   | { readonly type: "passing"; readonly client: WaitingClient; readonly flow: Flow }
-  /** Events arrive, now or when the stream is resumed. */
+  /** The stream is open, or is being resumed. */
   | { readonly type: "open"; readonly flow: Flow }
 
 const closed: State = { type: "closed" }
 const nothing = Buffer.alloc(0)
 
-/** Statuses with which an upstream refuses to continue a stream for good. */
+/** The statuses after which a retry cannot continue a stream. */
 const refusals: ReadonlySet<number> = new Set([400, 404, 405])
 
 export class StandaloneStream implements Flow {
   private state: State = closed
-  /** Counts the requests: an answer to an older one is ignored. */
+  /** The number of the current request. Answers to older requests are ignored. */
   private generation = 0
   private abort: Abort = nothingToAbort
   private startedAt = 0
   private isPaused = false
-  /** The stream that an event passes to in pieces. */
+  /** The stream that receives the pieces of the current event. */
   private pieceTarget: StreamWriter | undefined
-  /** Reads events that no `StreamReader` has read. */
+  /** Splits bytes into events if no `StreamReader` has done so. */
   private tagger: EventTagger | undefined
 
   constructor(
@@ -84,7 +84,7 @@ export class StandaloneStream implements Flow {
     const isClosed = this.state.type === "closed"
     if (reconnection === undefined && !isClosed) return this.streams.join(response, this)
     if (reconnection !== undefined && (!isClosed || reconnection.hasMissedEvents)) {
-      // The missed events come first; whether the upstream has more to say is found out beside that.
+      // The client first receives the missed events. The upstream's stream is opened at the same time.
       const disconnect = this.streams.reconnect(reconnection, response)
       if (isClosed) this.request(undefined, this.continuation(this.streams.cursor))
       return disconnect
@@ -94,7 +94,7 @@ export class StandaloneStream implements Flow {
     return () => this.disconnect(client)
   }
 
-  /** Opens the stream again in another upstream session, if a client reads. */
+  /** Opens the stream again after a failover, if a client reads. */
   renew(): void {
     if (this.hasWaitingClient) return
     this.abort()
@@ -102,7 +102,7 @@ export class StandaloneStream implements Flow {
     if (this.streams.openStandalone > 0) this.request(undefined, this.continuation(undefined))
   }
 
-  /** Ends the upstream's stream. A waiting client gets the error. */
+  /** Ends the upstream's stream. A waiting client receives the error. */
   cut(error: ProxyError): void {
     if (this.state.type === "closed") return
     this.abort()
@@ -132,7 +132,7 @@ export class StandaloneStream implements Flow {
 
   private add(bytes: Buffer, part: StreamPart): void {
     const isWhole = part.type === "event" || part.type === "cursor"
-    // A client that has the beginning of an event gets its other pieces too.
+    // All pieces of an event must go to the same stream.
     if (part.type === "piece" && part.isFirst) this.pieceTarget = this.streams.newest
     const target = isWhole ? this.streams.newest : this.pieceTarget
     target?.add(bytes, part)
@@ -190,14 +190,14 @@ export class StandaloneStream implements Flow {
     else abort()
   }
 
-  /** Handles an answer that is no event stream. */
+  /** Handles an answer that is not an event stream. */
   private pass(status: number, headers: Headers, flow: Flow, client: WaitingClient | undefined): void {
     if (client === undefined) {
       this.abort()
       return this.settle("rejected")
     }
     const { reconnection, response } = client
-    // In the upstream's own words, a 404 would tell the client that its session has ended.
+    // The client would take a forwarded 404 for the end of its session.
     if (reconnection !== undefined && refusals.has(status)) {
       this.abort()
       return this.refuse(new BadRequest({ reason: "StreamEnded" }), "rejected")
@@ -222,7 +222,7 @@ export class StandaloneStream implements Flow {
     this.settle(outcome)
   }
 
-  /** Ends the client's streams, which nothing feeds any more. A client that reconnects opens the upstream's stream again. */
+  /** Ends the client's standalone streams. If a client reconnects, the upstream's stream is opened again. */
   private settle(outcome: Outcome): void {
     if (this.state.type === "closed") return
     const client = this.waitingClient

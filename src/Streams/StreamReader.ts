@@ -1,6 +1,6 @@
 /**
- * Reads the answer to one request. The events of a stream reach the next sink whole and once: repeated events are
- * dropped, and a stream that breaks is resumed at the upstream.
+ * Reads the answer to one request. It passes each event of a stream to the next sink whole and once: it drops repeated
+ * events, and resumes a stream that breaks at the upstream.
  */
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
@@ -27,44 +27,44 @@ import type { UpstreamSession } from "../UpstreamSession.js"
 import { PendingRequests } from "./PendingRequests.js"
 import { type BrokenStream, resumeStream } from "./Resumption.js"
 
-/** What the readers of one session have in common. */
+/** The dependencies that the readers of one session share. */
 export interface StreamReaderDeps {
   readonly upstream: Pick<
     UpstreamSession,
     "name" | "exchange" | "resume" | "streamRequest" | "recovers" | "serverRequests"
   >
-  /** The log of the session's streams; `undefined` if streams are not tracked and pass as they are. */
+  /** The log of the session's streams; `undefined` if streams are not tracked but forwarded unchanged. */
   readonly log: SessionLog | undefined
   readonly telemetry: TelemetryListener
   /** Logs an upstream failure. */
   readonly report: (error: UpstreamError) => void
-  /** Tells the upstream that nobody waits for these responses any more. */
+  /** Sends the upstream a cancellation of these requests. */
   readonly cancel: (ids: ReadonlyArray<RequestId>) => void
-  /** Runs an effect beside the session's fiber. */
+  /** Runs an effect in a background fiber. */
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 }
 
-/** The largest event that is held until it is whole, in bytes. A larger one passes in pieces. */
+/** The maximum size of an event that is held until it is complete, in bytes. A larger event passes in pieces. */
 const MAX_EVENT = 16 * 1024 * 1024
 
-/** The longest id of an upstream event that is remembered, in characters. It could be sent in no header otherwise. */
+/** The maximum length of an event id of the upstream, in characters. A longer one may not fit into a header. */
 const MAX_ID = 1_024
 
 type State =
   /** The answer has no head yet. */
   | { readonly type: "sent" }
-  /** The answer passes as it is. `observed` splits an event stream to find the server's requests in it. */
+  /** The answer is forwarded unchanged. `observed` splits an event stream to find the server's requests in it. */
   | { readonly type: "passing"; readonly observed: FrameSplitter | undefined }
-  /** An event stream is read, on its first connection or on a later one. */
+  /** An event stream is read from its first connection or from a later one. */
   | { readonly type: "reading"; readonly splitter: FrameSplitter; readonly flow: Flow }
-  /** The stream has broken, inside an event or between two, and no attempt to resume it has succeeded yet. */
+  /** The stream has broken, and no attempt to resume it has succeeded yet. */
   | { readonly type: "resuming"; readonly isMidEvent: boolean }
   | { readonly type: "done" }
 
 const sent: State = { type: "sent" }
 const done: State = { type: "done" }
 
-/** What a reader is for. */
+/** The kind of the answer that a reader reads. */
 type Kind = "answer" | "initialize" | "standalone stream"
 
 export class StreamReader extends SinkDecorator implements Flow, EventHandler, BrokenStream, SlotSetItem {
@@ -76,18 +76,18 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   private abortExchange: Abort = nothingToAbort
   private readonly kind: Kind
   private readonly pending: PendingRequests
-  /** The ids of this stream's own events. */
+  /** The upstream's ids of the events of this stream. */
   private ownIds: Window | undefined
   private isPaused = false
   private isResumed = false
-  /** True if another upstream session has replaced the stream's, which therefore cannot be resumed. */
+  /** True if another upstream session has replaced the session of the stream. The stream cannot be resumed then. */
   private isSessionLost = false
 
   constructor(
     private readonly deps: StreamReaderDeps,
     { body, continues }: Request,
     next: Sink,
-    /** Called once, when nothing more is read. */
+    /** Called once, when the answer is over. */
     private readonly settled: (reader: StreamReader) => void
   ) {
     super(next)
@@ -96,7 +96,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.lastEventId = continues?.lastEventId
   }
 
-  /** Sends the request, or continues the stream that it names. */
+  /** Sends the request, or continues the stream in `continues`. */
   start(request: Request): Abort {
     const { continues } = request
     if (continues?.mode === "until resumed") {
@@ -108,7 +108,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
       this.isResumed = continues !== undefined
       const sent = continues === undefined ? request : this.deps.upstream.streamRequest(continues.lastEventId)
       const abort = this.deps.upstream.exchange(sent, this)
-      // The answer may be over already, or broken and resumed on another connection.
+      // The answer may be over already, or be resumed on another connection.
       if (this.state.type === "done") abort()
       else if (this.state.type !== "resuming") this.abortExchange = abort
     }
@@ -120,7 +120,9 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.pending.cancel(id)
   }
 
-  /** Another upstream session has replaced the one of this stream. A request without an answer is sent there. */
+  /**
+   * Notes that another upstream session has replaced the current one. A request without an answer is sent again there.
+   */
   sessionLost(): void {
     if (this.state.type === "sent") this.lastEventId = undefined
     if (this.state.type === "sent" || this.kind === "standalone stream") return
@@ -168,7 +170,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
 
   override error(error: UpstreamError): void {
     if (this.state.type === "done") return
-    // A refused `initialize` is logged by the opening of its session.
+    // `SessionFibers` logs the failure of an `initialize`.
     if (this.kind !== "initialize" || this.state.type !== "sent") this.deps.report(error)
     if (this.state.type === "reading") return this.broken(error)
     if (error.reason === "ResponseTimeout" && this.kind === "answer") this.deps.cancel(this.pending.ids)
@@ -217,7 +219,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     // The sink may have aborted while it received an earlier event of the same chunk.
     if (this.state.type !== "reading") return
     const id = given === undefined ? undefined : remembered(given)
-    // An event of another stream would be new here, and its id is no place in this stream.
+    // An event of another stream would look new, and its id is not a position in this stream.
     if (this.isResumed && !this.belongs(frame)) return
     if (id !== undefined && !this.isNew(id)) return
     this.progress++
@@ -225,7 +227,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     if (upstream.recovers) upstream.serverRequests.note(frame)
     this.pending.note(frame)
     this.next.data(frame, id === undefined || id === "" ? withoutId : { type: "event", id })
-    if (id === "") this.next.data(nothing, withdrawn)
+    if (id === "") this.next.data(nothing, reset)
   }
 
   idOnly(given: string): void {
@@ -240,7 +242,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.retryAfter = millis
   }
 
-  /** The answer to `initialize` is tracked by its exchange, once the session is open. */
+  /** True if the reader reads the events of an answer. The exchange tracks the answer to `initialize`. */
   private isTracked(status: number): boolean {
     if (this.kind === "standalone stream") return status < 300
     return this.kind === "answer" && !this.pending.isEmpty
@@ -260,7 +262,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
   private read(splitter: FrameSplitter, chunk: Uint8Array): void {
     const end = splitter.isAtFrameEnd ? 0 : splitter.firstFrameEnd(chunk)
     if (end === 0 || end === chunk.length) return this.readPart(splitter, chunk)
-    // What follows an event that passes in pieces is no piece of it.
+    // The event ends within the chunk, so the rest of the chunk is not a piece of the event.
     this.readPart(splitter, chunk.subarray(0, end))
     if (this.state.type === "reading") this.readPart(splitter, chunk.subarray(end))
   }
@@ -275,7 +277,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.next.data(frames, { type: "piece", isFirst, isLast })
   }
 
-  /** The connection of the stream has ended. */
+  /** Handles the end of the connection of a stream. */
   private broken(error: UpstreamError | undefined): void {
     if (this.isComplete) return this.finish()
     if (this.isSessionLost) return this.fail(this.because("SessionLost"))
@@ -294,7 +296,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     const fiber = fork(
       Effect.map(resumeStream(this, telemetry), (isComplete) => {
         if (this.state.type === "done") return
-        // A standalone stream that cannot be resumed ends; its client opens another one.
+        // A standalone stream that cannot be resumed ends, and its client opens another one.
         if (isComplete || this.kind === "standalone stream") this.finish()
         else if (this.isSessionLost) this.fail(this.because("SessionLost"))
         else this.fail(cause ?? this.because("Closed"))
@@ -303,16 +305,19 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.abortExchange = () => fiber.unsafeInterruptAsFork(FiberId.none)
   }
 
-  /** Notes an id of the upstream. Returns false for a repeated event. */
+  /** Notes an event id of the upstream. Returns false for a repeated event. */
   private isNew(id: string): boolean {
-    // An empty id withdraws the one before (WHATWG HTML, "The Last-Event-ID header").
+    // An empty id resets the last event id (WHATWG HTML, "The Last-Event-ID header").
     this.lastEventId = id === "" ? undefined : id
     if (id === "" || !this.isDuplicate(id)) return true
     this.deps.telemetry.duplicateDropped()
     return false
   }
 
-  /** Only a resumed stream repeats events. Until then its ids show whether the server numbers each stream from the start. */
+  /**
+   * True for a repeated event. Before a stream is resumed, a known id shows that the server numbers each stream
+   * separately.
+   */
   private isDuplicate(id: string): boolean {
     const { log } = this.deps
     if (log === undefined) return false
@@ -322,7 +327,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     return this.isResumed && (log.hasPerStreamIds ? isOwn : isKnown)
   }
 
-  /** False for a response that belongs to another stream, and for a frame without a message: some servers replay both. */
+  /** False for a response of another stream, and for a frame without a message. Some servers replay both. */
   private belongs(frame: Buffer): boolean {
     const found = messages(frame)
     return (
@@ -331,7 +336,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     )
   }
 
-  /** Returns the memory of an unfinished event, of which no more will come. */
+  /** Releases the memory of an incomplete event. */
   private stopReading(): void {
     if (this.state.type === "reading") this.state.splitter.close()
   }
@@ -364,9 +369,9 @@ const kindOf = (body: Request["body"], pending: PendingRequests): Kind => {
 
 const nothing = Buffer.alloc(0)
 const withoutId: StreamPart = { type: "event", id: undefined }
-const withdrawn: StreamPart = { type: "cursor", id: undefined }
+const reset: StreamPart = { type: "cursor", id: undefined }
 const broken: StreamPart = { type: "break" }
 const complete: StreamPart = { type: "complete" }
 
-/** An id that is too long counts as none, as an empty one does. */
+/** Returns an empty id for one that is too long. Both reset the last event id. */
 const remembered = (id: string): string => (id.length > MAX_ID ? "" : id)

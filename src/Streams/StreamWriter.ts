@@ -1,6 +1,6 @@
 /**
- * Writes a stream from its log to the client that reads it, no faster than the client reads. The upstream is read
- * whether or not a client is there.
+ * Writes a stream from its log to the client that reads it, at the speed at which the client reads. The upstream is
+ * also read while the stream has no reader.
  */
 import type { ClientResponse } from "../ClientResponse.js"
 import { MAX_LENGTH } from "../EventTracker/EventId.js"
@@ -16,17 +16,17 @@ import type { TelemetryListener } from "../Telemetry.js"
 import type { Flow, StreamPart } from "../Upstream.js"
 import { type Backlog, noUnreadEvents, type UnreadEvents } from "./Backlog.js"
 
-/** What the writers of a session have in common. */
+/** The dependencies that the writers of a session share. */
 export interface StreamWriterDeps {
   readonly deadlines: Deadlines
   readonly telemetry: TelemetryListener
-  /** How long a stream may be silent before a comment is sent, in milliseconds. */
+  /** The silence on a stream after which a comment is sent, in milliseconds. */
   readonly keepAlive: number
-  /** How long clients are told to wait before they reconnect, in milliseconds. */
+  /** The reconnection time that clients receive, in milliseconds. */
   readonly retry: number
-  /** True if streams begin with a priming event, which holds an id alone. */
+  /** True if streams begin with a priming event, which has an id and no data. */
   readonly hasPrimingEvents: boolean
-  /** The most that is retained for a session. At half of it the upstream is paused. */
+  /** The limits on the retained events of a session. At half of a limit the upstream is paused. */
   readonly limits: UnreadEvents
   /** The unread events of all streams of the session. */
   readonly backlog: Backlog
@@ -38,33 +38,33 @@ export interface StreamSource extends Flow {
   readonly readerChanged?: (hasReader: boolean) => void
 }
 
-/** How long a client that does not read may block the session's other streams, in milliseconds. It can reconnect. */
+/** The time after which a client that does not read, and so blocks other streams, is disconnected, in milliseconds. */
 const BLOCKING_TIMEOUT = 5_000
 
-/** The line of an event's id, in bytes, at most. */
+/** The maximum length of the line with an event's id, in bytes. */
 const ID_LINE = "id: \n".length + MAX_LENGTH
 
-/** Sent in place of evicted events of a standalone stream, where no request can be answered with an error. */
+/** The comment in place of evicted events on a standalone stream, which has no request to answer with an error. */
 const EVICTED = Buffer.from(": some events are no longer kept\n\n")
 
 type Reader =
-  /** Nobody reads, since this time in milliseconds since 1970. */
+  /** No client has read since this time, in milliseconds since 1970. */
   | { readonly type: "absent"; readonly since: number }
   | { readonly type: "reading"; readonly response: ClientResponse }
-  /** The client does not take more for now. */
+  /** The client does not read now. */
   | { readonly type: "paused"; readonly response: ClientResponse }
-  /** Events were evicted before the client read them. Nothing more is written; nobody reads since this time. */
+  /** Events were evicted before the client read them, at this time. Nothing more is written. */
   | { readonly type: "failed"; readonly since: number }
 
 export class StreamWriter implements Flow, Expirable, SlotSetItem {
   slot = NO_SLOT
   private reader: Reader = { type: "absent", since: 0 }
-  /** The sequence number of the last event that the client was sent. */
+  /** The sequence of the last event that was written to the client. */
   private position = 0
-  /** The events that the client has not read, as the session's backlog counts them. */
+  /** The share of this stream in the session's backlog. */
   private unread: UnreadEvents = noUnreadEvents
   private isUpstreamPaused = false
-  /** True if the client has the beginning of an event that passes in pieces. */
+  /** True if the client has received the beginning of an event that passes in pieces. */
   private isMidEvent = false
   private readonly deadline: Deadline
 
@@ -72,7 +72,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     readonly log: StreamLog,
     private readonly deps: StreamWriterDeps,
     private readonly source: StreamSource,
-    /** Called when the stream has ended and nobody reads it: the log holds what is left to deliver. */
+    /** Called when the stream has ended and has no reader. The log keeps undelivered events. */
     private readonly ended: (writer: StreamWriter) => void
   ) {
     this.deadline = deps.deadlines.create(this)
@@ -82,7 +82,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     return this.response !== undefined
   }
 
-  /** True if a client reads, and does not wait for the rest of an event. */
+  /** True if a client reads, and no event is being written in pieces. */
   get takesEvents(): boolean {
     return this.hasReader && !this.isMidEvent
   }
@@ -92,7 +92,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     return this.deps.hasPrimingEvents || this.log.lastSequence > 0
   }
 
-  /** How long nobody has read the stream, in milliseconds. */
+  /** The time since the last client disconnected, in milliseconds; 0 while a client reads. */
   get absence(): number {
     return "since" in this.reader ? this.now - this.reader.since : 0
   }
@@ -101,17 +101,18 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
   open(response: ClientResponse, status: number, headers: MutableHeaders): void {
     this.reader = { type: "reading", response }
     response.head(status, headers, this)
-    // The priming event lets a client reconnect before the first event (2025-11-25). Older clients reject it.
+    // With the id of the priming event, a client can reconnect before the first event (2025-11-25). Older clients
+    // reject it.
     const { hasPrimingEvents, keepAlive, retry } = this.deps
     if (hasPrimingEvents) this.write(Buffer.from(`id: ${this.log.idAt(0)}\nretry: ${retry}\ndata: \n\n`))
     else this.deadline.set(keepAlive)
     if (this.log.lastSequence > 0) this.writeUnread()
   }
 
-  /** Continues behind an event, for a client that has reconnected. Its older connection ends. */
+  /** Continues after an event, for a client that has reconnected. Ends the response on its older connection. */
   resume(response: ClientResponse, headers: MutableHeaders, position: number): void {
     this.dismiss()
-    // A stream that is read is not removed for its age.
+    // The retention time must not remove a stream while a client reads it.
     this.log.beginReplay()
     this.reader = { type: "reading", response }
     this.source.readerChanged?.(true)
@@ -139,11 +140,11 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     }
   }
 
-  /** Appends an event to the log and writes it. `upstreamId` is the upstream's id of it. */
+  /** Appends an event to the log and writes it. `upstreamId` is the id that the upstream gave to the event. */
   append(event: Buffer, upstreamId: string | undefined): void {
     if (this.reader.type === "failed") return
     this.cutEvent()
-    // Rather than evict events that the client has not read, write them all and pause the upstream.
+    // Write all unread events and pause the upstream, because appending would evict unread events.
     const isUrgent = this.isPaused && this.isAtLimit({ frame: event, upstreamId })
     if (isUrgent) this.flush()
     const logged = this.log.append(event, upstreamId)
@@ -182,9 +183,9 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     response?.end()
   }
 
-  /** Ends the client's response, for the client to reconnect to another process. */
+  /** Ends the client's response, so that the client reconnects to the next process. */
   suspend(): void {
-    // A client that has half an event drops it and requests it again.
+    // A client drops an incomplete event and requests it again.
     if (this.takesEvents) this.write(Buffer.from(`retry: ${this.deps.retry}\n\n`))
     this.dismiss()
   }
@@ -203,7 +204,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
   expire(): void {
     const isBlocking = this.isUpstreamPaused && this.source.isShared === true && !this.log.hasEnded
     if (isBlocking) this.dismiss()
-    // A comment inside an event would become part of it.
+    // A comment inside an event would become part of the event.
     else if (this.isMidEvent) this.deadline.set(this.deps.keepAlive)
     else this.write(KEEP_ALIVE)
   }
@@ -221,7 +222,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     return this.deps.deadlines.clock.unsafeCurrentTimeMillis()
   }
 
-  /** Writes a piece of an event that is too large to be logged. A client that misses a piece cannot get it again. */
+  /** Writes a piece of an event that is too large to be logged. The piece cannot be replayed. */
   private appendPiece(piece: Buffer, { isFirst, isLast }: { isFirst: boolean; isLast: boolean }): void {
     if (this.reader.type === "failed") return
     if (isFirst) this.startEvent(piece)
@@ -240,14 +241,14 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     this.write(withEventId(this.log.idAt(this.position), withoutIdAndRetry(piece)))
   }
 
-  /** Ends an event of which the rest will not come. */
+  /** Ends an event whose other pieces will not arrive. */
   private cutEvent(): void {
     if (!this.isMidEvent) return
     this.isMidEvent = false
     this.write(FRAME_END)
   }
 
-  /** Writes from the log until the client takes no more. */
+  /** Writes from the log until the client does not read more. */
   private writeUnread(): void {
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
       this.writeEvent(next)
@@ -260,7 +261,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     else this.deadline.set(this.deps.keepAlive)
   }
 
-  /** Counts what a paused client has not read, and pauses the upstream if that is too much. */
+  /** Counts the unread events of a paused client, and pauses the upstream at half of a limit. */
   private noteUnread(): void {
     if (this.log.hasEvicted(this.position)) return this.dismiss()
     this.updateBacklog({
@@ -275,7 +276,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     this.unread = unread
   }
 
-  /** Writes everything from the log, though the client is paused. */
+  /** Writes all unread events from the log, even if the client is paused. */
   private flush(): void {
     if (this.log.hasEvicted(this.position)) return this.dismiss()
     for (let next = this.log.after(this.position); next !== undefined; next = this.log.after(this.position)) {
@@ -294,7 +295,9 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     this.response?.data(bytes)
   }
 
-  /** Fails the stream's requests, because their events were evicted. A standalone stream continues with what is left. */
+  /**
+   * Answers the stream's requests with an error, because events were evicted. A standalone stream skips these events.
+   */
   private reportEvicted(): void {
     const { requests } = this.log
     if (requests.length === 0) {
@@ -315,12 +318,12 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     const { replayCount } = log
     this.detach()
     response?.end(() => {
-      // A client that has reconnected since reads the stream again.
+      // If a client has reconnected since, it reads the stream again.
       if (log.replayCount === replayCount) log.markDelivered()
     })
   }
 
-  /** True if another event would exceed the limits of this stream, or of the session with its other unread events. */
+  /** True if this event would cause the eviction of unread events. */
   private isAtLimit(event: Omit<StreamEvent, "sequence">): boolean {
     const { backlog, limits } = this.deps
     return eventCost(event) + ID_LINE + this.unread.bytes > limits.bytes || backlog.reaches(limits, 3 / 4)
