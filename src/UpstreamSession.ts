@@ -1,6 +1,6 @@
 /**
- * The upstream session of a client session: one at a time, and another one after a failover. Its callers do not see
- * which. What they send while one replaces the other waits.
+ * The upstream session of a client session. A failover replaces a lost session by another one, without a change for the
+ * callers. Requests that arrive during a failover wait for its end.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -35,13 +35,13 @@ import {
 import { ServerRequests } from "./UpstreamSession/ServerRequests.js"
 import { ToolList } from "./UpstreamSession/ToolList.js"
 
-/** What an upstream session needs of the proxy. */
+/** The dependencies of an upstream session. */
 export interface UpstreamSessionDeps {
   readonly deadlines: Deadlines
   readonly telemetry: TelemetryListener
-  /** True if a session that the upstream has lost is replaced. */
+  /** True if lost upstream sessions are replaced. */
   readonly recover: boolean
-  /** Runs an effect beside the session's fiber. */
+  /** Runs an effect in a background fiber. */
   readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 }
 
@@ -51,22 +51,22 @@ export interface ClientSession {
   readonly handle: string
   /** True if the client reads a standalone stream. */
   readonly isListening: boolean
-  /** Stores the id of a new upstream session, before the client sees anything of that session. */
+  /** Stores the id of a new upstream session, before any message of that session reaches the client. */
   readonly storeUpstreamId: (upstreamSessionId: string | undefined) => Effect.Effect<void>
-  /** Another upstream session has replaced the lost one. */
+  /** Called when another upstream session has replaced the lost one. */
   readonly failedOver: (change: SessionChange) => void
-  /** The upstream session is lost and not replaced. */
+  /** Called when the upstream session is lost and not replaced. */
   readonly upstreamLost: () => void
 }
 
-/** What a client has to learn about a new upstream session. */
+/** The differences between a lost upstream session and its replacement. */
 export interface SessionChange {
   /** The requests of the lost session that the client has not answered. */
   readonly serverRequests: ServerRequests["ids"]
   readonly hasOtherTools: boolean
 }
 
-/** An upstream session that is not open yet. When the scope closes, it ends. */
+/** Makes an upstream session that is not open yet. When the scope closes, the session ends. */
 export const make = (
   upstream: PooledUpstream,
   deps: UpstreamSessionDeps
@@ -80,7 +80,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   readonly name: string
   readonly deadlines: Deadlines
   lease: Lease | undefined
-  /** The requests of the upstream that the client has not answered. */
+  /** The requests of the server that the client has not answered. */
   readonly serverRequests = new ServerRequests()
   private readonly tools = new ToolList()
   private readonly failover: Failover
@@ -90,11 +90,11 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   private credentials: Headers = {}
   /** The header fields of the client's DELETE. */
   private deleteHeaders: Headers = {}
-  /** How the upstream refused the lost session. */
+  /** The refusal that the upstream returned for the lost session. */
   private denial: string | undefined
   /** True if the server announced that it notifies of changed tools. */
   private hasChangingTools = false
-  /** True after a failover: a late response of the client may answer the lost session. */
+  /** True after a failover, because a late response of the client may belong to the lost session. */
   private isReplacement = false
 
   constructor(
@@ -106,29 +106,31 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     this.failover = new Failover(this, deps.fork)
   }
 
-  /** True once there is a session that can be replaced. */
+  /** True if a lost session is replaced. False before `initialize` is answered. */
   get recovers(): boolean {
     return this.deps.recover && this.negotiated !== undefined
   }
 
-  /** Takes a lease. Only the wait for it can be interrupted. */
+  /** Takes a lease. Only the wait for the lease can be interrupted. */
   get open(): Effect.Effect<Lease, UpstreamError | LimitReached> {
     return this.take(undefined)
   }
 
-  /** Continues a session that another process opened. One that ended with that process is replaced when needed. */
+  /**
+   * Continues a session that another process opened. A session that ended with its process is replaced when it is used.
+   */
   restore(sessionId: string | undefined): Effect.Effect<void, UpstreamError | LimitReached> {
     return this.upstream.keepsSessions ? Effect.asVoid(this.take(sessionId)) : Effect.void
   }
 
-  /** Notes what `initialize` negotiated, and for which client session. */
+  /** Sets the result of the negotiation and the client session. */
   begin(negotiated: Negotiated, client: ClientSession): void {
     this.negotiate(negotiated)
     this.client = client
     this.lease?.onExit?.(() => this.exited())
   }
 
-  /** Notes what `initialize` negotiated. */
+  /** Sets the result of the negotiation. */
   negotiate(negotiated: Negotiated): void {
     this.negotiated = negotiated
     this.hasChangingTools = negotiated.declares("tools", "listChanged")
@@ -181,13 +183,13 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     return this.send(this.retryable(rest, observed), rest)
   }
 
-  /** Continues a stream behind an event that only this upstream session knows. */
+  /** Continues a stream after an event of the current upstream session. */
   resume(lastEventId: string | undefined, sink: Sink): Abort {
     const request = this.streamRequest(lastEventId)
     return this.send(new RetryableRequest(this, request, sink, this.lease, true), request)
   }
 
-  /** The GET that opens a standalone stream, or continues it behind an event. */
+  /** Returns the GET that opens a standalone stream or continues a stream after an event. */
   streamRequest(lastEventId: string | undefined): Request {
     const cursor = lastEventId === undefined ? {} : { [LAST_EVENT_ID]: asHeader(lastEventId) }
     const headers = { ...this.ownHeaders, accept: EVENT_STREAM, ...cursor }
@@ -200,7 +202,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
 
   failed(request: RetryableRequest, lease: Lease, failure: RequestFailure): void {
     if (!this.recovers) return this.lose()
-    // The failure may be of a session that has been replaced since.
+    // The session of the request may have been replaced already.
     if (this.lease === lease || failure === "unreachable") this.wait(request)
     else if (!request.isUnexecuted(this.denial)) request.fail()
     else if (this.lease === undefined) this.wait(request)
@@ -305,7 +307,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     this.failover.start()
   }
 
-  /** A request that is cancelled while it waits is not sent. */
+  /** Drops waiting requests that these messages cancel. */
   private dropCancelled({ messages }: Body): void {
     if (this.waiting.size === 0) return
     for (const message of messages) {
@@ -316,8 +318,8 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   }
 
   /**
-   * True if a message belongs to the current upstream session. A response to a request of the lost session does not: the
-   * new session uses the same ids again. Without a session, messages that refer to the lost one do not either.
+   * True if a message is valid in the current upstream session. A late response to the lost session is not, because the
+   * new session may use the same request id. While there is no session, no message that refers to one is valid.
    */
   private isCurrent(message: Message): boolean {
     if (message.method === undefined && !this.serverRequests.settle(message) && this.isReplacement)
@@ -325,7 +327,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     return this.lease !== undefined || !isBoundToSession(message)
   }
 
-  /** The upstream has exited by itself. */
+  /** Handles the exit of the upstream. */
   private exited(): void {
     this.drop()
     if (!this.recovers) this.lose()
@@ -338,7 +340,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     this.client?.upstreamLost()
   }
 
-  /** Sends nothing more to the lost session. */
+  /** Drops the lease of the lost session, so that nothing is sent to it. */
   private drop(): void {
     this.failover.markLost()
     this.lease = undefined
@@ -356,5 +358,5 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   }
 }
 
-/** A header field holds bytes: the UTF-8 of the text (WHATWG HTML, "The Last-Event-ID header"). */
+/** Encodes a text as the bytes of a header field: its UTF-8 (WHATWG HTML, "The Last-Event-ID header"). */
 const asHeader = (text: string): string => Buffer.from(text).toString("latin1")

@@ -1,4 +1,4 @@
-/** Replaces an upstream session that is lost: it holds the lease and opens the next one. */
+/** Holds the lease of an upstream session, and opens another session when the upstream has lost it. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -9,7 +9,7 @@ import { type LimitReached, UpstreamError } from "../ProxyError.js"
 import { type Lease, lost } from "../Upstream.js"
 import { probe } from "./probe.js"
 
-/** What a failover needs of the upstream session. */
+/** The upstream session that a failover replaces. */
 export interface FailoverTarget {
   /** The current lease; `undefined` once the upstream session is lost. */
   readonly lease: Lease | undefined
@@ -17,17 +17,17 @@ export interface FailoverTarget {
   readonly isSettled: boolean
   /** The header fields of the proxy's own requests. */
   readonly ownHeaders: Headers
-  /** The upstream still knows the session. Returns true if a request is sent again. */
+  /** Called when the upstream still knows the session. Returns true if a request is sent again. */
   readonly confirmed: (lease: Lease) => boolean
-  /** The upstream does not know the session: it returned this refusal to a `ping`. */
+  /** Called when the upstream does not know the session. `denial` is its refusal of a `ping`. */
   readonly denied: (denial: string | undefined) => void
-  /** Opens another session; `undefined` before the first one was negotiated. */
+  /** Opens another session; `undefined` before `initialize` is answered. */
   readonly reopen: Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> | undefined
-  /** Prepares the replacement, before anything is sent to it. Succeeds with what has changed. */
+  /** Prepares a replacement before requests are sent to it. Succeeds with true if it has other tools. */
   readonly prepare: (lease: Lease) => Effect.Effect<boolean>
-  /** Makes a session the current one. */
+  /** Makes the replacement the current session. */
   readonly replaced: (lease: Lease, hasOtherTools: boolean) => void
-  /** No session can be opened. */
+  /** Called when no session can be opened. */
   readonly gaveUp: (cause: string | undefined) => Effect.Effect<void>
 }
 
@@ -36,7 +36,7 @@ interface HeldLease {
   isLost: boolean
 }
 
-/** How many attempts in a row may fail, or open a session that answers nothing. */
+/** The maximum number of consecutive attempts that fail, or that open a session without an answered call. */
 const MAX_ATTEMPTS = 10
 
 export class Failover {
@@ -48,7 +48,7 @@ export class Failover {
 
   constructor(
     private readonly target: FailoverTarget,
-    /** Runs an effect beside the session's fiber. */
+    /** Runs an effect in a background fiber. */
     private readonly fork: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   ) {}
 
@@ -71,15 +71,15 @@ export class Failover {
     )
   }
 
-  /** Notes that the upstream does not know the session of the lease any more: there is none to end. */
+  /** Notes that the upstream has lost the session of the lease, so that the release does not end it. */
   markLost(): void {
     if (this.held !== undefined) this.held.isLost = true
   }
 
-  /** Starts to open another session, unless that is under way. */
+  /** Starts a failover, unless one is in progress. */
   start(): void {
     if (this.running !== undefined || this.isClosed) return
-    // The caller that noticed the loss finishes first.
+    // Yields first, because the caller may be handling another event of the lost session.
     this.running = this.fork(
       Effect.ensuring(
         Effect.andThen(Effect.yieldNow(), this.attempts),
@@ -88,12 +88,12 @@ export class Failover {
     )
   }
 
-  /** Releases the lease of an upstream session that has ended, and opens no other. */
+  /** Releases the lease of an ended upstream session without opening another one. */
   clear(): void {
     if (this.running === undefined && !this.isClosed) this.releasing = this.fork(this.release(Exit.void))
   }
 
-  /** Stops, and releases the lease with this exit. */
+  /** Stops a failover in progress, and releases the lease with this exit. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.isClosed = true
@@ -102,7 +102,7 @@ export class Failover {
     })
   }
 
-  /** Tries until the upstream knows a session and no request waits, or gives up. */
+  /** Repeats attempts until the upstream knows the session and no request waits, or until the failover gives up. */
   private get attempts(): Effect.Effect<void> {
     return Effect.gen(this, function* () {
       let cause: string | undefined
@@ -167,6 +167,6 @@ export class Failover {
 const failureOf = (exit: Exit.Exit<void, UpstreamError | LimitReached>) =>
   Exit.isFailure(exit) && exit.cause._tag === "Fail" ? exit.cause.error : undefined
 
-/** True if no other attempt can succeed: the server answered, and refuses the client. */
+/** True if another attempt cannot succeed, because the server refuses this client. */
 const isFinal = (error: UpstreamError | LimitReached): boolean =>
   error._tag === "UpstreamError" && (error.reason === "Incompatible" || error.reason === "InitializeRefused")

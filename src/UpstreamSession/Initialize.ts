@@ -1,6 +1,6 @@
 /**
- * Relays `initialize` and holds the answer until its session is stored: only then may the client learn the session's
- * id.
+ * Relays `initialize` and holds the answer until the session is stored. The client must not receive the session's id
+ * before.
  */
 import * as Effect from "effect/Effect"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
@@ -22,23 +22,23 @@ import {
 } from "../Upstream.js"
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 
-/** How much of an answer to `initialize` is held, in bytes. */
+/** The maximum size of a held answer to `initialize`, in bytes. */
 const MAX_HELD = 4 * 1024 * 1024
 
-/** An answer of which enough has been read to open a session, or to see that there will be none. */
+/** A held answer. Its result, or the refusal of the upstream, has been read. */
 export interface HeldAnswer {
   /** The negotiated result; `undefined` if the upstream refused, with an HTTP status or a JSON-RPC error. */
   readonly result: InitializeResult | undefined
-  /** Passes on what is held, and then what follows. */
+  /** Passes on the held part of the answer, and then the rest. */
   readonly release: (sink: Sink) => void
-  /** Passes on what is held, and aborts the rest. */
+  /** Passes on the held part of the answer, and aborts the rest. */
   readonly finish: (sink: Sink) => void
   readonly abort: Abort
 }
 
 /**
- * Sends `initialize` and holds the answer: a JSON answer whole, a stream up to its first response. An interruption
- * aborts the exchange. Fails if the upstream fails, or if its answer is not MCP.
+ * Sends `initialize` and holds the answer. Succeeds when a JSON answer is complete, or when a stream has its first
+ * response. An interruption aborts the exchange. Fails if the upstream fails, or if its answer is not MCP.
  */
 export const relayInitialize = (
   upstream: Upstream,
@@ -51,14 +51,14 @@ export const relayInitialize = (
     return Effect.sync(() => holder.interrupt())
   })
 
-/** How far the answer has come. */
+/** The phase of the answer. */
 type Phase =
   | { readonly type: "reading" }
-  /** The caller knows the result. The rest of the answer is still held. */
+  /** The caller has the result. The rest of the answer is still held. */
   | { readonly type: "known" }
   | { readonly type: "ended" }
   | { readonly type: "failed"; readonly error: UpstreamError }
-  /** Everything goes straight to the next sink. */
+  /** The answer is forwarded to the next sink. */
   | { readonly type: "released" }
 
 const reading: Phase = { type: "reading" }
@@ -92,7 +92,7 @@ class AnswerHolder extends SinkDecorator implements HeldAnswer, Expirable {
     this.headers = headers
     this.flow = flow
     if (status < 300 && hasType(headers, EVENT_STREAM)) this.splitter = new FrameSplitter()
-    // A stream may be silent for as long as the server works on its answer.
+    // A stream may be silent while the server works on its response.
     else this.deadline.set(BODY_STALL)
   }
 
@@ -162,7 +162,7 @@ class AnswerHolder extends SinkDecorator implements HeldAnswer, Expirable {
       this.refuse("NotMcp", `${this.status} ${mediaType(this.headers) ?? "without a body"}`)
   }
 
-  /** The first response settles the answer. Messages before it are passed on with it. */
+  /** Reads the first response, if these messages have one. */
   private read(messages: ReadonlyArray<Message>): void {
     const response = messages.find(({ method }) => method === undefined)
     if (response === undefined) return

@@ -1,17 +1,17 @@
-/** What a client and its server have negotiated, which another session of the server has to satisfy. */
+/** The result of the negotiation between a client and its server. A replacement session must satisfy it. */
 import * as Either from "effect/Either"
 import { hasProperty, isRecord, isString } from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Message } from "../Protocol.js"
 
-/** How many subscriptions are remembered. */
+/** The maximum number of stored subscriptions. */
 const MAX_SUBSCRIPTIONS = 1_000
 
-/** The longest URI of a subscription that is remembered, in characters. */
+/** The maximum length of the URI of a stored subscription, in characters. */
 const MAX_URI = 2_048
 
 export class Negotiated {
-  /** Most clients subscribe to nothing. */
+  /** Created with the first subscription, because most clients have none. */
   private uris: Set<string> | undefined
 
   constructor(
@@ -33,7 +33,7 @@ export class Negotiated {
     return Array.from(this.uris ?? [])
   }
 
-  /** Notes the log level and the subscriptions that a client's message sets. True if it changes any. */
+  /** Notes the log level or the subscription that a client's message changes. Returns true if there is a change. */
   note({ method, params }: Message): boolean {
     if (method === "logging/setLevel" && hasProperty(params, "level") && isString(params.level)) {
       const isNew = params.level !== this.logLevel && levels.includes(params.level)
@@ -59,12 +59,12 @@ export class Negotiated {
     return declared !== undefined && declared !== false
   }
 
-  /** True if these capabilities include all that the client was told of. */
+  /** True if these capabilities include all that the server declared to the client. */
   isSatisfiedBy(capabilities: unknown): boolean {
     return includes(capabilities, parseJson(this.capabilities))
   }
 
-  /** True if the log level lets a warning through. */
+  /** True if the log level includes warnings. */
   get wantsWarnings(): boolean {
     return this.logLevel === undefined || levels.indexOf(this.logLevel) <= levels.indexOf("warning")
   }

@@ -1,4 +1,4 @@
-/** A request that is sent again, to another upstream session if need be, while the upstream cannot have executed it. */
+/** A request that is sent again as long as the upstream cannot have executed it, also to another upstream session. */
 import * as Either from "effect/Either"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import type { Headers } from "../internal/headers.js"
@@ -17,15 +17,15 @@ import {
 import { SinkDecorator } from "../Upstream/SinkDecorator.js"
 import { denialOf, mayDenySession } from "./probe.js"
 
-/** What a request needs of the upstream session that sends it. */
+/** The upstream session that sends a request. */
 export interface RetryContext {
   readonly name: string
   readonly deadlines: Deadlines
-  /** True if a lost session is replaced. Otherwise nothing is held and nothing is sent again. */
+  /** True if a lost session is replaced. If false, no answer is held and no request is sent again. */
   readonly recovers: boolean
   /** Notes that the upstream has answered a POST. */
   readonly answered: () => void
-  /** Decides how a request continues that was denied or not sent. */
+  /** Decides about a request that was denied or not sent: it waits, is sent again or fails. */
   readonly failed: (request: RetryableRequest, lease: Lease, failure: RequestFailure) => void
   /** Forgets a request that is aborted. */
   readonly aborted: (request: RetryableRequest) => void
@@ -34,7 +34,7 @@ export interface RetryContext {
 /** `denied`: the upstream may not know the session. `unreachable`: nothing was sent. */
 export type RequestFailure = "denied" | "unreachable"
 
-/** How much of an answer is held that may deny the session, in bytes. */
+/** The maximum size of a held 400 or 404, in bytes. */
 const MAX_DENIAL = 64 * 1024
 
 /** A 400 or 404, held until it is known whether it denies the session. */
@@ -48,11 +48,11 @@ interface HeldDenial {
 }
 
 type State =
-  /** Not sent yet, or waiting for an upstream session to be sent to. */
+  /** Not sent yet, or waiting for an upstream session. */
   | { readonly type: "waiting" }
   | { readonly type: "sent"; readonly lease: Lease; readonly isInSession: boolean }
   | { readonly type: "held"; readonly lease: Lease; readonly answer: HeldDenial }
-  /** The answer is passed on. `isDenied`: it is a 404 after which the session counts as lost. */
+  /** The answer is passed on. `isDenied` is true for a 404 that denies the session. */
   | { readonly type: "answered"; readonly lease: Lease; readonly isDenied: boolean }
   /** Aborted, or answered by the proxy. */
   | { readonly type: "done" }
@@ -63,7 +63,7 @@ const done: State = { type: "done" }
 export class RetryableRequest extends SinkDecorator implements Expirable {
   private state = waiting
   private abortSent: Abort | undefined
-  /** The body without what was parsed of it, which may be many times as large; dropped once the request is answered. */
+  /** The unparsed body, because a parsed one can be many times as large. Dropped when the request is answered. */
   private bytes: Uint8Array | undefined
   private headers: Headers
   private readonly method: Request["method"]
@@ -83,12 +83,15 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     this.method = method
   }
 
-  /** Sends the request as the client did, or as it is parsed again. */
+  /**
+   * Sends the request to the upstream session of a lease. Parses its bytes again unless the caller has the parsed
+   * request.
+   */
   send(lease: Lease, request = this.parse()): void {
     this.state = { type: "sent", lease, isInSession: lease.sessionId() !== undefined }
     this.abortSent = undefined
     const abort = lease.exchange(this.forLease(request, lease), this)
-    // The answer may have come already, and with it the end of this attempt.
+    // The answer may have arrived already and ended this attempt.
     if (this.isDetached) abort()
     else this.abortSent = abort
     if (!this.session.recovers) this.forget()
@@ -108,8 +111,8 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
   }
 
   /**
-   * Continues in the same session, which the upstream still knows: a held answer is the answer, a request without one is
-   * sent again. Returns true if it is sent again.
+   * Continues in the same session, which the upstream still knows. Passes on a held answer; without one, sends the
+   * request again and returns true.
    */
   proceed(lease: Lease): boolean {
     if (this.state.type === "held") {
@@ -120,23 +123,25 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     return true
   }
 
-  /** Answers a request whose session is lost and that must not be sent to another one. */
+  /**
+   * Ends a request that must not be sent to another session: passes on a held answer, or else fails with `SessionLost`.
+   */
   fail(): void {
-    // A refusal to continue a stream in the lost session says nothing about the new one.
+    // The refusal of a bound request only means that its session is lost.
     if (this.state.type === "held" && !this.isBound) return this.conclude(this.state.lease, this.state.answer)
     this.detach()
     this.next.error(new UpstreamError({ reason: "SessionLost", upstream: this.session.name }))
   }
 
-  /** Answers messages that need no answer of the upstream. */
+  /** Responds with 202 to messages that are not sent to the upstream. */
   accept(): void {
     this.state = done
     respond(this.next, 202)
   }
 
   /**
-   * True if the upstream cannot have executed the request: it was not reached, or it returned the denial that it returns
-   * for every unknown session.
+   * True if the upstream cannot have executed the request: the upstream was not reached, or returned the denial that it
+   * returns for every unknown session.
    */
   isUnexecuted(denial: string | undefined): boolean {
     if (this.isBound) return false
@@ -145,7 +150,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     return denialOf(status, Buffer.concat(chunks)) === denial
   }
 
-  /** True if this is the only request of the body. */
+  /** True if the body has one request, with this id. */
   asksOnly(id: RequestId): boolean {
     const { body } = this.parse()
     const ids = body === undefined ? [] : requestIds(body)
@@ -160,7 +165,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
   override head(status: number, headers: Headers, flow: Flow): void {
     if (this.state.type !== "sent") return
     const { isInSession, lease } = this.state
-    // A stream that opens says little: a child that exits again and again opens one each time.
+    // A GET does not count as answered, because a child that exits repeatedly opens a stream each time.
     if (status < 400 && this.method === "POST") this.session.answered()
     const mayBeDenied = isInSession && (status === 404 || status === 400)
     if (mayBeDenied && this.session.recovers) return this.hold(lease, status, headers, flow)
@@ -181,7 +186,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     const { state } = this
     if (state.type === "answered") {
       this.next.end()
-      // The client first gets the upstream's own words.
+      // The client first receives the upstream's 404.
       if (state.isDenied) this.session.failed(this, state.lease, "denied")
     } else if (state.type === "held") {
       const { chunks, deadline, status } = state.answer
@@ -204,18 +209,18 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     if (state.type === "answered" && state.isDenied) this.session.failed(this, state.lease, "denied")
   }
 
-  /** A held answer does not end. */
+  /** Fails the request, because the held answer has stalled. */
   expire(): void {
     this.detach()
     this.next.error(new UpstreamError({ reason: "Stalled", upstream: this.session.name }))
   }
 
-  /** True if no answer of what was sent last is of interest. */
+  /** True if the answer to the last attempt is ignored. */
   private get isDetached(): boolean {
     return this.state.type === "waiting" || this.state.type === "done"
   }
 
-  /** A stream that cannot be opened is requested again by its reader. */
+  /** True if the request may wait for an upstream session. The reader of a stream repeats its GET itself. */
   private get mayWait(): boolean {
     return this.session.recovers && this.method === "POST"
   }
@@ -226,13 +231,13 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     return { method, headers, bytes, body }
   }
 
-  /** Another upstream session does not know the event ids of the original one. */
+  /** Removes `Last-Event-ID` from a GET to another upstream session, which does not know the id. */
   private forLease(request: Request, lease: Lease): Request {
     if (this.method !== "GET" || this.origin === lease) return request
     return { ...request, headers: { ...request.headers, [LAST_EVENT_ID]: undefined } }
   }
 
-  /** Drops what another attempt would need. */
+  /** Drops the bytes and the header fields, which only another attempt would need. */
   private forget(): void {
     this.bytes = undefined
     this.headers = {}
@@ -276,10 +281,11 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
 const isUnsent = ({ reason }: UpstreamError): boolean =>
   reason === "Unreachable" || reason === "ConnectTimeout"
 
-/** True if a message refers to the upstream session that it was sent in. */
-export const isBoundToSession = ({ method }: Message): boolean => method === undefined || bound.has(method)
+/** True if a message is valid only in the upstream session that it was sent in. */
+export const isBoundToSession = ({ method }: Message): boolean =>
+  method === undefined || boundMethods.has(method)
 
-const bound: ReadonlySet<string> = new Set([
+const boundMethods: ReadonlySet<string> = new Set([
   "notifications/initialized",
   "notifications/progress",
   "notifications/cancelled"

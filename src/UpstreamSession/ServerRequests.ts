@@ -1,12 +1,12 @@
-/** The requests of the upstream that the client has not answered. */
+/** The requests of the server that the client has not answered. */
 import { mayHoldRequest, messages } from "../Protocol/SseFrames.js"
 import type { Message, RequestId } from "../Protocol.js"
 
-/** How many are remembered; the oldest is forgotten first. */
+/** The maximum number of stored requests. The oldest is evicted first. */
 const MAX_REQUESTS = 1_000
 
 export class ServerRequests {
-  /** By their id as JSON: `1` and `"1"` are two ids. Most servers ask nothing. */
+  /** The requests by their id as JSON, because `1` and `"1"` differ. Created with the first request. */
   private open: Map<string, RequestId> | undefined
 
   get ids(): ReadonlyArray<RequestId> {
@@ -25,7 +25,7 @@ export class ServerRequests {
     }
   }
 
-  /** Notes a response of the client. True if it answers one of the requests. */
+  /** Notes a response of the client. Returns true if it answers one of the requests. */
   settle({ id }: Message): boolean {
     return this.open !== undefined && this.open.delete(JSON.stringify(id))
   }

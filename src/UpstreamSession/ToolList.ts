@@ -1,4 +1,4 @@
-/** Remembers the server's tools, to tell whether another session has others. */
+/** Stores a digest of the server's tools and compares it with the tools of another session. */
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import { hasProperty } from "effect/Predicate"
@@ -13,7 +13,7 @@ const METHOD = "tools/list"
 export class ToolList {
   private digest: string | undefined
 
-  /** Wraps the sink of a request for the first page of the list. Returns other sinks as they are. */
+  /** Wraps the sink of a request for the first page of the list. Returns other sinks unchanged. */
   observe(body: Body | undefined, sink: Sink): Sink {
     const message = body?.messages[0]
     if (message?.method !== METHOD || hasCursor(message)) return sink
@@ -22,7 +22,7 @@ export class ToolList {
     })
   }
 
-  /** True if a new session has other tools, or if that cannot be told. */
+  /** Succeeds with true if a new session has other tools, or if the tools cannot be compared. */
   differs(lease: Lease, headers: Headers): Effect.Effect<boolean> {
     if (this.digest === undefined) return Effect.succeed(true)
     return request(lease, { jsonrpc: "2.0", id: `shadowcat/${METHOD}`, method: METHOD }, headers).pipe(

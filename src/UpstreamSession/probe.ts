@@ -1,4 +1,4 @@
-/** Finds out whether an upstream still knows a session. */
+/** Checks if an upstream still knows a session. */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { isTransient } from "../internal/backoff.js"
@@ -7,7 +7,7 @@ import { parseMessages } from "../Protocol.js"
 import type { Lease } from "../Upstream.js"
 import { type Reply, request } from "./request.js"
 
-/** What an upstream says about a session. */
+/** The result of a probe. */
 export type ProbeResult =
   | { readonly type: "known" }
   /** The upstream did not answer, or cannot answer now. */
@@ -30,15 +30,15 @@ const resultOf = ({ body, status }: Reply): ProbeResult => {
 }
 
 /**
- * True if a 400 may mean that the session is unknown. Some servers answer with no other code than -32000, or without
- * JSON-RPC.
+ * True if a 400 may mean that the session is unknown. For an unknown session, some servers return the general code
+ * -32000 or a body without JSON-RPC.
  */
 export const mayDenySession = (body: Uint8Array): boolean => {
   const error = errorIn(body)
   return error === undefined || error.code === SERVER_ERROR
 }
 
-/** A refusal without the id of the request that it refuses, so that two refusals can be compared. */
+/** Encodes a refusal without the id of its request, so that two refusals can be compared. */
 export const denialOf = (status: number, body: Uint8Array): string => {
   const error = errorIn(body)
   return JSON.stringify([status, error?.code, error?.message])

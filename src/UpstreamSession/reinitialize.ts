@@ -12,7 +12,7 @@ import { relayInitialize } from "./Initialize.js"
 import type { Negotiated } from "./Negotiated.js"
 import { request, requestFor } from "./request.js"
 
-/** What the new session is opened with. */
+/** The parameters of the new session. */
 export interface ReinitializeOptions {
   /** The upstream's name. */
   readonly upstream: string
@@ -22,7 +22,7 @@ export interface ReinitializeOptions {
   readonly deadlines: Deadlines
 }
 
-/** How long the handshake may take in all. */
+/** The maximum time of the whole handshake. */
 const TIMEOUT = Duration.seconds(60)
 
 /**
@@ -63,7 +63,7 @@ const initialize = (
       deadlines
     )
     let status = 0
-    held.finish({ ...ignoreAnswer, head: (told) => (status = told) })
+    held.finish({ ...ignoreAnswer, head: (received) => (status = received) })
     if (held.result === undefined) {
       return yield* new UpstreamError({
         reason: isTransient(status) ? "HttpError" : "InitializeRefused",
@@ -77,7 +77,7 @@ const initialize = (
     }
   })
 
-/** The requests that restore what the client has set. */
+/** Returns the requests that restore the client's log level and subscriptions. */
 const settings = ({ logLevel, subscriptions }: Negotiated): ReadonlyArray<Message> => [
   ...(logLevel === undefined ? [] : [requestMessage("logging/setLevel", { level: logLevel })]),
   ...subscriptions.map((uri) => requestMessage("resources/subscribe", { uri }))

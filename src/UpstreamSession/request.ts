@@ -7,22 +7,22 @@ import { type Message, parseMessages } from "../Protocol.js"
 import { UpstreamError } from "../ProxyError.js"
 import { type Abort, nothingToAbort, type Request, type Sink, type Upstream } from "../Upstream.js"
 
-/** How the upstream answered. */
+/** The upstream's answer to a request of the proxy itself. */
 export interface Reply {
   readonly status: number
   /** The JSON-RPC response, if there was one. */
   readonly response: Message | undefined
-  /** The body, if it is no event stream. */
+  /** The body; empty for an event stream. */
   readonly body: Uint8Array
 }
 
-/** How long the upstream may take. */
+/** The maximum time of a request. */
 const TIMEOUT = Duration.seconds(10)
 
-/** How much of an answer is read, in bytes. */
+/** The maximum size of an answer, in bytes. */
 const MAX_ANSWER = 4 * 1024 * 1024
 
-/** The request that carries a message of the proxy itself, with these header fields added. */
+/** Returns the POST that carries a message of the proxy itself, with additional header fields. */
 export const requestFor = (message: Message, headers: Headers): Request => ({
   method: "POST",
   headers: {
@@ -104,7 +104,7 @@ class ReplyReader implements Sink {
     this.abortExchange()
   }
 
-  /** An error response may name no request. */
+  /** Finds the response to the request. An error response may have no id. */
   private find(all: ReadonlyArray<Message>): Message | undefined {
     return all.find(({ id, method }) => method === undefined && (id === this.message.id || id == null))
   }
