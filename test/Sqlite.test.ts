@@ -20,7 +20,7 @@ it.scopedLive(
     Effect.gen(function* () {
       const folder = yield* makeMemoryFolder
       const trial = { path: join(folder, "trial.db"), expected: [], removed: [], times: 3 }
-      const script = yield* bundle(writer, folder, `${JSON.stringify(trial)}\n`)
+      const script = yield* bundle(writer, `${JSON.stringify(trial)}\n`)
       const path = join(folder, "sessions.db")
       const allCreated = new Set<string>()
       const allRemoved = new Set<string>()
