@@ -7,15 +7,18 @@ import { SessionStore } from "../src/SessionStore.js"
 import * as Sqlite from "../src/Sqlite.js"
 import { bundle } from "./fixtures/bundle.js"
 import { spawnNode } from "./fixtures/Child.js"
+import { repetitions } from "./fixtures/repetitions.js"
 import { makeMemoryFolder } from "./fixtures/sqlite.js"
 
 const writer = fileURLToPath(new URL("fixtures/sqliteWriter.ts", import.meta.url))
 
+const processes = repetitions(40, 300)
+
 /** The number of lines after which each process is killed. */
-const lineCounts = FastCheck.sample(FastCheck.integer({ min: 2, max: 150 }), { numRuns: 100, seed: 1 })
+const lineCounts = FastCheck.sample(FastCheck.integer({ min: 2, max: 150 }), { numRuns: processes, seed: 1 })
 
 it.scopedLive(
-  "a hundred processes that are killed while they write lose no record that was stored, and issue no event id twice",
+  `${processes} processes that are killed while they write lose no record that was stored, and issue no event id twice`,
   () =>
     Effect.gen(function* () {
       const folder = yield* makeMemoryFolder
