@@ -67,5 +67,5 @@ it.scopedLive(
       expect(allRemoved.size).toBeGreaterThan(50)
       expect(new Set(issued).size).toBe(issued.length)
     }),
-  180_000
+  repetitions(180_000, 900_000)
 )

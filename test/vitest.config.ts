@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
@@ -60,9 +61,14 @@ export default defineConfig({
     pool: "forks",
     // A worker runs many files, because loading Effect and the SDKs takes longer than most files.
     isolate: false,
-    // With a large young generation, V8 collects garbage less often.
     poolOptions: {
-      forks: { minForks: 1, maxForks: 2, execArgv: ["--expose-gc", "--max-semi-space-size=64"] }
+      // One worker more than cores, because tests often wait for timers. With a large young generation, V8 collects
+      // garbage less often.
+      forks: {
+        minForks: 1,
+        maxForks: availableParallelism() + 1,
+        execArgv: ["--expose-gc", "--max-semi-space-size=64"]
+      }
     },
     // Only a safety net: most tests wait for events with shorter limits of their own, and a busy machine is slow.
     testTimeout: 90_000,

@@ -79,5 +79,5 @@ it.scopedLive(
       expect(after).toMatchObject({ fibers: before.fibers, sockets: 0, timers: before.timers })
       expect(after.heap - before.heap).toBeLessThan(tolerance)
     }),
-  600_000
+  repetitions(600_000, 1_800_000)
 )
