@@ -4,6 +4,7 @@ import * as FastCheck from "effect/FastCheck"
 import type * as Scope from "effect/Scope"
 import { type BadRequest, badHttp, incompleteHttp, SMUGGLED, smuggled } from "../fixtures/badHttp.js"
 import { badJson } from "../fixtures/badJson.js"
+import { repetitions } from "../fixtures/repetitions.js"
 import { documentedErrors } from "../fixtures/documented.js"
 import { eventOf, openStream } from "../fixtures/events.js"
 import { initializeResult, makePlainServer, type PlainServer } from "../fixtures/PlainServer.js"
@@ -19,9 +20,9 @@ import {
 } from "../fixtures/RawClient.js"
 import { connect, requestBytes } from "../fixtures/RawSocket.js"
 
-const httpRequests = 4900
-const incompleteRequests = 100
-const jsonBodies = 5000
+const httpRequests = repetitions(1960, 19_600)
+const incompleteRequests = repetitions(40, 400)
+const jsonBodies = repetitions(2000, 20_000)
 
 /** The number of bodies that are pipelined on a connection. */
 const pipelined = 20
@@ -33,6 +34,8 @@ const closeTimeout = 60_000
 
 /** The proxy's `--max-body`, in bytes. */
 const maxBody = 256 * 1024
+
+const total = httpRequests + incompleteRequests + jsonBodies
 
 const { seed } = FastCheck.readConfigureGlobal()
 
@@ -191,7 +194,7 @@ const makeSessions = (proxy: Proxy, server: PlainServer) =>
   })
 
 it.scopedLive(
-  `ten thousand malformed requests leave the proxy serving (seed ${seed})`,
+  `${total} malformed requests leave the proxy serving (seed ${seed})`,
   () =>
     Effect.gen(function* () {
       const server = yield* makeServer
@@ -257,5 +260,5 @@ it.scopedLive(
       expect((yield* socket.answer(0)).status).toBe(200)
       expect(server.count(SMUGGLED)).toBe(1)
     }),
-  300_000
+  repetitions(300_000, 1_800_000)
 )

@@ -2,14 +2,15 @@ import { expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import { Agent } from "node:http"
+import { repetitions } from "../fixtures/repetitions.js"
 import { runSession, makeChurnServer, type PlannedSession, planSessions } from "../fixtures/Churn.js"
 import { descriptors } from "../fixtures/leaks.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { usage, withUsage } from "../fixtures/Usage.js"
 
 /** The sessions of the first round, after which the process keeps compiled code and tables of the peak size. */
-const first = 2000
-const rest = 5000
+const first = repetitions(1000, 2000)
+const rest = repetitions(2000, 18_000)
 
 /** Enough to keep both processes busy. */
 const clients = 48
@@ -23,7 +24,7 @@ const TIMEOUT = 60_000
 const { seed } = FastCheck.readConfigureGlobal()
 
 it.scopedLive(
-  `7000 sessions, half of them without DELETE and many with cut connections, leak nothing (seed ${seed})`,
+  `${first + rest} sessions, half of them without DELETE and many with cut connections, leak nothing (seed ${seed})`,
   () =>
     Effect.gen(function* () {
       const server = yield* makeChurnServer
@@ -78,5 +79,5 @@ it.scopedLive(
       expect(after).toMatchObject({ fibers: before.fibers, sockets: 0, timers: before.timers })
       expect(after.heap - before.heap).toBeLessThan(tolerance)
     }),
-  600_000
+  repetitions(600_000, 1_800_000)
 )

@@ -13,7 +13,6 @@ import {
   testServer
 } from "../fixtures/conformance/suite.js"
 import { trackedStreamDifferences } from "../fixtures/conformance/trackedStreamDifferences.js"
-import { makeFolder } from "../fixtures/folder.js"
 import { makeConformanceServer } from "../fixtures/ConformanceServer.js"
 import { startProxy } from "../fixtures/Proxy.js"
 
@@ -78,8 +77,7 @@ describe("the official conformance suite", () => {
     "finds no difference in a command behind the proxy, except features that only HTTP has",
     () =>
       Effect.gen(function* () {
-        const folder = yield* makeFolder("conformance")
-        const script = yield* bundle(conformanceScript, folder)
+        const script = yield* bundle(conformanceScript)
         const proxy = yield* startProxy({ command: [process.execPath, script] })
         const [direct, proxied] = yield* Effect.all(
           [directly["2025-11-25"], testServer(proxy.url, "2025-11-25")],

@@ -15,22 +15,23 @@ import { makeLegacyServer } from "../fixtures/LegacyServer.js"
 import { isAlive, proxyProcesses } from "../fixtures/processes.js"
 import { startProxy } from "../fixtures/Proxy.js"
 import { initialize, post, request } from "../fixtures/RawClient.js"
+import { repetitions } from "../fixtures/repetitions.js"
 import { makeStdioServer } from "../fixtures/StdioServer.js"
 import type { ToolServer } from "../fixtures/ToolServer.js"
-
-const clients = 100
 
 /** A kind of upstream. */
 interface Kind {
   readonly name: string
   readonly make: Effect.Effect<ToolServer, never, Scope.Scope>
-  /** The number of clients in tests that do not need all 100, because a child takes up to a second to start. */
+  /** Fewer for a command, because a child takes up to a second to start. */
+  readonly clients: number
+  /** The number of clients in tests that do not need all of them. */
   readonly fewer: number
 }
 
 const kinds: ReadonlyArray<Kind> = [
-  { name: "of a server", make: makeLegacyServer(), fewer: clients },
-  { name: "of a command", make: makeStdioServer, fewer: 20 }
+  { name: "of a server", make: makeLegacyServer(), clients: 100, fewer: 100 },
+  { name: "of a command", make: makeStdioServer, clients: repetitions(30, 100), fewer: 20 }
 ]
 
 /** Starting 100 Node.js children takes more than half a minute on a busy machine. */
@@ -67,7 +68,7 @@ const connect = (
  */
 const connectAll = <A, E, R>(
   connectOne: (index: number) => Effect.Effect<A, E, R>,
-  count = clients
+  count: number
 ): Effect.Effect<Array<A>, E, R> =>
   Effect.forEach(
     Array.from({ length: count }, (_, index) => index),
@@ -75,7 +76,7 @@ const connectAll = <A, E, R>(
     { concurrency: 10 }
   )
 
-for (const { fewer, make, name } of kinds) {
+for (const { clients, fewer, make, name } of kinds) {
   describe(`many clients of one proxy ${name}`, () => {
     it.scopedLive(
       "have separate sessions, ids, requests and notifications",
@@ -86,8 +87,10 @@ for (const { fewer, make, name } of kinds) {
           const before = yield* descriptors(proxy.pid)
           const processes = yield* Effect.scoped(
             Effect.gen(function* () {
-              const all = yield* connectAll((index) =>
-                connect(proxy.url, index, { sample: (prompt) => `client-${index} received ${prompt}` })
+              const all = yield* connectAll(
+                (index) =>
+                  connect(proxy.url, index, { sample: (prompt) => `client-${index} received ${prompt}` }),
+                clients
               )
               const each = <A, E>(use: (client: Client) => Effect.Effect<A, E>) =>
                 Effect.forEach(all, use, { concurrency: "unbounded" })

@@ -6,9 +6,13 @@ import { startChildrenCli } from "../fixtures/Children.js"
 import { eventually } from "../fixtures/eventually.js"
 import { descriptors } from "../fixtures/leaks.js"
 import { ProcessTracker, watchdogsOf } from "../fixtures/processes.js"
+import { repetitions } from "../fixtures/repetitions.js"
 import { runSession, type PlannedSession, planSessions } from "../fixtures/Soak.js"
 
-const sessions = 2000
+const sessions = repetitions(500, 6000)
+
+/** How many proxies are killed one after the other. */
+const kills = repetitions(1, 5)
 
 /** Enough to keep two cores busy. */
 const clients = 48
@@ -36,50 +40,55 @@ const options = [
 ]
 
 it.scopedLive(
-  `2000 children that end or hang in many ways leave no process behind, also when the proxy is killed (seed ${seed})`,
+  `${sessions} children that end or hang in many ways leave no process behind, also when the proxy is killed (seed ${seed})`,
   () =>
     Effect.gen(function* () {
       const tracker = new ProcessTracker()
       const planned = planSessions(sessions)
-
-      const first = yield* startChildrenCli(options, tracker)
-      const halfway = yield* Deferred.make<void>()
       let begun = 0
-      const runOnFirst = (session: PlannedSession) =>
-        Effect.suspend(() => {
-          begun = session.index + 1
-          return Effect.zipRight(
-            begun >= sessions / 2 ? Deferred.succeed(halfway, undefined) : Effect.void,
-            runSession(first, session)
-          )
-        })
-      // The number of living children depends on the machine. Sessions run until there are enough of them.
-      const killHalfway = Effect.gen(function* () {
-        yield* Deferred.await(halfway)
-        yield* tracker.until((alive) => alive.length > clients / 2, TIMEOUT)
-        yield* first.signal("SIGKILL")
-      })
-      yield* Effect.raceFirst(
-        Effect.forEach(planned, runOnFirst, { concurrency: clients, discard: true }),
-        killHalfway
-      )
-      expect(yield* first.exit).toEqual({ code: null, signal: "SIGKILL" })
-      yield* tracker.untilEmpty(TIMEOUT)
 
-      const second = yield* startChildrenCli(options, tracker)
-      const before = yield* descriptors(second.pid)
-      yield* Effect.forEach(planned.slice(begun), (session) => runSession(second, session), {
+      /** Runs sessions on a new proxy, and kills it when so many sessions have begun since the first proxy. */
+      const runUntilKilled = (limit: number) =>
+        Effect.gen(function* () {
+          const proxy = yield* startChildrenCli(options, tracker)
+          const limitReached = yield* Deferred.make<void>()
+          const run = (session: PlannedSession) =>
+            Effect.suspend(() => {
+              begun = session.index + 1
+              return Effect.zipRight(
+                begun >= limit ? Deferred.succeed(limitReached, undefined) : Effect.void,
+                runSession(proxy, session)
+              )
+            })
+          // The number of living children depends on the machine. Sessions run until there are enough of them.
+          const kill = Effect.gen(function* () {
+            yield* Deferred.await(limitReached)
+            yield* tracker.until((alive) => alive.length > clients / 2, TIMEOUT)
+            yield* proxy.signal("SIGKILL")
+          })
+          yield* Effect.raceFirst(
+            Effect.forEach(planned.slice(begun), run, { concurrency: clients, discard: true }),
+            kill
+          )
+          expect(yield* proxy.exit).toEqual({ code: null, signal: "SIGKILL" })
+          yield* tracker.untilEmpty(TIMEOUT)
+        })
+      for (let kill = 1; kill <= kills; kill++) yield* runUntilKilled((sessions * kill) / (kills + 1))
+
+      const last = yield* startChildrenCli(options, tracker)
+      const before = yield* descriptors(last.pid)
+      yield* Effect.forEach(planned.slice(begun), (session) => runSession(last, session), {
         concurrency: clients,
         discard: true
       })
-      yield* second.untilHealth(({ sessions }) => sessions === 0, TIMEOUT)
+      yield* last.untilHealth(({ sessions }) => sessions === 0, TIMEOUT)
       yield* tracker.untilEmpty(TIMEOUT)
-      yield* eventually(descriptors(second.pid), ({ total }) => total === before.total, TIMEOUT)
+      yield* eventually(descriptors(last.pid), ({ total }) => total === before.total, TIMEOUT)
 
-      yield* second.signal("SIGTERM")
-      expect(yield* second.exit).toEqual({ code: 0, signal: null })
+      yield* last.signal("SIGTERM")
+      expect(yield* last.exit).toEqual({ code: 0, signal: null })
       expect(tracker.alive()).toEqual([])
-      expect(watchdogsOf(second.pid)).toEqual([])
+      expect(watchdogsOf(last.pid)).toEqual([])
     }),
-  600_000
+  repetitions(600_000, 1_800_000)
 )
