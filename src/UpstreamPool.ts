@@ -45,9 +45,10 @@ export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
   }
 >() {}
 
-/** A pool of these upstreams. */
+/** A pool of these upstreams. Two upstreams with one name are a defect. */
 export const make = (upstreams: NonEmptyReadonlyArray<PooledUpstream>): UpstreamPool["Type"] => {
   const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]))
+  if (byName.size < upstreams.length) throw new Error("two upstreams have the same name")
   return UpstreamPool.of({ upstreams, get: (name) => byName.get(name), children: sumOf(upstreams) })
 }
 

@@ -237,7 +237,7 @@ const useWith = (
   else response.error(rejection)
 }
 
-/** Hands a request to its session, or to all of them if it has none. */
+/** Relays a request in its session. */
 const relay = (session: Session, request: Request, response: HttpResponse): void => {
   response.holdRequest()
   response.onDisconnect = session.exchange(request, response)
