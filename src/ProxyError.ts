@@ -230,10 +230,7 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
     return `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}${detail}${rest}`
   }
 
-  /**
-   * Returns this error for a request that was sent, with `isUncertain` if the upstream may have carried out the
-   * request.
-   */
+  /** Returns this error for a request that was sent. Sets `isUncertain` if the upstream may have executed it. */
   get afterSending(): UpstreamError {
     const { detail, reason, upstream } = this
     return unsent.has(reason) ? this : new UpstreamError({ reason, upstream, detail, isUncertain: true })

@@ -17,10 +17,7 @@ export interface Request {
   readonly bytes: Uint8Array | undefined
   /** The parsed body; `undefined` for a request without a body, and for a body that is not JSON-RPC. */
   readonly body: Body | undefined
-  /**
-   * Set for a GET of the proxy itself, which continues a stream. `headers` is empty: the upstream session adds the
-   * fields.
-   */
+  /** Set for a GET of the proxy that continues a stream. `headers` is empty: the upstream session adds the fields. */
   readonly continues?: Continuation
 }
 
@@ -60,10 +57,7 @@ export type StreamPart =
   | { readonly type: "cursor"; readonly id: string | undefined }
   /** A piece of an event that is too large to be held in memory. */
   | { readonly type: "piece"; readonly isFirst: boolean; readonly isLast: boolean }
-  /**
-   * An empty chunk: the connection has broken, and the stream is resumed. The rest of an incomplete event will not
-   * arrive.
-   */
+  /** An empty chunk: the connection has broken, and the stream is resumed. An incomplete event stays incomplete. */
   | { readonly type: "break" }
   /** An empty chunk: every request of the stream is answered. */
   | { readonly type: "complete" }
@@ -142,9 +136,7 @@ export const suspended: Exit.Exit<string> = Exit.succeed("suspended")
 /** The exit that closes the scope of a lease whose upstream session is lost. */
 export const lost: Exit.Exit<string> = Exit.succeed("lost")
 
-/**
- * True if another process continues the session. The upstream session then stays open.
- */
+/** True if another process continues the session. The upstream session then stays open. */
 export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean => hasOutcome(exit, "suspended")
 
 /** True if there is an upstream session to end when the scope of its lease closes. */

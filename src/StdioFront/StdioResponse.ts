@@ -74,9 +74,7 @@ export class StdioResponse implements ClientResponse {
     this.write(json)
   }
 
-  /**
-   * Fails one request. Repeats the error of an HTTP error body with the id of the request, because its id may differ.
-   */
+  /** Fails one request. An error in the body gets the id of the request, because the body may have another id. */
   private fail(id: RequestId, error: unknown): void {
     if (error !== undefined) {
       const response: Message = { jsonrpc: "2.0", id, error }

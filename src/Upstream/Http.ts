@@ -201,9 +201,7 @@ class HttpExchange {
     }
   }
 
-  /**
-   * Follows a redirect that keeps the origin and the method (RFC 9110, section 15.4.8). Fails for any other redirect.
-   */
+  /** Follows a redirect that keeps origin and method (RFC 9110, section 15.4.8). Fails for any other redirect. */
   redirect(status: number, location: string) {
     this.hop?.abort()
     const { href, origin } = this.upstream.options.url

@@ -46,9 +46,7 @@ export interface StdioUpstreamOptions {
   readonly args: ReadonlyArray<string>
   /** Environment variables of the children, in addition to the inherited ones. Default: none. */
   readonly env: Readonly<Record<string, string>>
-  /**
-   * True if children inherit the whole environment of this process, false for a few harmless variables. Default: false.
-   */
+  /** True if children inherit the whole environment, false for a few harmless variables. Default: false. */
   readonly inheritEnv: boolean
   /** The working directory of the children. Default: that of this process. */
   readonly cwd: string | undefined
@@ -58,9 +56,7 @@ export interface StdioUpstreamOptions {
   readonly startTimeout: Duration.DurationInput
   /** The maximum time until a child exits after its input ends, and again after SIGTERM. Default: 5 s. */
   readonly killTimeout: Duration.DurationInput
-  /**
-   * The maximum size of a message of a child, and of the input that a child has not read, in bytes. Default: 16 MiB.
-   */
+  /** The maximum size of a message of a child, and of the unread input of a child, in bytes. Default: 16 MiB. */
   readonly maxMessage: number
   /** `log` logs the standard error of children at debug level, `inherit` shares that of this process. Default: log. */
   readonly stderr: "log" | "inherit" | "ignore"

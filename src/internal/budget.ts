@@ -10,9 +10,7 @@ export class Budget {
   private total = 0
   private readonly largeHoldersLimit: number
 
-  /**
-   * `largest` is the maximum need of one holder. The part for large holders is at least `largest`, but at most `limit`.
-   */
+  /** `largest` is the maximum need of one holder. The part for large holders is at least this, up to `limit`. */
   constructor(
     readonly limit: number,
     largest: number

@@ -62,9 +62,7 @@ export class Child implements Flow {
     return this.process.stdin?.writableLength ?? 0
   }
 
-  /**
-   * Writes a message. Calls `done` with true when the child's pipe has taken the message, and with false on failure.
-   */
+  /** Writes a message. Calls `done` with true when the child's pipe has taken it, and with false on failure. */
   write(message: Uint8Array, done: (isTaken: boolean) => void): void {
     const { stdin } = this.process
     if (stdin === null || !stdin.writable) return done(false)

@@ -1,7 +1,4 @@
-/**
- * Combines the back-pressure of several readers on one source. The source is paused while at least one reader pauses
- * it.
- */
+/** Combines the back-pressure of several readers. Their source is paused while at least one reader pauses it. */
 import type { Flow } from "../../Upstream.js"
 
 export class FlowGate {
