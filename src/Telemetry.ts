@@ -2,9 +2,14 @@
 import * as Context from "effect/Context"
 
 /**
- * The outcome of an exchange: the whole response was passed on (`answered`), it had a status of 400 or above
- * (`rejected`), an error of the proxy replaced or truncated it (`failed`), the client cancelled (`cancelled`) or
- * disconnected (`disconnected`), or the request was not sent because of a limit (`refused`).
+ * The outcome of an exchange.
+ *
+ * - `answered`: the whole response was passed on.
+ * - `rejected`: the whole response was passed on, with a status of 400 or above.
+ * - `failed`: an error of the proxy replaced or truncated the response.
+ * - `cancelled`: the client cancelled the request.
+ * - `disconnected`: the client disconnected.
+ * - `refused`: the request was not sent because of a limit.
  */
 export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "disconnected" | "refused"
 

@@ -1,6 +1,6 @@
 /**
  * The allowed hosts and origins, and the CORS headers. A page of a foreign origin can reach a local server through DNS
- * rebinding (Transports, "Security Warning"), so the Host and the Origin of every request are checked.
+ * rebinding (Transports, "Security Warning"). Therefore the Host and the Origin of every request are checked.
  */
 import type { IncomingHttpHeaders } from "node:http"
 import { BadRequest } from "../ProxyError.js"
