@@ -26,7 +26,7 @@ it.scopedLive(
       const args = [
         "--multi-session",
         "--session-timeout",
-        "3s",
+        "6s",
         "--cleanup-interval",
         "1s",
         "--log-level",
