@@ -238,7 +238,7 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
 }
 
 /** The error for a client that resumes a stream after its events were evicted. */
-export class EventsEvicted extends Schema.TaggedError<EventsEvicted>()("EventsLost", {}) {
+export class EventsEvicted extends Schema.TaggedError<EventsEvicted>()("EventsEvicted", {}) {
   readonly status = 200
   readonly code = Code.ServerError
   override get message() {
