@@ -11,7 +11,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { stripVTControlCharacters } from "node:util"
 import { version } from "../internal/version.js"
-import { wrongUse } from "./flags.js"
+import { usageError } from "./flags.js"
 import { environmentLogLevel } from "./logging.js"
 import { examples, shadowcat } from "./root.js"
 import { ServerCommand } from "./upstream.js"
@@ -45,7 +45,7 @@ export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknow
     const level = yield* environmentLogLevel
     const console = yield* Console.consoleWith(Effect.succeed)
     if (isWizardWithoutTerminal(args)) {
-      return yield* wrongUse("--wizard asks questions: run it in a terminal")
+      return yield* usageError("--wizard asks questions: run it in a terminal")
     }
     yield* run(args).pipe(
       Effect.provideService(ServerCommand, command),
@@ -64,7 +64,7 @@ export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknow
 export interface Failure {
   /** The error message. */
   readonly line: string
-  /** The exit code: 2 for wrong use, 1 for every other failure. */
+  /** The exit code: 2 for a usage error, 1 for every other failure. */
   readonly code: number
 }
 

@@ -53,7 +53,7 @@ export const fromEnvironment = <A, I>(
   )
 
 /** Fails because the command line is wrong. */
-export const wrongUse = (message: string): Effect.Effect<never, ValidationError.ValidationError> =>
+export const usageError = (message: string): Effect.Effect<never, ValidationError.ValidationError> =>
   Effect.fail(invalid(message))
 
 const invalid = (message: string): ValidationError.ValidationError =>

@@ -3,7 +3,7 @@ import type * as ValidationError from "@effect/cli/ValidationError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as UpstreamPool from "../UpstreamPool.js"
-import { wrongUse } from "./flags.js"
+import { usageError } from "./flags.js"
 import type { ForwardOptions } from "./options.js"
 
 /** The part of the command line after `--`, which no parser reads: a command and its arguments. */
@@ -13,7 +13,7 @@ export class ServerCommand extends Context.Reference<ServerCommand>()("shadowcat
 
 /** The upstream that a command line names, and whether its lost sessions are recovered. */
 export interface Target {
-  readonly upstream: UpstreamPool.Options
+  readonly upstream: UpstreamPool.UpstreamOptions
   readonly recover: boolean
 }
 
@@ -25,19 +25,19 @@ export const targetOf = ({
   Effect.gen(function* () {
     const [command, ...args] = yield* ServerCommand
     if (url !== undefined && command !== undefined) {
-      return yield* wrongUse("Give --url or a command after --, not both")
+      return yield* usageError("Give --url or a command after --, not both")
     }
     if (url !== undefined) {
       if (Object.keys(stdio.env).length > 0) {
-        return yield* wrongUse("--env is only for a command: the server at --url has its own environment")
+        return yield* usageError("--env is only for a command: the server at --url has its own environment")
       }
       return { upstream: { url, headers, requestTimeout, connectTimeout }, recover }
     }
     if (command === undefined) {
-      return yield* wrongUse("There is no upstream: give --url, or a command after --")
+      return yield* usageError("There is no upstream: give --url, or a command after --")
     }
     if (Object.keys(headers).length > 0) {
-      return yield* wrongUse("--header is only for a server at --url: a command takes no headers")
+      return yield* usageError("--header is only for a server at --url: a command takes no headers")
     }
     return { upstream: { ...stdio, command, args }, recover: recoverStdio }
   })
