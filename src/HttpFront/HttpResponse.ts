@@ -25,24 +25,24 @@ const LINGER = 5_000
 const MAX_FIRST_PART = 64 * 1024
 
 /**
- * The phase of a response. The head of a response leads from `Waiting` to `HeadHeld` or, for a stream, `FirstTick`; then
- * `Streaming` and `Paused` alternate. Every phase may lead to `Ended`, with a short response or an error, and to `Closed`.
+ * The phase of a response. The head of a response leads from `waiting` to `headHeld` or, for a stream, `firstTick`; then
+ * `streaming` and `paused` alternate. Every phase may lead to `ended`, with a short response or an error, and to `closed`.
  */
 type Phase =
   /** The response has no head yet. */
-  | { readonly _tag: "Waiting" }
+  | { readonly type: "waiting" }
   /** The head waits for the body. If the body never comes, an error can still replace it. */
   | HeadHeld
   /** The head of a stream waits for the end of the tick, together with the first part of the body. */
   | FirstTick
   /** The head is sent. */
-  | { readonly _tag: "Streaming" }
+  | { readonly type: "streaming" }
   /** The client does not read, so the upstream is paused. */
-  | { readonly _tag: "Paused" }
+  | { readonly type: "paused" }
   /** The response is complete, but not yet sent. */
-  | { readonly _tag: "Ended" }
+  | { readonly type: "ended" }
   /** The response is sent, or its connection is closed. */
-  | { readonly _tag: "Closed" }
+  | { readonly type: "closed" }
 
 interface Head {
   readonly status: number
@@ -50,21 +50,21 @@ interface Head {
 }
 
 interface HeadHeld extends Head {
-  readonly _tag: "HeadHeld"
+  readonly type: "headHeld"
 }
 
 interface FirstTick extends Head {
-  readonly _tag: "FirstTick"
+  readonly type: "firstTick"
   readonly chunks: Array<Uint8Array>
   bytes: number
 }
 
 // Phases without data are shared, so that a response does not allocate them.
-const waiting: Phase = { _tag: "Waiting" }
-const streaming: Phase = { _tag: "Streaming" }
-const paused: Phase = { _tag: "Paused" }
-const ended: Phase = { _tag: "Ended" }
-const closed: Phase = { _tag: "Closed" }
+const waiting: Phase = { type: "waiting" }
+const streaming: Phase = { type: "streaming" }
+const paused: Phase = { type: "paused" }
+const ended: Phase = { type: "ended" }
+const closed: Phase = { type: "closed" }
 
 export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** The id of the request, for an error response. */
@@ -124,31 +124,31 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   head(status: number, headers: MutableHeaders, flow: Flow): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.flow = flow
     if (!hasType(headers, EVENT_STREAM)) {
-      this.phase = { _tag: "HeadHeld", status, headers }
+      this.phase = { type: "headHeld", status, headers }
       return
     }
     // Most streams end in the tick of their head, and then have a known length. Others may be silent for long.
-    this.phase = { _tag: "FirstTick", status, headers, chunks: [], bytes: 0 }
+    this.phase = { type: "firstTick", status, headers, chunks: [], bytes: 0 }
     process.nextTick(flush, this)
   }
 
   data(chunk: Uint8Array): void {
     const { phase } = this
     this.deps.telemetry.bytesSent(chunk.length)
-    switch (phase._tag) {
-      case "HeadHeld":
+    switch (phase.type) {
+      case "headHeld":
         this.sendHead(phase)
         return this.write(chunk)
-      case "FirstTick":
+      case "firstTick":
         phase.chunks.push(chunk)
         phase.bytes += chunk.length
         if (phase.bytes > MAX_FIRST_PART) this.flush()
         return
-      case "Streaming":
-      case "Paused":
+      case "streaming":
+      case "paused":
         this.write(chunk)
     }
   }
@@ -156,7 +156,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** Ends the first tick of a stream: sends its head and the part of its body that is there. */
   flush(): void {
     const { phase } = this
-    if (phase._tag !== "FirstTick") return
+    if (phase.type !== "firstTick") return
     this.sendHead(phase)
     if (this.response.destroyed) return
     if (phase.chunks.length === 0) this.response.flushHeaders()
@@ -168,11 +168,11 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     if (flushed !== undefined) this.response.prependOnceListener("finish", () => this.finished(flushed))
     // The same flow may belong to another response by the time that the client has read this one.
     this.flow = noFlow
-    switch (phase._tag) {
-      case "HeadHeld":
+    switch (phase.type) {
+      case "headHeld":
         this.sendHead(phase)
         return this.finish()
-      case "FirstTick":
+      case "firstTick":
         return this.sendWhole(phase)
       default:
         this.finish()
@@ -180,10 +180,10 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   error(error: ProxyError): void {
-    if (this.phase._tag === "Ended") return
+    if (this.phase.type === "ended") return
     this.deps.telemetry.errorReturned(errorLabel(error))
-    if (this.phase._tag === "FirstTick" && this.phase.chunks.length > 0) this.flush()
-    if (this.phase._tag === "Streaming" || this.phase._tag === "Paused") return this.expire()
+    if (this.phase.type === "firstTick" && this.phase.chunks.length > 0) this.flush()
+    if (this.phase.type === "streaming" || this.phase.type === "paused") return this.expire()
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
   }
 
@@ -194,7 +194,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Responds with a JSON document of the proxy. */
   json(status: number, json: string, headers?: MutableHeaders): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     const bytes = Buffer.from(json)
     this.writeHead(status, {
       ...headers,
@@ -208,7 +208,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Responds without a body. */
   empty(status: number, headers: MutableHeaders): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.writeHead(status, headers)
     this.endAfterRequest()
   }
@@ -227,7 +227,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private write(chunk: Uint8Array): void {
-    if (this.response.write(chunk) || this.response.destroyed || this.phase._tag === "Paused") return
+    if (this.response.write(chunk) || this.response.destroyed || this.phase.type === "paused") return
     this.phase = paused
     this.flow.pause()
     this.response.once("drain", () => this.drained())
@@ -255,7 +255,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private finish(body?: Uint8Array): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.phase = ended
     this.response.end(body)
     if (this.response.writableLength > 0) this.expectRead()
@@ -267,7 +267,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private close(): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.phase = closed
     this.deadline.clear()
     this.releaseBytes()
@@ -276,7 +276,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Returns the reserved bytes to the budget when neither the client nor the upstream needs the request. */
   private releaseBytes(): void {
-    if (this.isRequestHeld || this.phase._tag !== "Closed") return
+    if (this.isRequestHeld || this.phase.type !== "closed") return
     this.deps.budget.release(this.reserved)
     this.reserved = 0
   }
@@ -288,7 +288,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   private drained(): void {
     this.deadline.clear()
-    if (this.phase._tag !== "Paused") return
+    if (this.phase.type !== "paused") return
     this.phase = streaming
     this.flow.unpause()
   }
