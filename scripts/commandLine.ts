@@ -1,4 +1,4 @@
-/** What scripts/demo and scripts/bench have in common: option values, signals, exit codes and tables. */
+/** Shared code of scripts/demo and scripts/bench: option values, signals, exit codes and tables. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
@@ -29,7 +29,7 @@ const preload = (file: string): ReadonlyArray<string> => [
 /** The arguments of Node for a child process that must not outlive this process, even if this one is killed. */
 export const guarded = preload("guard.js")
 
-/** The arguments of Node for a server that would listen on all interfaces, and not print the port that it got. */
+/** The arguments of Node for a server that listens on all interfaces by default and does not print its port. */
 export const onLoopback = preload("loopback.js")
 
 /** Aligns the columns of a table. `alignRight` is true for a column of numbers. */
@@ -62,7 +62,7 @@ export const runScript = <Options>({ name, parseOptions, usage, ...script }: Scr
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => (interruptedCode ??= 128 + constants.signals[signal]))
   }
-  // A closed terminal ends the script as Ctrl-C does.
+  // A closed terminal ends the script like Ctrl-C.
   process.once("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
   // A reader such as `head` may close the output before the child processes have ended.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})

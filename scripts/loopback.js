@@ -1,5 +1,5 @@
-// Preloaded into servers that listen on all interfaces and, given port 0, do not print the port that they got. It
-// makes them listen on loopback only and print their URL in the format of `shadowcat forward`.
+// Preloaded into servers that listen on all interfaces and do not print their port. Makes them listen on loopback only
+// and print their URL in the format of `shadowcat forward`.
 import { Server } from "node:net"
 
 const { listen } = Server.prototype

@@ -24,7 +24,7 @@ export interface AdminOptions {
   readonly port: number
 }
 
-/** Every client of the API can close sessions, so other machines must not reach it. */
+/** The address of the API. Every client of the API can close sessions, so other machines must not reach it. */
 const HOST = "127.0.0.1"
 
 const infoOf = ({
@@ -83,7 +83,7 @@ const metrics = HttpApiBuilder.group(AdminApi, "metrics", (handlers) =>
 
 const originPolicy = new OriginPolicy({ host: HOST, allowHosts: [], allowOrigins: [] })
 
-/** Rejects requests of web pages that reach the API through DNS rebinding. */
+/** Rejects requests of web pages, which may reach the API through DNS rebinding. */
 const guarded = <E, R>(
   app: HttpApp.Default<E, R>
 ): HttpApp.Default<E, R | HttpServerRequest.HttpServerRequest> =>

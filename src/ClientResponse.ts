@@ -6,9 +6,7 @@ import type { Flow } from "./Upstream.js"
 export interface ClientResponse {
   readonly head: (status: number, headers: MutableHeaders, flow: Flow) => void
   readonly data: (chunk: Uint8Array) => void
-  /**
-   * Ends the response. Calls `flushed` once everything is written to the socket, but never if the client does not read.
-   */
+  /** Ends the response. Calls `flushed` once everything is written to the socket: never if the client does not read. */
   readonly end: (flushed?: () => void) => void
   /** Fails the response: before its head with a JSON-RPC error, after it by cutting the connection. */
   readonly error: (error: ProxyError) => void

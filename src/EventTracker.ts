@@ -1,4 +1,4 @@
-/** Retains the events of streams for clients that lose their connection. */
+/** Retains the events of streams for clients that reconnect. */
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -24,11 +24,12 @@ export type { SessionLog, StreamPosition } from "./EventTracker/SessionLog.js"
 export type { StreamEvent, StreamLog } from "./EventTracker/StreamLog.js"
 
 export interface EventTrackerOptions extends Retention.RetentionLimits {
-  /** How long a stream is retained after it ended and was delivered completely. Default: 60 s. */
+  /** The time for which a stream is retained after its complete delivery. Default: 60 s. */
   readonly retention: Duration.DurationInput
   /**
-   * The reconnection time that clients of revision 2025-11-25 and later receive. Default: 3 s. The official clients stop
-   * after two attempts, so with a shorter time they do not survive an outage of 1.5 s.
+   * The reconnection time that clients receive: at a shutdown, and since 2025-11-25 at the start of each stream.
+   * Default: 3 s. The official clients stop after two attempts, so with a shorter time they do not survive an outage of
+   * 1.5 s.
    */
   readonly retry: Duration.DurationInput
 }
@@ -52,8 +53,9 @@ export class EventTracker extends Context.Tag("shadowcat/EventTracker")<
     readonly options: EventTrackerOptions
 
     /**
-     * Opens the log of a session, with the streams that an earlier process stored. Returns `undefined` if `maxEvents` is
-     * 0: then streams cannot be resumed. A session has one open log; opening it again detaches the earlier one.
+     * Opens the log of a session, with the streams that an earlier process stored. Returns `undefined` if `maxEvents`
+     * is 0, because streams cannot be resumed then. A session has one open log; opening it again detaches the earlier
+     * one.
      */
     readonly open: (session: string) => Effect.Effect<SessionLog | undefined, StoreError>
 

@@ -1,4 +1,4 @@
-/** One upstream, for the clients of a trusted machine. Every client session has an upstream session of its own. */
+/** A proxy of one upstream for the clients of a trusted machine. Every client session has its own upstream session. */
 import * as Duration from "effect/Duration"
 import * as Layer from "effect/Layer"
 import * as EventTracker from "./EventTracker.js"
@@ -9,7 +9,7 @@ import * as SessionStore from "./SessionStore.js"
 import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
-/** The options of `layerHttpOver`, by service. A missing option has the default of its service. */
+/** The options of `layerHttpOver`, by service. Omitted options have the defaults of their service. */
 export interface HttpProxyOptionsOver {
   /** The upstream, a URL or a command. */
   readonly upstream: UpstreamPool.UpstreamOptions
@@ -18,12 +18,12 @@ export interface HttpProxyOptionsOver {
   readonly sessions?: Partial<Sessions.SessionsOptions>
 }
 
-/** The options of `layerHttp`, by service. A missing option has the default of its service. */
+/** The options of `layerHttp`, by service. Omitted options have the defaults of their service. */
 export interface HttpProxyOptions extends HttpProxyOptionsOver {
   readonly events?: Partial<EventTracker.EventTrackerOptions>
 }
 
-/** The options of `layerStdio`, by service. A missing option has the default of its service. */
+/** The options of `layerStdio`, by service. Omitted options have the defaults of their service. */
 export interface StdioProxyOptions {
   /** The upstream, a URL or a command. */
   readonly upstream: UpstreamPool.UpstreamOptions
@@ -32,7 +32,7 @@ export interface StdioProxyOptions {
   readonly sessions?: Partial<Pick<Sessions.SessionsOptions, "maxExchanges" | "maxStateless" | "recover">>
 }
 
-/** The services of every forward proxy, besides its front. */
+/** The services of every forward proxy, except its front. */
 export type ForwardProxyServices =
   | EventTracker.EventTracker
   | Sessions.Sessions
@@ -48,14 +48,14 @@ export const recoverByDefault = { url: Sessions.defaults.recover, command: false
 const recovers = (upstream: UpstreamPool.UpstreamOptions): boolean =>
   "url" in upstream ? recoverByDefault.url : recoverByDefault.command
 
-/** A forward proxy for clients that use Streamable HTTP. To replace one of its services, compose the layers directly. */
+/** Provides a forward proxy over Streamable HTTP. To replace one of its services, compose the layers directly. */
 export const layerHttp = ({
   events,
   ...options
 }: HttpProxyOptions): Layer.Layer<HttpFront.HttpFront | ForwardProxyServices, ListenError> =>
   layerHttpOver(Layer.merge(EventTracker.layerMemory(events), SessionStore.layerMemory), options)
 
-/** A forward proxy for clients that use Streamable HTTP, over other stores, such as those of `shadowcat/Sqlite`. */
+/** Provides a forward proxy over Streamable HTTP with other stores, such as those of `shadowcat/Sqlite`. */
 export const layerHttpOver = <E>(
   stores: Layer.Layer<EventTracker.EventTracker | SessionStore.SessionStore, E>,
   { front, sessions, upstream }: HttpProxyOptionsOver
@@ -66,7 +66,7 @@ export const layerHttpOver = <E>(
     Layer.provideMerge(stores)
   )
 
-/** A forward proxy for the one client that started this process. Its session lives as long as the process. */
+/** Provides a forward proxy for the one client that started this process. The session lasts as long as the process. */
 export const layerStdio = ({
   front,
   sessions,

@@ -34,7 +34,7 @@ export interface HttpFrontOptions {
   readonly maxBody: number
   /** The maximum size of all request bodies in memory, in bytes. Default: 256 MiB. */
   readonly maxBuffered: number
-  /** The maximum time in which a client sends no part of its request, or reads none of its response. Default: 60 s. */
+  /** The maximum time without progress of a client that sends a request or reads a response. Default: 60 s. */
   readonly stallTimeout: Duration.DurationInput
   /** The maximum time that a shutdown waits for calls in flight. Default: 10 s. */
   readonly shutdownTimeout: Duration.DurationInput
@@ -72,14 +72,14 @@ export interface Health extends SessionsSize {
   readonly version: string
   readonly uptimeSeconds: number
   readonly connections: number
-  /** Child processes; absent if the upstream is not a command. */
+  /** The number of child processes; absent if the upstream is not a command. */
   readonly children?: number | undefined
   /** The bytes of request bodies in memory. */
   readonly bufferedBytes: number
-  /** The stored events of streams, and their bytes. */
+  /** The number of retained events, and their size in bytes. */
   readonly events: number
   readonly eventBytes: number
-  /** The limits of these and other values; `maxPerClient` is absent if it has none. */
+  /** The limits of these and other values. An absent limit is not set. */
   readonly limits: {
     readonly maxSessions: number
     readonly maxPerClient?: number | undefined
@@ -104,12 +104,12 @@ const FLUSH_TIMEOUT = Duration.seconds(1)
 /** The idle time of a connection before the first TCP keep-alive probe, in milliseconds. */
 const KEEP_ALIVE_DELAY = 60_000
 
-/** The maximum time in which a request arrives, as a multiple of the stall timeout. */
+/** The maximum time until a request has arrived completely, as a multiple of the stall timeout. */
 const REQUEST_TIMEOUT_FACTOR = 5
 
 /**
- * Listens until the scope closes. Then it rejects new requests, waits for calls in flight, closes all sessions and last
- * the connections. Fails if the address is not available.
+ * Listens until the scope closes. Then it rejects new requests, waits for calls in flight, closes all sessions, and
+ * then all connections. Fails if the address is not available.
  */
 export const make = (
   options: HttpFrontOptions
@@ -158,7 +158,7 @@ export const make = (
     })
     const server = createServer(
       {
-        // TCP keep-alive detects a vanished client behind a silent stream.
+        // TCP keep-alive detects a client that has disappeared during a silent stream.
         keepAlive: true,
         keepAliveInitialDelay: KEEP_ALIVE_DELAY,
         headersTimeout: stallTimeout,
@@ -212,13 +212,13 @@ const close = (server: Server, connections: Connections): Effect.Effect<void> =>
 const urlOf = ({ address, family, port }: AddressInfo, path: string): URL =>
   new URL(`http://${family === "IPv6" ? `[${address}]` : address}:${port}${path}`)
 
-/** The HTTP front with these options, and the defaults for the others. */
+/** Provides the HTTP front. Omitted options have their defaults. */
 export const layer = (
   options?: Partial<HttpFrontOptions>
 ): Layer.Layer<HttpFront, ListenError, HttpFrontDeps> =>
   Layer.scoped(HttpFront, make({ ...defaults, ...options }))
 
-/** The HTTP front with options from a `Config`. */
+/** Provides the HTTP front, with options from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<HttpFrontOptions>>
 ): Layer.Layer<HttpFront, ListenError | ConfigError, HttpFrontDeps> =>

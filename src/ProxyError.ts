@@ -17,7 +17,7 @@ const Code = {
   SessionNotFound: -32001
 } as const
 
-/** The form in which a client gets an error: an HTTP status and headers around a JSON-RPC error. */
+/** An error as a client receives it: a JSON-RPC error with an HTTP status and headers. */
 export interface ClientError {
   readonly message: string
   readonly status: number
@@ -164,7 +164,7 @@ export class LimitReached extends Schema.TaggedError<LimitReached>()("LimitReach
   }
 }
 
-/** No session has this id. The client must send `initialize` again (Transports, "Session Management"). */
+/** The error for an unknown session id. The client must send `initialize` again (Transports, "Session Management"). */
 export class SessionNotFound extends Schema.TaggedError<SessionNotFound>()("SessionNotFound", {}) {
   readonly status = 404
   readonly code = Code.SessionNotFound
@@ -202,7 +202,7 @@ const upstreamReasons = {
   Incompatible: [502, "no longer has the revision or the capabilities that the client negotiated"]
 } as const
 
-/** The reasons with which the upstream got nothing of the request. */
+/** The reasons that exclude that the upstream received the request. */
 const unsent: ReadonlySet<keyof typeof upstreamReasons> = new Set([
   "Unreachable",
   "ConnectTimeout",
@@ -230,14 +230,14 @@ export class UpstreamError extends Schema.TaggedError<UpstreamError>()("Upstream
     return `The upstream ${this.upstream} ${upstreamReasons[this.reason][1]}${detail}${rest}`
   }
 
-  /** This error for a request that was sent and has no response. */
+  /** Returns this error for a request that was sent. Sets `isUncertain` if the upstream may have executed it. */
   get afterSending(): UpstreamError {
     const { detail, reason, upstream } = this
     return unsent.has(reason) ? this : new UpstreamError({ reason, upstream, detail, isUncertain: true })
   }
 }
 
-/** A client resumes a stream whose events were evicted. */
+/** The error for a client that resumes a stream after its events were evicted. */
 export class EventsEvicted extends Schema.TaggedError<EventsEvicted>()("EventsLost", {}) {
   readonly status = 200
   readonly code = Code.ServerError
@@ -267,7 +267,7 @@ export type ProxyError =
   | StoreError
   | InternalError
 
-/** The metric label of an error: the limit, the reason, or the tag. */
+/** Returns the metric label of an error: the limit, the reason, or the tag. */
 export const errorLabel = (error: ProxyError): string =>
   "limit" in error ? error.limit : "reason" in error ? error.reason : error._tag
 
@@ -328,7 +328,7 @@ export class ListenError extends Schema.TaggedError<ListenError>()("ListenError"
   }
 }
 
-/** The code of an error of Node or undici, such as `ECONNREFUSED`. */
+/** Returns the code of an error of Node or undici, such as `ECONNREFUSED`. */
 export const errorCode = (error: unknown): string | undefined =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined
 

@@ -13,7 +13,7 @@ import { SessionExists, type StoreError } from "./ProxyError.js"
 export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")({
   /** The id that the proxy issued to the client. */
   id: Schema.NonEmptyString,
-  /** The upstream, and its id of the session, unless it issues none. */
+  /** The name of the upstream, and its id for the session if it issues one. */
   upstream: Schema.String,
   upstreamSessionId: Schema.optional(Schema.String),
   /** The revision that `initialize` negotiated. */
@@ -22,17 +22,17 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
   initialize: Schema.String,
   /** The capabilities of the server, as JSON. */
   capabilities: Schema.String,
-  /** The client's log level and subscriptions, to be repeated in a new upstream session. */
+  /** The client's log level and subscriptions, which a failover sets in the new upstream session. */
   logLevel: Schema.optional(Schema.String),
   subscriptions: Schema.Array(Schema.String),
-  /** The address of the client, to count its sessions. */
+  /** The address of the client, for `maxPerClient`. */
   client: Schema.String,
   createdAt: Schema.Number,
   lastActiveAt: Schema.Number,
-  /** How long the session lives without activity, in milliseconds. */
+  /** The maximum time without activity, in milliseconds. */
   timeToLive: Schema.Number
 }) {
-  /** The time from which the record is absent. */
+  /** The time of the expiry. The record is absent from then on. */
   get expiresAt(): number {
     return this.lastActiveAt + this.timeToLive
   }

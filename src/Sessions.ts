@@ -114,9 +114,7 @@ export class Sessions extends Context.Tag("shadowcat/Sessions")<
     /** Returns all live sessions, oldest first. */
     readonly list: () => ReadonlyArray<Session>
 
-    /**
-     * Relays a request without a session. `client` is the address of its client. The response receives every outcome.
-     */
+    /** Relays a request without a session, of the client with this address. The response receives every outcome. */
     readonly exchange: (request: Request, client: string, response: ClientResponse) => Disconnect
 
     /** Closes a session and waits until its resources are released. Returns false if there is no such session. */

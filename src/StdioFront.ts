@@ -47,7 +47,7 @@ export class StdioFront extends Context.Tag("shadowcat/StdioFront")<
   }
 >() {}
 
-/** The maximum time that the end waits for the last lines to be written. */
+/** The maximum wait for the last lines to be written. */
 const FLUSH_TIMEOUT = Duration.seconds(1)
 
 /** Serves the client until the scope closes. */
@@ -80,7 +80,7 @@ export const make = (
           Deferred.unsafeDone(inputEnded, Effect.fail(error))
         }
         input.on("data", read).on("end", end).on("error", end)
-        // A client that closed its reading side has ended the session.
+        // A client that closes its reading side ends the session.
         options.output.on("error", endInput)
         return () => {
           input.off("data", read).off("end", end).off("error", end).pause()
@@ -98,13 +98,13 @@ export const make = (
     })
   })
 
-/** Writes lines at the speed at which the client reads. */
+/** Writes lines, and pauses their source while the client does not read. */
 class BackpressuredWriter implements LineWriter {
   private readonly paused = new Set<Flow>()
 
   constructor(
     private readonly stream: Writable,
-    /** The flow to pause for lines that no upstream sent. */
+    /** The flow to pause for lines that are not from the upstream. */
     private readonly input: Flow
   ) {}
 
@@ -127,13 +127,13 @@ class BackpressuredWriter implements LineWriter {
   }
 }
 
-/** The stdio front with these options, and the defaults for the others. */
+/** Provides the stdio front. Omitted options have their defaults. */
 export const layer = (
   options?: Partial<StdioFrontOptions>
 ): Layer.Layer<StdioFront, never, Sessions | UpstreamPool> =>
   Layer.scoped(StdioFront, make({ ...defaults, ...options }))
 
-/** The stdio front with options from a `Config`. */
+/** Provides the stdio front, with options from a `Config`. */
 export const layerConfig = (
   options: Config.Config.Wrap<Partial<Omit<StdioFrontOptions, "input" | "output">>>
 ): Layer.Layer<StdioFront, ConfigError, Sessions | UpstreamPool> =>

@@ -1,10 +1,15 @@
-/** Reports events of the proxy to metrics. */
+/** The events of the proxy for metrics. */
 import * as Context from "effect/Context"
 
 /**
- * The outcome of an exchange: the whole response was passed on (`answered`), it had a status of 400 or above
- * (`rejected`), an error of the proxy replaced or truncated it (`failed`), the client cancelled (`cancelled`) or
- * disconnected (`disconnected`), or a limit kept the request from being sent (`refused`).
+ * The outcome of an exchange.
+ *
+ * - `answered`: the whole response was passed on.
+ * - `rejected`: the whole response was passed on, with a status of 400 or above.
+ * - `failed`: an error of the proxy replaced or truncated the response.
+ * - `cancelled`: the client cancelled the request.
+ * - `disconnected`: the client disconnected.
+ * - `refused`: the request was not sent because of a limit.
  */
 export type Outcome = "answered" | "rejected" | "failed" | "cancelled" | "disconnected" | "refused"
 
@@ -21,7 +26,7 @@ export interface TelemetryListener {
   readonly sessionRestored: () => void
   /** A session closed. `reason` is a `CloseReason`. */
   readonly sessionClosed: (reason: string) => void
-  /** A request got an error of the proxy. `reason` is the result of `errorLabel`. */
+  /** The proxy returned an error for a request. `reason` is the result of `errorLabel`. */
   readonly errorReturned: (reason: string) => void
   /** An exchange ended. `method` is the result of `Protocol.methodLabel`. */
   readonly exchangeEnded: (method: string, outcome: Outcome, millis: number) => void
@@ -29,7 +34,7 @@ export interface TelemetryListener {
   readonly bytesReceived: (bytes: number) => void
   /** Bytes of a response body were written to a client. */
   readonly bytesSent: (bytes: number) => void
-  /** A client that resumed a stream got the events that it had missed. */
+  /** Missed events were written to a client that resumed a stream. */
   readonly eventsReplayed: (events: number) => void
   /** An event that the upstream sent again was dropped. */
   readonly duplicateDropped: () => void

@@ -1,27 +1,27 @@
 /**
- * The seam between clients and servers. A caller sends a request to an `Upstream` and receives the answer through a
- * `Sink`, in callbacks: no fiber runs for an exchange. `Upstream/` implements it over HTTP and stdio. Every layer
- * between them and the fronts wraps it: failover, resumption of streams, interceptors.
+ * The interface between clients and servers. A caller sends a request to an `Upstream` and receives the answer through
+ * the callbacks of a `Sink`, so that no fiber runs for an exchange. `Upstream/` implements `Upstream` over HTTP and
+ * stdio. Failover, resumption of streams and interceptors wrap these implementations.
  */
 import * as Exit from "effect/Exit"
 import type { Headers } from "./internal/headers.js"
 import type { Body, RequestId } from "./Protocol.js"
 import type { UpstreamError } from "./ProxyError.js"
 
-/** What a client sends: a POST with its body, or the GET of a stream. */
+/** A request of a client: a POST with its body, or the GET of a stream. */
 export interface Request {
   readonly method: "POST" | "GET"
   /** The client's header fields. The upstream drops those that must not be forwarded. */
   readonly headers: Headers
-  /** The body as received. It is kept whole, so that the request can be sent again. */
+  /** The body as received, from which the request can be sent again. */
   readonly bytes: Uint8Array | undefined
-  /** The parsed body; `undefined` without one, and for a body that the proxy does not need to understand. */
+  /** The parsed body; `undefined` for a request without a body, and for a body that is not JSON-RPC. */
   readonly body: Body | undefined
-  /** Set for a GET of the proxy itself, which continues a stream. `headers` is empty then: the upstream session adds them. */
+  /** Set for a GET of the proxy that continues a stream. `headers` is empty: the upstream session adds the fields. */
   readonly continues?: Continuation
 }
 
-/** A request with other messages, as a batch. */
+/** Returns the request with a batch of other messages. */
 export const withMessages = (request: Request, messages: Body["messages"]): Request => ({
   ...request,
   body: { isBatch: true, messages },
@@ -32,9 +32,9 @@ export const withMessages = (request: Request, messages: Body["messages"]): Requ
 export interface Continuation {
   /** The requests that the stream has yet to answer; none for a standalone stream. */
   readonly requests: ReadonlyArray<RequestId>
-  /** The upstream's id of the last event that was read; `undefined` if it gave none. */
+  /** The upstream's id of the last event that was read; `undefined` if the event had none. */
   readonly lastEventId: string | undefined
-  /** `once`: the first answer is the answer. `until resumed`: the GET is repeated until the upstream resumes the stream. */
+  /** `once` passes on the first answer. `until resumed` repeats the GET until the upstream resumes the stream. */
   readonly mode: "once" | "until resumed"
 }
 
@@ -49,15 +49,15 @@ export interface Flow {
 /** The flow of an answer that is already complete. */
 export const noFlow: Flow = { pause: () => {}, unpause: () => {} }
 
-/** Which part of a resumable event stream a chunk is. */
+/** The kind of a chunk of a tracked event stream. */
 export type StreamPart =
-  /** A whole event, without its `id` and `retry` fields; `id` is the upstream's id of it. */
+  /** A whole event, without its `id` and `retry` fields. `id` is the id that the upstream gave to the event. */
   | { readonly type: "event"; readonly id: string | undefined }
-  /** An empty chunk: the upstream set its last event id without sending an event, or withdrew it. */
+  /** An empty chunk: the upstream set or reset the last event id without an event. */
   | { readonly type: "cursor"; readonly id: string | undefined }
   /** A piece of an event that is too large to be held in memory. */
   | { readonly type: "piece"; readonly isFirst: boolean; readonly isLast: boolean }
-  /** An empty chunk: the connection has broken, and the stream is resumed. The rest of an unfinished event will not come. */
+  /** An empty chunk: the connection has broken, and the stream is resumed. An incomplete event stays incomplete. */
   | { readonly type: "break" }
   /** An empty chunk: every request of the stream is answered. */
   | { readonly type: "complete" }
@@ -69,8 +69,8 @@ export type StreamPart =
 export interface Sink {
   readonly head: (status: number, headers: Headers, flow: Flow) => void
   /**
-   * Receives bytes of the body. `part` is set for the event streams of a session that the proxy tracks. A sink that stands
-   * before another one passes it on; an event stream that it writes itself has none.
+   * Receives bytes of the body. `part` is set for tracked event streams. A sink that wraps another one passes `part`
+   * on, and omits it for an event stream that it writes itself.
    */
   readonly data: (chunk: Uint8Array, part?: StreamPart) => void
   readonly end: () => void
@@ -80,7 +80,7 @@ export interface Sink {
 /** Ignores an answer. */
 export const ignoreAnswer: Sink = { head: () => {}, data: () => {}, end: () => {}, error: () => {} }
 
-/** Answers a request without asking an upstream. */
+/** Answers a request without an upstream. */
 export const respond = (sink: Sink, status: number, json = ""): void => {
   const type = json === "" ? {} : { "content-type": "application/json" }
   const bytes = Buffer.from(json)
@@ -100,46 +100,43 @@ export interface Upstream {
   /** The address or command, without secrets, as shown in logs, errors and session records. */
   readonly name: string
   /**
-   * Sends a request. It may call the sink before it returns, and the sink's owner may decide to abort during such a call:
-   * then it aborts once `exchange` has returned.
+   * Sends a request. It may call the sink before it returns. A caller that decides to abort during such a call must do
+   * so after `exchange` has returned.
    */
   readonly exchange: (request: Request, sink: Sink) => Abort
 }
 
-/** What one client session holds of an upstream, until its scope closes. */
+/** The use of an upstream by one client session, until the scope of the lease closes. */
 export interface Lease extends Upstream {
   /**
-   * The id that the upstream gave its session: known once `initialize` is answered, and at once for a lease that
-   * continues a session. Some upstreams give none.
+   * Returns the id that the upstream issued for its session. It is `undefined` before `initialize` is answered, unless
+   * the lease continues a session, and for upstreams that issue no id.
    */
   readonly sessionId: () => string | undefined
   /**
-   * Registers a listener that is called once when the upstream exits by itself, at once if it already has. Absent for
-   * servers: one that is unreachable may come back and still know the session.
+   * Registers a listener that is called once when the upstream exits by itself, or now if it has exited. Absent for
+   * servers, because an unreachable server may become reachable and still know the session.
    */
   readonly onExit?: (listener: () => void) => void
 }
 
-/** What a lease needs of the session that takes it. */
+/** The session that takes a lease. */
 export interface LeaseOptions {
-  /** The id of an upstream session that another process opened and this lease continues. */
+  /** The id of the upstream session that this lease continues; `undefined` for a new session. */
   readonly sessionId: string | undefined
-  /** The negotiated revision, on which batches depend; `undefined` before `initialize` is answered. */
+  /** Returns the negotiated revision, on which batches depend; `undefined` before `initialize` is answered. */
   readonly revision: () => string | undefined
-  /** The header fields of the request that ends the upstream session, read when the scope closes. */
+  /** Returns the header fields of the request that ends the upstream session. Called when the scope closes. */
   readonly endHeaders: () => Headers
 }
 
-/** Closes a scope whose session continues in another process. */
+/** The exit that closes the scope of a session that another process continues. */
 export const suspended: Exit.Exit<string> = Exit.succeed("suspended")
 
-/** Closes the scope of a lease whose upstream session is lost already. */
+/** The exit that closes the scope of a lease whose upstream session is lost. */
 export const lost: Exit.Exit<string> = Exit.succeed("lost")
 
-/**
- * True if the process ends and the session does not. The upstream session is then left open for the next process to
- * continue.
- */
+/** True if another process continues the session. The upstream session then stays open. */
 export const isSuspended = (exit: Exit.Exit<unknown, unknown>): boolean => hasOutcome(exit, "suspended")
 
 /** True if there is an upstream session to end when the scope of its lease closes. */
@@ -149,5 +146,5 @@ export const endsUpstreamSession = (exit: Exit.Exit<unknown, unknown>): boolean 
 const hasOutcome = (exit: Exit.Exit<unknown, unknown>, value: string): boolean =>
   Exit.isSuccess(exit) && exit.value === value
 
-/** How long an answer that is no event stream may stall between its head and its end, in milliseconds. */
+/** The maximum time without data in the body of an answer that is not an event stream, in milliseconds. */
 export const BODY_STALL = 60_000

@@ -15,14 +15,14 @@ import * as Stdio from "./Upstream/Stdio.js"
 export interface PooledUpstream {
   /** The address or command, without secrets. Session records name the upstream by it. */
   readonly name: string
-  /** True if an upstream session can outlive this process: a server's can, a child process's ends with it. */
+  /** True if upstream sessions can outlive this process: those of a server can, those of child processes cannot. */
   readonly keepsSessions: boolean
   /**
-   * Leases the upstream for one client session, until the scope closes. The release ends the upstream session within a
-   * bounded time, unless the scope's exit says that the session is suspended or lost. It never fails.
+   * Leases the upstream for one client session, until the scope closes. The release ends the upstream session, unless
+   * the exit of the scope is `suspended` or `lost`. It has a time limit and never fails.
    */
   readonly lease: (options: LeaseOptions) => Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope>
-  /** Takes requests without a session, those of 2026-07-28 and later. */
+  /** The upstream for requests without a session, of 2026-07-28 and later. */
   readonly stateless: Upstream
   /** The number of child processes and its limit; absent for a server. */
   readonly children?: ChildCount
@@ -38,16 +38,17 @@ export class UpstreamPool extends Context.Tag("shadowcat/UpstreamPool")<
   {
     /** All upstreams, in the order of the configuration. */
     readonly upstreams: NonEmptyReadonlyArray<PooledUpstream>
-    /** The upstream with this name; `undefined` if it is not configured any more. */
+    /** Returns the upstream with this name; `undefined` if it is not configured. */
     readonly get: (name: string) => PooledUpstream | undefined
     /** The child processes of all upstreams; absent if none is a command. */
     readonly children: ChildCount | undefined
   }
 >() {}
 
-/** A pool of these upstreams. */
+/** Makes a pool of these upstreams. Two upstreams with one name are a defect. */
 export const make = (upstreams: NonEmptyReadonlyArray<PooledUpstream>): UpstreamPool["Type"] => {
   const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]))
+  if (byName.size < upstreams.length) throw new Error("two upstreams have the same name")
   return UpstreamPool.of({ upstreams, get: (name) => byName.get(name), children: sumOf(upstreams) })
 }
 
@@ -61,7 +62,7 @@ const sumOf = (upstreams: ReadonlyArray<PooledUpstream>): ChildCount | undefined
 /** The options of `layerHttp`: the URL, and every option that differs from its default. */
 export type HttpPoolOptions = Pick<Http.HttpUpstreamOptions, "url"> & Partial<Http.HttpUpstreamOptions>
 
-/** One upstream over Streamable HTTP. Its sessions share its keep-alive connections. */
+/** Provides one upstream over Streamable HTTP. Its sessions share its keep-alive connections. */
 export const layerHttp = (options: HttpPoolOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
@@ -77,7 +78,7 @@ export const layerHttp = (options: HttpPoolOptions): Layer.Layer<UpstreamPool> =
     )
   )
 
-/** `layerHttp` with options from a `Config`. */
+/** Provides `layerHttp` with options from a `Config`. */
 export const layerHttpConfig = (
   options: Config.Config.Wrap<HttpPoolOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerHttp))
@@ -86,7 +87,7 @@ export const layerHttpConfig = (
 export type StdioPoolOptions = Pick<Stdio.StdioUpstreamOptions, "command"> &
   Partial<Stdio.StdioUpstreamOptions>
 
-/** A command that speaks MCP on its standard input and output. Each session has a child process of its own. */
+/** Provides a command that speaks MCP on its standard input and output. Each session has its own child process. */
 export const layerStdio = (options: StdioPoolOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
@@ -103,15 +104,15 @@ export const layerStdio = (options: StdioPoolOptions): Layer.Layer<UpstreamPool>
     )
   )
 
-/** `layerStdio` with options from a `Config`. */
+/** Provides `layerStdio` with options from a `Config`. */
 export const layerStdioConfig = (
   options: Config.Config.Wrap<StdioPoolOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerStdio))
 
-/** An upstream is a URL or a command. */
+/** The options of an upstream, which is a URL or a command. */
 export type UpstreamOptions = HttpPoolOptions | StdioPoolOptions
 
-/** The upstream that the options name. */
+/** Provides the upstream that the options name. */
 export const layer = (options: UpstreamOptions): Layer.Layer<UpstreamPool> =>
   "url" in options ? layerHttp(options) : layerStdio(options)

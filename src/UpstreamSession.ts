@@ -116,9 +116,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     return this.take(undefined)
   }
 
-  /**
-   * Continues a session that another process opened. A session that ended with its process is replaced when it is used.
-   */
+  /** Continues a session of another process. A session that ended with its process is replaced when it is used. */
   restore(sessionId: string | undefined): Effect.Effect<void, UpstreamError | LimitReached> {
     return this.upstream.keepsSessions ? Effect.asVoid(this.take(sessionId)) : Effect.void
   }

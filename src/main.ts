@@ -4,7 +4,7 @@ import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import { describeFailure, execute } from "./commands/commandLine.js"
 
-// A reader may close its end of a pipe. That must not end the proxy.
+// A reader that closes its end of a pipe must not end the proxy.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
 
 NodeRuntime.runMain(execute(process.argv), {

@@ -18,13 +18,13 @@ import { jsonTool, sseTool } from "./programs/answers.js"
 
 export const connections = 64
 
-/** A path that is up: its URL, and the process of its proxy if it has one. */
+/** A running path: its URL, and the process of its proxy if it has one. */
 export type Running = { readonly url: string; readonly proxy?: Cli }
 
-/** A path with the sessions that load is put on. */
+/** A running path with open sessions for the load. */
 type Warm = Running & { readonly sessions: ReadonlyArray<string> }
 
-/** What the measures take their samples with. */
+/** The operations with which the measures take their samples. */
 export type Bench = Effect.Effect.Success<ReturnType<typeof makeBench>>
 
 /** Starts the upstream. It and the warm paths are killed when the scope closes. */
@@ -64,7 +64,7 @@ export const makeBench = (plan: Plan) =>
       return explained(warm, runWrk(folder, { ...load, url: warm.url, sessions }))
     }
 
-    /** The one process of a path that all load is put on. The first call starts it and warms it up. */
+    /** Returns the process of a path that receives all load. The first call starts the process and warms it up. */
     const warm = yield* Effect.cachedFunction((path: Path) =>
       Effect.gen(function* () {
         const running: Running = yield* Scope.extend(start(path), scope)
@@ -120,7 +120,7 @@ const buildPrograms = (folder: string) => {
 
 const cache = fileURLToPath(new URL("../../node_modules/.cache/benchmark", import.meta.url))
 
-/** Installs a proxy of others from npm, unless an earlier run has, and returns the folder of its package. */
+/** Installs another proxy from npm, unless an earlier run has done so. Returns the folder of its package. */
 const installPeer = (versioned: string): Effect.Effect<string, ScriptError> =>
   Effect.gen(function* () {
     const folder = join(cache, versioned)

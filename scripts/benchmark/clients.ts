@@ -8,7 +8,7 @@ import { callTool, initialized, initializeRequest, stream } from "../../test/fix
 import { messageOf, ScriptError } from "../commandLine.js"
 import { echo } from "./programs/answers.js"
 
-/** How many clients open their sessions at the same time. */
+/** The number of clients that open their sessions at the same time. */
 export const parallel = 64
 
 const version = { "MCP-Protocol-Version": "2025-11-25" }
@@ -75,7 +75,7 @@ export const makeSessionClients = (url: string) =>
       /** Opens the standalone stream of each session, and waits for the response headers of all. */
       openStreams: (sessions: ReadonlyArray<string>) =>
         Effect.forEach(sessions, openStream, { concurrency: parallel, discard: true }),
-      /** Fails unless a call is answered correctly: a wrong answer may be a fast one. */
+      /** Fails unless a call is answered correctly, because a wrong answer may be faster. */
       check: (session: string, tool: string) =>
         Effect.filterOrFail(
           attempt(`calling ${tool}`, () => post(callTool(4711, tool, { message: echo }), 200, session)),
@@ -106,8 +106,8 @@ const lua = (texts: ReadonlyArray<string>): string => texts.map((text) => JSON.s
 const luaHeaders = Object.entries(postHeaders).map(([name, value]) => `["${name}"] = "${value}"`)
 
 /**
- * wrk takes the requests of all its connections from one Lua state, and does not tell the script which connection a
- * request is for. So the sessions take turns, and each gets an equal share of the requests.
+ * The Lua script of wrk. wrk takes the requests of all connections from one Lua state, and the script does not know the
+ * connection of a request. The sessions therefore take turns, with an equal share of the requests for each.
  */
 const script = ({ sessions, tools }: Load): string => `
 local requests = {}
@@ -131,7 +131,7 @@ function done(summary, latency)
 end
 `
 
-/** Puts load on one path. It fails if any request fails, because an error is answered faster than a call. */
+/** Puts load on one path. Fails if any request fails, because an error is answered faster than a call. */
 export const runWrk = (folder: string, load: Load) =>
   Effect.gen(function* () {
     const file = join(folder, "load.lua")

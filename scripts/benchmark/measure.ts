@@ -25,7 +25,7 @@ export interface Row {
   readonly mark?: Mark
 }
 
-/** How to take a sample of a path, and the rows that show it. */
+/** A measure: takes a sample of a path, and has the rows that show it. */
 export interface Measure {
   readonly name: string
   /** False if only paths with a proxy are measured. */
@@ -42,7 +42,7 @@ export type Plan = typeof fullPlan
 export const fullPlan = {
   rounds: 5,
   warmUpSeconds: 5,
-  /** How often a round loads each path. Many short turns spread the noise of the machine over all paths. */
+  /** The number of times that a round loads each path. Short turns spread the noise of the machine over all paths. */
   turns: 5,
   turnSeconds: 1,
   idleSessions: 2_000,

@@ -21,7 +21,7 @@ export interface Path {
   readonly peer?: string
   /** The program that is started as `{shadowcat}`. Default: the build of this checkout. */
   readonly shadowcat?: string
-  /** The proxy deletes its upstream sessions when it exits. */
+  /** True if the proxy deletes its upstream sessions when it exits. */
   readonly deletesSessions?: boolean
 }
 
@@ -29,7 +29,7 @@ export interface Path {
 export interface Group {
   readonly paths: ReadonlyArray<Path>
   readonly measures: ReadonlyArray<Measure>
-  /** The paths that the subject is compared with: with the best of them, in the same sample. */
+  /** The paths with which the subject is compared. In each sample, the best of them counts. */
   readonly references: ReadonlyArray<string>
 }
 
@@ -43,10 +43,10 @@ const forward = "{shadowcat} forward http --port 0 --multi-session --log-level w
 const overHttp = `${forward} --max-sessions 5000 --url {upstream}`
 const inFile = `${overHttp} --store sqlite:{folder}/{name}.db`
 
-/** It keeps the events of streams, as it does by default. One process serves all measures. */
+/** The subject with its default options, so that it retains events. One process serves all measures. */
 const tracked: Path = { name: subject, command: overHttp, deletesSessions: true }
 
-/** All that a run measures. */
+/** The groups that a run measures. */
 export const groups: ReadonlyArray<Group> = [
   {
     paths: [{ name: direct }, { name: "relay", command: "{relay} {upstream}" }, tracked],
@@ -88,7 +88,9 @@ export const groups: ReadonlyArray<Group> = [
   }
 ]
 
-/** Compares the subject with the build of another checkout, in place of the references and of the marks against them. */
+/**
+ * Compares the subject with the build of another checkout, in place of the references and of the marks against them.
+ */
 export const beside = (group: Group, checkout: string): Group => {
   const name = "beside"
   const other = { name, shadowcat: join(checkout, "dist/shadowcat.js") }

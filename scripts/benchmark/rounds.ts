@@ -8,11 +8,11 @@ import type { Group, Path } from "./paths.js"
 /** The samples of one measure by path. A failed sample is `null`, so that the samples of all paths stay in step. */
 export type Samples = Readonly<Record<string, ReadonlyArray<Figures | null>>>
 
-/** The number of samples that a round takes of so many, which are spread evenly over all rounds. */
+/** The number of samples that a round takes, if all samples are spread evenly over the rounds. */
 const dueIn = (round: number, rounds: number, samples: number): number =>
   Math.floor((samples * (round + 1)) / rounds) - Math.floor((samples * round) / rounds)
 
-/** Puts another path first each time, because the order must favour none. */
+/** Rotates the paths, because the order must not favour one of them. */
 const rotated = <A>(all: ReadonlyArray<A>, by: number): Array<A> => {
   const from = by % Math.max(1, all.length)
   return [...all.slice(from), ...all.slice(0, from)]
@@ -22,7 +22,7 @@ const log = (line: string) => void process.stderr.write(`bench: ${line}\n`)
 
 /**
  * Runs all rounds. The paths of a sample directly follow each other, so that they meet the same noise of the machine.
- * A measure is not tried again on a path where it has failed.
+ * A measure that has failed on a path is not repeated there.
  */
 export const runRounds = (bench: Bench, groups: ReadonlyArray<Group>) =>
   Effect.gen(function* () {

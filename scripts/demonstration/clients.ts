@@ -1,4 +1,4 @@
-/** The official clients, and the calls that they make. Each call has arguments of its own, so that its answer has too. */
+/** The official clients and their calls. Each call has unique arguments, so that its answer is unique too. */
 import * as Effect from "effect/Effect"
 import { type CallOptions, connect1, connect2, type officialClients } from "../../test/fixtures/Clients.js"
 import { ScriptError } from "../commandLine.js"
@@ -8,7 +8,9 @@ export type DemoClient = Effect.Effect.Success<ReturnType<typeof connect>>
 /** The timeout of a request, in milliseconds: enough for a busy machine, and short enough for the demo's own limit. */
 const timeout = 8_000
 
-/** The client's answer to `sampling/createMessage`. It contains the client's name, so that another's is noticed. */
+/**
+ * The client's answer to `sampling/createMessage`. It contains the client's name, so that a wrong answer is detected.
+ */
 const sampled = (name: string, prompt: string): string => `${name} was asked ${prompt}`
 
 const failed = (name: string, doing: string) => (error: { readonly message: string }) =>
@@ -33,7 +35,7 @@ export const connect = (url: string, number: number) => {
   )
 }
 
-/** Makes the call of a number, and fails unless the answer is the one to this call. */
+/** Makes a call with a number. Fails unless the answer belongs to this call. */
 type CheckedCall = (client: DemoClient, number: number) => Effect.Effect<void, ScriptError>
 
 const callTool = (
@@ -110,7 +112,7 @@ export class Tally {
     })
   }
 
-  /** The time within which this share of the timed calls was answered. */
+  /** Returns the time within which this share of the timed calls was answered. */
   percentile(share: number): number | undefined {
     const sorted = this.#milliseconds.toSorted((a, b) => a - b)
     return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)]
@@ -125,7 +127,9 @@ const shortCalls = [echo, sum, sampling, echo, sum]
  */
 const longestPause = (seconds: number): number => Math.min(1_000, seconds * 125)
 
-/** Lets all clients make short calls, one after the other, beside long ones if told, for this many seconds. */
+/**
+ * Makes short calls from all clients for some seconds, one at a time from each, and also long calls if `hasLongCalls`.
+ */
 export const load = (
   clients: ReadonlyArray<DemoClient>,
   seconds: number,

@@ -5,7 +5,7 @@ export interface Findings {
   readonly clients: number
   /** As the proxy counts them: while all clients are connected, and after the DELETEs. */
   readonly sessions: { readonly atOnce: number; readonly afterDeletes: number }
-  /** Clients that left without a DELETE. */
+  /** The number of clients that left without a DELETE. */
   readonly vanished: number
   readonly seconds: number
   readonly calls: number
@@ -28,7 +28,7 @@ export interface Findings {
 
 /** The restarts of the demo server and of the proxy. */
 export interface Failover {
-  /** How many clients made a call in their session afterwards. */
+  /** The number of clients that made a call in their session afterwards. */
   readonly continued: number
   /** The first error of such a call. */
   readonly firstError: string | undefined
@@ -86,7 +86,7 @@ const rowsOf = (found: Findings): ReadonlyArray<TableRow> => {
 
 export const table = (found: Findings): string => columns(rowsOf(found), (column) => column === 1)
 
-/** Everything that is not as expected, in one line; `undefined` if the demo succeeded. */
+/** Describes all unexpected findings in one line; `undefined` if the demo succeeded. */
 export const verdict = (found: Findings): string | undefined => {
   const { calls, clients, errors, firstError, proxy, second, sessions, sockets, upstream, vanished } = found
   const { issued, left } = "issued" in upstream ? upstream : { issued: clients, left: vanished }

@@ -19,10 +19,10 @@ const sendsDelete = ({ number }: DemoClient): boolean => number % 5 !== 4
 /** The time limit of everything but the load, in seconds. A busy machine needs it. */
 const limits = { overHttp: 30, overStdio: 60 }
 
-/** With --stdio, how many clients connect at the same time: more children would start too slowly for their clients. */
+/** The number of clients that connect at the same time with --stdio. More children would start too slowly. */
 const connectingOverStdio = 4
 
-/** How long the clients call around each restart, in seconds, and when in that time it begins. */
+/** The time of the calls around each restart, in seconds, and the delay until the restart begins. */
 const restarts = { seconds: 2, delay: "500 millis" } as const
 
 /** The number of each client's call after the restarts: no earlier call has it. */
@@ -45,9 +45,9 @@ export const run = (options: DemoOptions): Effect.Effect<Findings, ScriptError> 
 
     progress.begin("stopping the proxy")
     const memory = peakMemory(servers.proxy.pid)
-    const asked = performance.now()
+    const startedAt = performance.now()
     const exit = yield* terminate(servers.proxy, "4 seconds")
-    const proxy = { ending: exit?.code ?? exit?.signal ?? undefined, ms: performance.now() - asked }
+    const proxy = { ending: exit?.code ?? exit?.signal ?? undefined, ms: performance.now() - startedAt }
     yield* soon(Effect.sync(() => sockets.open === 0))
     const socketCounts = { left: sockets.open, peak: sockets.peak }
 
@@ -137,7 +137,7 @@ const liveSessions = ({ health }: HealthCheck): Effect.Effect<number, ScriptErro
 const countChildren = ({ tracker }: Servers): number | undefined =>
   existsSync("/proc/self/environ") ? tracker?.alive().length : undefined
 
-/** Asks the demo server itself for each of the sessions that it has issued. */
+/** Counts the sessions that the demo server still has. Sends a ping to the server for each session that it issued. */
 const sessionsLeft = ({ server }: HttpServers) =>
   Effect.gen(function* () {
     const issued = [...server.stdout(), ...server.stderr()].flatMap(

@@ -120,7 +120,7 @@ unless the proxy's --allow-origin names it. The Inspector's own page, http://loc
 
 Ctrl-C ends all of it.`
 
-/** Starts the servers and stays up until it is interrupted. Then it stops the proxy with SIGTERM. */
+/** Starts the servers and waits for an interruption. Then it stops the proxy with SIGTERM. */
 export const serve = (stdio: boolean): Effect.Effect<never, ScriptError> =>
   Effect.gen(function* () {
     const { endedEarly, http, proxy } = yield* startServers(stdio)

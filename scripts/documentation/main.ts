@@ -1,4 +1,4 @@
-/** Brings the options tables of README.md up to date. */
+/** Updates the options tables of README.md. */
 import { readFileSync, writeFileSync } from "node:fs"
 import { withOptions } from "./readme.js"
 

@@ -34,7 +34,7 @@ export class SessionPage extends Schema.Class<SessionPage>("SessionPage")({
   next: Schema.optional(Schema.Number)
 }) {}
 
-/** No live session has this handle. */
+/** The error for a handle without a live session. */
 export class UnknownSession extends Schema.TaggedError<UnknownSession>()(
   "UnknownSession",
   { handle: Schema.String },
@@ -86,7 +86,7 @@ const metrics = HttpApiGroup.make("metrics").add(
     .annotate(OpenApi.Description, "Returns all metrics in the Prometheus text format.")
 )
 
-/** The OpenAPI document is at `/openapi.json`. */
+/** The admin API. Its OpenAPI document is at `/openapi.json`. */
 export class AdminApi extends HttpApi.make("shadowcat")
   .add(sessions)
   .add(metrics)

@@ -1,4 +1,4 @@
-/** Opens logs that are kept in an `EventStorage`, and writes their changes behind. */
+/** Opens logs that an `EventStorage` stores, and writes their changes behind. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -15,7 +15,7 @@ export interface DurableLog {
 }
 
 export class DurableLogs {
-  /** The writers that have something to write. */
+  /** The writers with dirty state. */
   readonly dirty = new Set<LogWriter>()
   /** The writers of the open logs, by session. */
   private readonly writers = new Map<string, LogWriter>()
@@ -32,14 +32,14 @@ export class DurableLogs {
     return this.writeBehind.start
   }
 
-  /** Writes now what is dirty. */
+  /** Writes all dirty state now. */
   get flush(): Effect.Effect<void, StoreError> {
     return this.writeBehind.flush
   }
 
   /**
-   * Opens the next generation of a session's log, or a new log. A log that is open already is not written any more. The
-   * generation is stored on return, so no event id is issued twice, even after a SIGKILL.
+   * Opens the next generation of a session's log, or a new log. Stops writing a log of the session that is already
+   * open. The generation is stored on return, so no event id is issued twice, even after a SIGKILL.
    */
   open(session: string): Effect.Effect<DurableLog, StoreError> {
     return Effect.gen(this, function* () {
@@ -66,7 +66,7 @@ export class DurableLogs {
     this.markDirty(1)
   }
 
-  /** A writer has stopped, with rows that it will not write. */
+  /** Removes a writer that has stopped. `rows` is the number of dirty rows that it will not write. */
   finished(writer: LogWriter, rows: number): void {
     this.dirty.delete(writer)
     if (this.writers.get(writer.session) === writer) this.writers.delete(writer.session)
@@ -92,7 +92,7 @@ export class DurableLogs {
         Effect.sync(() => {
           if (Exit.isFailure(exit)) return pending.forEach(({ failed }) => failed())
           for (const session of removed) this.removed.delete(session)
-          // The log is gone with the session's record, or another process has opened it.
+          // A rejected log was removed with the session's record, or another process has opened it.
           for (const { writer } of pending) if (exit.value.includes(writer.session)) writer.finish()
         })
       ),

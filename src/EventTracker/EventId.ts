@@ -1,4 +1,4 @@
-/** The event ids that clients receive. They are opaque to clients; for the proxy they name a position in a stream. */
+/** The event ids that clients receive. They are opaque to clients, and name a position in a stream to the proxy. */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { RequestId } from "../Protocol.js"
@@ -42,7 +42,7 @@ export const format = ({ prefix, suffix }: IdAffixes, sequence: number): string 
 
 export const idOf = (id: EventId): string => format(affixesOf(prefixOf(id), id), id.sequence)
 
-/** Parses an id; `undefined` for a text that no id looks like. */
+/** Parses an id. Returns `undefined` for a text that does not have the format of an id. */
 export const parse = (text: string): EventId | undefined => {
   const [, secret, generation, number, sequence, requests = ""] = pattern.exec(text) ?? []
   if (secret === undefined || generation === undefined || number === undefined || sequence === undefined)
@@ -61,7 +61,7 @@ export const MAX_LENGTH = 128
 
 const MAX_REQUESTS_LENGTH = 64
 
-/** Stands for requests that do not fit. */
+/** The placeholder for requests that do not fit into an id. */
 const OMITTED = "_"
 
 /** Encodes a single number as itself, and anything else as JSON in Base64, which does not begin with a digit. */

@@ -31,9 +31,9 @@ export interface StoredStream {
 export interface StoredLog {
   /** Distinguishes this log from every other, including earlier logs of the same session id. */
   readonly secret: string
-  /** How often the log was opened again. */
+  /** The number of times that the log was opened again. */
   readonly generation: number
-  /** How many streams the log has had. */
+  /** The number of streams that the log has had. */
   readonly streamCount: number
   /** Ordered by number. */
   readonly streams: ReadonlyArray<StoredStream>
@@ -51,8 +51,8 @@ export interface LogChange {
   readonly secret: string
   readonly generation: number
   /**
-   * True for the first change of a generation: generation 0 creates the log, any other follows the generation before it.
-   * False for a change of a log that has this generation already.
+   * True for the first change of a generation: generation 0 creates the log, any other follows the generation before
+   * it. False for a change of a log that has this generation already.
    */
   readonly isOpening: boolean
   readonly streamCount: number
@@ -75,11 +75,12 @@ export class EventStorage extends Context.Tag("shadowcat/EventStorage")<
     readonly load: (session: string) => Effect.Effect<Option.Option<StoredLog>, StoreError>
 
     /**
-     * Applies changes in order, each of them completely or not at all. Rejects a change if the stored log has another secret or
-     * generation than the change expects, or does not exist; of two processes that open a log, one is rejected.
-     * Returns the sessions of rejected changes.
+     * Applies changes in order, each of them completely or not at all. Rejects a change if the stored log does not
+     * exist, or has another secret or generation than the change expects. If two processes open a log, one of them is
+     * rejected. Returns the sessions of rejected changes.
      *
-     * The tracker repeats a batch that fails, so a change may be applied twice: an event that is stored already stays.
+     * The tracker repeats a batch that fails, so a change may be applied twice. An event that is already stored is not
+     * changed.
      */
     readonly write: (changes: ReadonlyArray<LogChange>) => Effect.Effect<ReadonlyArray<string>, StoreError>
 

@@ -1,4 +1,4 @@
-/** The state in which the log of a session is opened: empty, or as an earlier process stored it. */
+/** The state in which the log of a session is opened: empty, or the state that an earlier process stored. */
 import * as Schema from "effect/Schema"
 import { randomBytes } from "node:crypto"
 import { RequestId } from "../Protocol.js"
@@ -7,9 +7,9 @@ import type { LogChange, StoredEvent, StoredLog } from "./EventStorage.js"
 export interface LogOrigin {
   /** The first part of every event id of the log. A client cannot guess the ids of another session. */
   readonly secret: string
-  /** How often the log was opened again. It is part of every event id, so no id is issued twice. */
+  /** The number of times that the log was opened again. It is part of every event id, so no id is issued twice. */
   readonly generation: number
-  /** How many streams the log has had. */
+  /** The number of streams that the log has had. */
   readonly streamCount: number
   /** Ordered by number, oldest first. */
   readonly streams: ReadonlyArray<RestoredStream>

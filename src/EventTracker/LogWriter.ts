@@ -1,4 +1,4 @@
-/** Knows which streams of one log differ from their stored state. */
+/** Tracks the streams of one log that differ from their stored state. */
 import * as Effect from "effect/Effect"
 import { NO_SLOT } from "../internal/slotSet.js"
 import type { DurableLogs } from "./DurableLogs.js"
@@ -10,13 +10,13 @@ import { retainedEvents, type StreamLog } from "./StreamLog.js"
 interface StoredRange {
   /** All events up to this sequence were written. */
   readonly writtenUpTo: number
-  /** No event beyond this sequence is stored. It is higher than `writtenUpTo` after a failed write. */
+  /** Events up to this sequence may be stored. It is higher than `writtenUpTo` after a failed write. */
   readonly storedUpTo: number
   /** All events up to this sequence are removed. */
   readonly evictedUpTo: number
 }
 
-/** A change on its way to the storage. */
+/** A change that is being written to the storage. */
 export interface PendingChange {
   readonly writer: LogWriter
   readonly change: LogChange
@@ -25,8 +25,8 @@ export interface PendingChange {
 }
 
 /**
- * Reads new events from the streams when it is time to write. Therefore events that are evicted before that are never
- * written, nor is a stream that is created and delivered before that.
+ * Reads new events from the streams when the next write begins. Events that are evicted before are never written, and
+ * neither is a stream that is created and delivered before.
  */
 export class LogWriter {
   /** The streams that differ from their stored state, with the number of rows that each needs. */
@@ -68,7 +68,7 @@ export class LogWriter {
     }
   }
 
-  /** Takes everything that is dirty. */
+  /** Returns all dirty state as one change, and marks it as clean. */
   collect(): PendingChange {
     const { dirty, generation, secret, session, streamCount } = this
     const streams: Array<StreamChange> = []
@@ -95,7 +95,7 @@ export class LogWriter {
     }
   }
 
-  /** Writes what is dirty and stops. What cannot be written is lost. */
+  /** Writes all dirty state and stops. If the write fails, the dirty state is lost. */
   get suspend(): Effect.Effect<void> {
     return Effect.suspend(() =>
       this.isFinished
@@ -124,7 +124,7 @@ export class LogWriter {
     this.logs.finished(this, rows)
   }
 
-  /** The rows of the failed write are still counted, so only the streams are marked. */
+  /** Marks the streams of a failed write as dirty again. Their rows are still counted. */
   private restore(dirty: ReadonlyMap<StreamLog, number>, ranges: ReadonlyMap<number, StoredRange>): void {
     if (this.isFinished) return
     for (const [stream, rows] of dirty) this.dirty.set(stream, (this.dirty.get(stream) ?? 0) + rows)
@@ -134,8 +134,8 @@ export class LogWriter {
 }
 
 /**
- * True if a client may still miss an event of the stream. A stream that answers requests and has no event need not be
- * stored, because its event ids hold the requests.
+ * True if the stream must be stored. A delivered stream need not be, nor a stream that answers requests and has no
+ * event, because its event ids hold the requests.
  */
 const isNeeded = (stream: StreamLog): boolean =>
   stream.slot !== NO_SLOT &&
@@ -157,7 +157,7 @@ const toChange = (stream: StreamLog, range: StoredRange = NO_RANGE): StreamChang
   }
 }
 
-/** A copy, because an event loses its frame when it is evicted. */
+/** Copies an event, because eviction replaces the frame of the original. */
 const toStored = ({ frame, sequence, upstreamId }: StoredEvent): StoredEvent => ({
   sequence,
   frame,

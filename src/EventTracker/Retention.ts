@@ -31,7 +31,7 @@ export interface RetainedEvent extends StreamEvent, Queued {
   readonly offset: number
 }
 
-/** A delivered stream, and when it is removed. */
+/** A delivered stream, and the time of its removal. */
 export interface ScheduledRemoval extends Queued {
   readonly stream: StreamLog
   /** In milliseconds since 1970. */
@@ -45,7 +45,7 @@ export class SessionUsage {
   bytes = 0
 }
 
-/** The approximate memory of an event beyond its bytes, with its share of a stream, in bytes. */
+/** The approximate overhead of an event and its share of a stream, in bytes of memory. */
 export const OVERHEAD = 512
 
 /** Returns the memory that an event counts for, in bytes. */
@@ -65,7 +65,7 @@ export class Retention implements FrameBudget {
   constructor(
     private readonly limits: RetentionLimits,
     private readonly clock: Clock.Clock,
-    /** How long a delivered stream is retained, in milliseconds. */
+    /** The time for which a delivered stream is retained, in milliseconds. */
     private readonly retention: number,
     private readonly telemetry: TelemetryListener
   ) {
@@ -141,7 +141,7 @@ export class Retention implements FrameBudget {
     return this.bytes + this.incomplete.used
   }
 
-  /** Removes the oldest delivered stream, or else the oldest event, because a client may still need the others. */
+  /** Removes the oldest delivered stream. Evicts the oldest event only if no delivered stream is left. */
   private evictFrom({ events, removals }: Pick<SessionUsage, "events" | "removals">): void {
     const { oldest } = removals
     const before = this.events.size

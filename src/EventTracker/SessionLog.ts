@@ -18,9 +18,9 @@ export interface StreamPosition {
   readonly sequence: number
 }
 
-/** Also reserves memory for events that are not complete yet. */
+/** The log of a session. It also reserves memory for incomplete events. */
 export class SessionLog implements FrameBudget {
-  /** True if the upstream used one id in several streams: then only ids of the same stream are duplicates. */
+  /** True if the upstream uses the same id in several streams. Only ids of the same stream are duplicates then. */
   hasPerStreamIds = false
   /** The streams that an earlier process created and did not end, oldest first. */
   readonly unfinished: ReadonlyArray<StreamLog>
@@ -29,7 +29,7 @@ export class SessionLog implements FrameBudget {
   readonly usage = new SessionUsage()
   private readonly secret: string
   private readonly generation: number
-  /** How many streams there were before this generation. */
+  /** The number of streams before this generation. */
   private readonly earlierStreams: number
   private streamCount: number
   private readonly streams = new SlotSet<StreamLog>()
@@ -69,18 +69,18 @@ export class SessionLog implements FrameBudget {
     return stream
   }
 
-  /** Finds the position that an event id names; `undefined` for an id that was never issued in this session. */
+  /** Finds the position that an event id names. Returns `undefined` for an id that was never issued in this session. */
   find(eventId: string): StreamPosition | undefined {
     const id = EventId.parse(eventId)
     if (id === undefined || id.secret !== this.secret || id.generation > this.generation) return undefined
     const stream = Array.from(this.streams).find(({ number }) => number === id.number)
-    // The id of another stream with the same number differs in its requests.
+    // Another stream with the same number has other requests in its ids.
     const isOther = stream !== undefined && eventId !== EventId.idOf({ ...id, requests: stream.requests })
     if (id.generation < this.generation) return isOther ? this.lostPosition(id) : this.findEarlier(id, stream)
     return isOther ? undefined : this.findCurrent(id, stream)
   }
 
-  /** Remembers an id of the upstream. Returns false if it is among the last 1,000: the event is a duplicate. */
+  /** Stores an event id of the upstream. Returns false for a duplicate: an id among the last 1,000. */
   addUpstreamId(upstreamId: string): boolean {
     return this.upstreamIds.add(upstreamId)
   }
@@ -93,14 +93,14 @@ export class SessionLog implements FrameBudget {
     this.retention.release(bytes)
   }
 
-  /** Forgets the ids and cursors of the upstream, because it has started a new session. */
+  /** Clears the ids and cursors of the upstream, because another upstream session has replaced the lost one. */
   reset(): void {
     this.upstreamIds = new Window()
     this.hasPerStreamIds = false
     for (const stream of this.streams) stream.setCursor(undefined)
   }
 
-  /** Releases the memory of the log. A log with a storage is stored before, so another process can open it. */
+  /** Writes the log to its storage, so that another process can open it, and releases its memory. */
   get suspend(): Effect.Effect<void> {
     return Effect.zipRight(
       this.writer?.suspend ?? Effect.void,
@@ -114,12 +114,12 @@ export class SessionLog implements FrameBudget {
     this.removeAll()
   }
 
-  /** A stream has changed. */
+  /** Notes that a stream has changed. */
   changed(stream: StreamLog): void {
     this.writer?.changed(stream)
   }
 
-  /** A stream was removed. */
+  /** Notes that a stream was removed. */
   removed(stream: StreamLog): void {
     this.streams.delete(stream)
     this.writer?.changed(stream)
@@ -156,7 +156,10 @@ export class SessionLog implements FrameBudget {
     return { stream, sequence: stream.requests.length === 0 ? end : BEFORE_ALL }
   }
 
-  /** The position in a stream of which only the requests are known, from the event id. All its events are evicted. */
+  /**
+   * Returns a position in a stream that was not stored. The event id holds its requests; all its events count as
+   * evicted.
+   */
   private lostPosition({ generation, number, requests }: EventId.EventId): StreamPosition {
     const key = `${generation}.${number}`
     const lost = (this.lost ??= new Map<string, StreamLog>())

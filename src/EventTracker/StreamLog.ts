@@ -23,7 +23,7 @@ export interface StreamEvent {
 export class StreamLog implements SlotSetItem {
   slot = NO_SLOT
   private events: Array<RetainedEvent> = []
-  /** How many events at the beginning of the array are evicted. */
+  /** The number of evicted events at the beginning of the array. */
   private evictedCount = 0
   private last = 0
   /** The cost of all events that were ever appended. */
@@ -73,12 +73,12 @@ export class StreamLog implements SlotSetItem {
     return this.upstreamCursor
   }
 
-  /** True if a client received the end of the stream, as far as the proxy knows. */
+  /** True if the end of the stream was written to a client. */
   get isDelivered(): boolean {
     return this.removal !== undefined
   }
 
-  /** How often a client has resumed the stream. */
+  /** The number of times that a client has resumed the stream. */
   get replayCount(): number {
     return this.replays
   }
@@ -114,7 +114,7 @@ export class StreamLog implements SlotSetItem {
     this.session.changed(this)
   }
 
-  /** Counts an event that cannot be replayed, and evicts all events before it. */
+  /** Assigns a sequence to an event that cannot be replayed, and evicts all events before it. */
   skip(): void {
     this.last++
     this.clear()
@@ -136,7 +136,7 @@ export class StreamLog implements SlotSetItem {
     return sequence < this.last && this.after(sequence) === undefined
   }
 
-  /** Marks the stream as complete: no event follows. */
+  /** Marks the stream as ended. No event follows. */
   end(): void {
     this.isEnded = true
     this.idAffixes = undefined
@@ -150,7 +150,7 @@ export class StreamLog implements SlotSetItem {
     this.session.changed(this)
   }
 
-  /** A client resumes the stream. It stays until it is delivered again. */
+  /** Notes that a client resumes the stream. The stream is retained until it is delivered again. */
   beginReplay(): void {
     this.replays++
     this.cancelRemoval()
@@ -221,7 +221,7 @@ export class StreamLog implements SlotSetItem {
   }
 }
 
-/** The retained events of a stream after a position, oldest first. */
+/** Iterates over the retained events of a stream after a position, oldest first. */
 export const retainedEvents = function* (log: StreamLog, after = 0): Iterable<StreamEvent> {
   for (
     let next = log.after(Math.max(after, log.evictedUpTo));
@@ -233,5 +233,5 @@ export const retainedEvents = function* (log: StreamLog, after = 0): Iterable<St
 
 const NO_ENDS: ReadonlyMap<number, number> = new Map()
 
-/** The number of evicted events that are cut off the array at once. */
+/** The number of evicted events after which they are removed from the array. */
 const MAX_EVICTED = 64

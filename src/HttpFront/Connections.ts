@@ -1,4 +1,4 @@
-/** The connections of a server, and their limit. */
+/** Counts and limits the connections of a server. */
 import type { Server } from "node:http"
 import type { Socket } from "node:net"
 
@@ -9,17 +9,17 @@ export class Connections {
   private readonly open = new Set<Socket>()
   private readonly surplus = new WeakSet<Socket>()
 
-  constructor(readonly bound: number) {}
+  constructor(readonly limit: number) {}
 
   get size(): number {
     return this.open.size
   }
 
   watch(server: Server): void {
-    server.maxConnections = this.bound + SURPLUS
+    server.maxConnections = this.limit + SURPLUS
     server.on("connection", (socket: Socket) => {
       this.open.add(socket)
-      if (this.open.size > this.bound) this.surplus.add(socket)
+      if (this.open.size > this.limit) this.surplus.add(socket)
       socket.once("close", () => this.open.delete(socket))
     })
   }

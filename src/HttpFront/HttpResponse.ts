@@ -18,22 +18,23 @@ export interface HttpResponseDeps extends BodyLimits {
   readonly telemetry: TelemetryListener
 }
 
-/** How long a client may keep sending a body after its error response, in milliseconds. */
+/** The time that a client may continue to send a body after an error response, in milliseconds. */
 const LINGER = 5_000
 
 /** The maximum size of a stream's first part that is sent together with its head, in bytes. */
 const MAX_FIRST_PART = 64 * 1024
 
 /**
- * The phase of a response. The head of a response leads from `waiting` to `headHeld` or, for a stream, `firstTick`; then
- * `streaming` and `paused` alternate. Every phase may lead to `ended`, with a short response or an error, and to `closed`.
+ * The phase of a response. The head of a response leads from `waiting` to `headHeld` or, for a stream, to `firstTick`.
+ * Afterwards `streaming` and `paused` alternate. Every phase may lead to `ended`, with a short response or an error, and
+ * to `closed`.
  */
 type Phase =
   /** The response has no head yet. */
   | { readonly type: "waiting" }
-  /** The head waits for the body. If the body never comes, an error can still replace it. */
+  /** The head is held until the body begins. An error can still replace the head. */
   | HeadHeld
-  /** The head of a stream waits for the end of the tick, together with the first part of the body. */
+  /** The head of a stream and the first part of its body are held until the end of the tick. */
   | FirstTick
   /** The head is sent. */
   | { readonly type: "streaming" }
@@ -72,7 +73,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** Called when the client disconnects before the response is sent. */
   onDisconnect: Disconnect | undefined
   private phase: Phase = waiting
-  /** The flow of the upstream's response, from its head to its end. */
+  /** The flow of the upstream's answer, from its head to its end. */
   private flow: Flow = noFlow
   /** The bytes of the request's body that count against the budget. */
   private reserved = 0
@@ -98,7 +99,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     }
   }
 
-  /** True while earlier responses on the connection are not complete (pipelining). Nothing of it is sent. */
+  /** True while earlier responses on the connection are not complete (pipelining). Nothing of this one is sent yet. */
   get isQueued(): boolean {
     return this.response.socket === null
   }
@@ -107,7 +108,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   reserve(bytes: number): LimitReached | undefined {
     const { budget } = this.deps
     if (!budget.reserve(bytes, this.reserved))
-      return new LimitReached({ limit: "max-buffered", bound: budget.bound })
+      return new LimitReached({ limit: "max-buffered", bound: budget.limit })
     this.reserved += bytes
     this.deps.telemetry.bytesReceived(bytes)
     return undefined
@@ -130,7 +131,8 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
       this.phase = { type: "headHeld", status, headers }
       return
     }
-    // Most streams end in the tick of their head, and then have a known length. Others may be silent for long.
+    // Most streams end in the tick of their head, and can be sent with their length. Others may be silent for a long
+    // time.
     this.phase = { type: "firstTick", status, headers, chunks: [], bytes: 0 }
     process.nextTick(flush, this)
   }
@@ -153,7 +155,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     }
   }
 
-  /** Ends the first tick of a stream: sends its head and the part of its body that is there. */
+  /** Sends the head of a stream and the held part of its body, at the end of the first tick. */
   flush(): void {
     const { phase } = this
     if (phase.type !== "firstTick") return
@@ -166,7 +168,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   end(flushed?: () => void): void {
     const { phase } = this
     if (flushed !== undefined) this.response.prependOnceListener("finish", () => this.finished(flushed))
-    // The same flow may belong to another response by the time that the client has read this one.
+    // The flow may belong to another response before the client has read this one.
     this.flow = noFlow
     switch (phase.type) {
       case "headHeld":
@@ -187,7 +189,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
   }
 
-  /** Closes the connection of a client that does not read, or does not stop sending. */
+  /** Closes the connection of a client that does not read, or that does not stop sending. */
   expire(): void {
     this.response.destroy()
   }
@@ -245,7 +247,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     })
   }
 
-  /** Ends the response after the request has arrived, because a client that is still sending may not read before. */
+  /** Ends the response after the request has arrived, because a client may not read while it sends. */
   private endAfterRequest(): void {
     const { req: request } = this.response
     if (request.complete) return this.finish()

@@ -1,6 +1,6 @@
 /**
  * The allowed hosts and origins, and the CORS headers. A page of a foreign origin can reach a local server through DNS
- * rebinding (Transports, "Security Warning"), so the Host and the Origin of every request are checked.
+ * rebinding (Transports, "Security Warning"). Therefore the Host and the Origin of every request are checked.
  */
 import type { IncomingHttpHeaders } from "node:http"
 import { BadRequest } from "../ProxyError.js"
@@ -9,7 +9,7 @@ import type { MutableHeaders } from "../internal/headers.js"
 export interface OriginPolicyOptions {
   /** The address on which the proxy listens. */
   readonly host: string
-  /** Other allowed hosts, with any port unless one is named; `*` allows all. */
+  /** Other allowed hosts, with any port unless the host names one; `*` allows all. */
   readonly allowHosts: ReadonlyArray<string>
   /** Other allowed origins, such as `https://app.example.com`; `*` allows all. */
   readonly allowOrigins: ReadonlyArray<string>
@@ -36,7 +36,7 @@ export class OriginPolicy {
     return undefined
   }
 
-  /** The CORS headers of the response to a checked request; none without an Origin. */
+  /** Returns the CORS headers for the response to an allowed request; `undefined` without an Origin. */
   grants({ origin }: IncomingHttpHeaders): MutableHeaders | undefined {
     if (origin === undefined) return undefined
     return {
@@ -45,7 +45,7 @@ export class OriginPolicy {
     }
   }
 
-  /** The headers of the response to a checked preflight request. */
+  /** Returns the headers for the response to an allowed preflight request. */
   preflight(headers: IncomingHttpHeaders): MutableHeaders {
     return {
       ...this.grants(headers),
@@ -70,7 +70,7 @@ export class OriginPolicy {
   private allowsOrigin(origin: string): boolean {
     if (["*", origin.toLowerCase()].some((name) => this.origins.has(name))) return true
     const url = parse(origin)
-    // A page of this machine, on any port.
+    // Allows pages of this machine on any port.
     return url !== undefined && /^https?:$/.test(url.protocol) && this.own.has(url.hostname)
   }
 }
@@ -83,7 +83,7 @@ const hostOf = (host: string): string => {
   return url === undefined ? host : /:\d+$/.test(host) ? withPort(url) : url.hostname
 }
 
-/** The host with its port. A URL omits the default port of its scheme. */
+/** Returns the host with its port. A URL omits the default port of its scheme. */
 const withPort = ({ hostname, port }: URL): string => `${hostname}:${port === "" ? "80" : port}`
 
 const parse = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)

@@ -1,4 +1,4 @@
-/** Routes HTTP requests: rejects them, answers them, or hands them to a session. */
+/** Routes HTTP requests: rejects them, responds to them, or passes them to a session. */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -39,7 +39,7 @@ export interface RouterDeps {
   readonly run: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>
   /** The path of the MCP endpoint. */
   readonly path: string
-  /** The document at `/health`. */
+  /** Returns the document at `/health`, without the status. */
   readonly health: () => object
 }
 
@@ -67,7 +67,7 @@ export class Router {
     if (this.isDraining || connections.isSurplus(socket)) serverResponse.shouldKeepAlive = false
     if (rejection !== undefined) return response.error(rejection)
     if (connections.isSurplus(socket)) {
-      return response.error(new LimitReached({ limit: "max-connections", bound: connections.bound }))
+      return response.error(new LimitReached({ limit: "max-connections", bound: connections.limit }))
     }
     const target = message.url ?? ""
     const pathname = target === path ? path : pathOf(target)
@@ -135,7 +135,7 @@ export class Router {
         Effect.map(sessions.open(request, client, response), ({ disconnect, session }) => {
           response.onDisconnect = () => {
             disconnect()
-            // The client never got the session's id.
+            // The client has not received the session's id.
             if (response.isQueued) session.end("abandoned")
           }
         })
@@ -183,7 +183,7 @@ export class Router {
     response.json(this.isDraining ? 503 : 200, JSON.stringify({ status, ...this.deps.health() }))
   }
 
-  /** Calls `use` with the session of a request, or answers with the reason why there is none. */
+  /** Calls `use` with the session of a request, or responds with an error if there is none. */
   private inSession(
     kind: RequestClass,
     headers: IncomingHttpHeaders,
@@ -237,13 +237,13 @@ const useWith = (
   else response.error(rejection)
 }
 
-/** Hands a request to its session, or to all of them if it has none. */
+/** Passes a request to its session. */
 const relay = (session: Session, request: Request, response: HttpResponse): void => {
   response.holdRequest()
   response.onDisconnect = session.exchange(request, response)
 }
 
-/** Reports every error to the client, including defects. */
+/** Sends every error to the client, including defects. */
 const reportErrors = (response: HttpResponse, effect: Effect.Effect<void, ProxyError>): Effect.Effect<void> =>
   effect.pipe(
     Effect.catchAllDefect((cause) =>
@@ -262,7 +262,7 @@ const withOneRevision = (headers: IncomingHttpHeaders, kind: RequestClass): Inco
     ? { ...headers, [PROTOCOL_VERSION]: kind.revision }
     : headers
 
-/** The path of a request target, which may be an absolute URL (RFC 9112, section 3.2.2). */
+/** Returns the path of a request target, which may be an absolute URL (RFC 9112, section 3.2.2). */
 const pathOf = (target: string): string | undefined => {
   if (target.startsWith("/")) return target.split("?", 1)[0]
   return URL.canParse(target) ? new URL(target).pathname : undefined

@@ -1,4 +1,4 @@
-/** Reads the body of a request, limited in bytes and in time. */
+/** Reads the body of a request, with limits on its size and time. */
 import type { IncomingMessage } from "node:http"
 import { BadRequest, type LimitReached } from "../ProxyError.js"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
@@ -13,7 +13,7 @@ export interface BodyLimits {
 
 /** The response to the request whose body is read. */
 export interface BodyReceiver {
-  /** Reserves memory for more bytes of the body. Returns an error if there is none. */
+  /** Reserves memory for more bytes of the body. Returns an error if the budget is exhausted. */
   readonly reserve: (bytes: number) => LimitReached | undefined
   readonly error: (error: BadRequest | LimitReached) => void
 }
@@ -34,7 +34,7 @@ export const readBody = (
   return () => body.stop()
 }
 
-/** The number of chunks that are merged at a time, because each costs about 200 bytes on top of its own. */
+/** The number of chunks that are merged into one, because each chunk has an overhead of about 200 bytes. */
 const MERGED = 256
 
 class BodyReader implements Expirable {
@@ -71,7 +71,7 @@ class BodyReader implements Expirable {
     this.stop()
     const { chunks } = this
     const [first] = chunks
-    // The request keeps this object alive until its response ends.
+    // The request references this object until its response ends.
     this.chunks = []
     this.done(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks))
   }

@@ -1,6 +1,6 @@
 /** A decorator of answers that reads messages, not bytes. */
 import { asBuffer } from "../internal/bytes.js"
-import { hasType, type Headers } from "../internal/headers.js"
+import { type Headers, isReadable } from "../internal/headers.js"
 import { EVENT_STREAM, FrameSplitter, messages } from "../Protocol/SseFrames.js"
 import { type Message, parseMessages } from "../Protocol.js"
 import type { Flow, StreamPart } from "../Upstream.js"
@@ -11,8 +11,8 @@ const MAX_JSON = 4 * 1024 * 1024
 
 /**
  * Forwards an answer unchanged and calls `message` with each JSON-RPC message in it. It does so before it forwards the
- * event that holds the message, or the end of a JSON answer. A JSON answer of more than 4 MiB is not decoded, and
- * neither is an event that passes in pieces.
+ * event that holds the message, or the end of a JSON answer. It does not decode a JSON answer of more than 4 MiB, an event
+ * that passes in pieces, or a compressed answer. To change an answer, override `data` of a `SinkDecorator`.
  */
 export abstract class MessageDecorator extends SinkDecorator {
   private decoder: JsonBody | EventStream | undefined
@@ -20,7 +20,8 @@ export abstract class MessageDecorator extends SinkDecorator {
   protected abstract message(message: Message): void
 
   override head(status: number, headers: Headers, flow: Flow): void {
-    this.decoder = hasType(headers, EVENT_STREAM) ? new EventStream() : new JsonBody()
+    if (isReadable(headers, EVENT_STREAM)) this.decoder = new EventStream()
+    else if (isReadable(headers, "application/json")) this.decoder = new JsonBody()
     super.head(status, headers, flow)
   }
 

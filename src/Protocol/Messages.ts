@@ -44,8 +44,8 @@ const methods: ReadonlySet<string> = new Set([
 ])
 
 /**
- * The metric label of a request: its method if MCP defines it, else `other`; `response` or `batch`; `GET` for a stream.
- * So the number of labels is bounded.
+ * Returns the metric label of a request: its method if MCP defines it, else `other`; `response` or `batch`; `GET` for a
+ * stream. The number of labels is limited.
  */
 export const methodLabel = (body: Body | undefined): string => {
   if (body === undefined) return "GET"
@@ -59,18 +59,18 @@ const CANCELLED = "notifications/cancelled"
 
 const isCancelledParams = Schema.is(Schema.Struct({ requestId: RequestId }))
 
-/** The id in a `notifications/cancelled`; `undefined` for other messages. */
+/** Returns the id in a `notifications/cancelled`; `undefined` for other messages. */
 export const cancelledRequestId = ({ method, params }: Message): RequestId | undefined =>
   method === CANCELLED && isCancelledParams(params) ? params.requestId : undefined
 
-/** A `notifications/cancelled` from the proxy. */
+/** Makes a `notifications/cancelled` from the proxy. */
 export const cancelledNotification = (requestId: RequestId, reason: string): Message => ({
   jsonrpc: "2.0",
   method: CANCELLED,
   params: { requestId, reason }
 })
 
-/** The warning that a client gets after a failover (2025-11-25, Logging). */
+/** The warning for clients after a failover (2025-11-25, Logging). */
 export const sessionRestartedNotification: Message = {
   jsonrpc: "2.0",
   method: "notifications/message",
@@ -91,10 +91,10 @@ const isProgressParams = Schema.is(Schema.Struct({ progressToken: RequestId }))
 
 const hasProgressToken = Schema.is(Schema.Struct({ _meta: Schema.Struct({ progressToken: RequestId }) }))
 
-/** The token in a `notifications/progress`; `undefined` for other messages. */
+/** Returns the token in a `notifications/progress`; `undefined` for other messages. */
 export const progressToken = ({ method, params }: Message): RequestId | undefined =>
   method === "notifications/progress" && isProgressParams(params) ? params.progressToken : undefined
 
-/** The progress tokens of the requests in a body. */
+/** Returns the progress tokens of the requests in a body. */
 export const progressTokens = (body: Body): ReadonlyArray<RequestId> =>
   body.messages.flatMap(({ params }) => (hasProgressToken(params) ? [params._meta.progressToken] : []))

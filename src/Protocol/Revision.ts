@@ -9,13 +9,15 @@ export const SESSION_ID = "mcp-session-id"
 /** The header that names the negotiated revision (since 2025-06-18, Transports, "Protocol Version Header"). */
 export const PROTOCOL_VERSION = "mcp-protocol-version"
 
-/** The header that names the last event that a client has read (2025-11-25, Transports, "Resumability and Redelivery"). */
+/**
+ * The header that names the last event that a client has read (2025-11-25, Transports, "Resumability and Redelivery").
+ */
 export const LAST_EVENT_ID = "last-event-id"
 
 /** The key in `params._meta` with which a request of 2026-07-28 or later claims its revision. */
 export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
 
-/** The revisions whose sessions are opened by `initialize`, oldest first. */
+/** The revisions in which `initialize` opens a session, oldest first. */
 export const legacyRevisions: ReadonlyArray<string> = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 const FIRST_MODERN = "2026-07-28"
@@ -32,8 +34,8 @@ export const hasBatches = (revision: string | undefined): boolean =>
 export const hasPrimingEvents = (revision: string): boolean => revision >= "2025-11-25"
 
 /**
- * The revision of 2026-07-28 or later that a message claims in its `_meta`. A claim that is empty, malformed or legacy
- * does not count.
+ * Returns the revision of 2026-07-28 or later that a message claims in its `_meta`. Ignores a claim that is empty,
+ * malformed or legacy.
  */
 export const modernClaim = (body: Body | undefined): string | undefined => {
   for (const message of body?.messages ?? []) {
@@ -48,11 +50,11 @@ const claimOf = ({ params }: Message): unknown =>
     ? params._meta[PROTOCOL_VERSION_META]
     : undefined
 
-/** The revision of a modern request. A claim in its body takes precedence over its header. */
+/** Returns the revision of a modern request. A claim in its body takes precedence over its header. */
 export const requestedRevision = (version: string | undefined, body: Body | undefined): string | undefined =>
   modernClaim(body) ?? version
 
-/** The headers that repeat members of a modern request (2026-07-28, Transports, "Standard Headers"). */
+/** Returns the headers that repeat members of a modern request (2026-07-28, Transports, "Standard Headers"). */
 export const modernHeaders = (body: Body): Readonly<Record<string, string>> => {
   const { method, params } = body.messages[0]
   const revision = modernClaim(body)
@@ -74,7 +76,7 @@ const headerValue = (text: string): string =>
     ? text
     : `=?base64?${Buffer.from(text).toString("base64")}?=`
 
-/** The response to a request of an unsupported revision (2026-07-28, "Protocol Version Negotiation"). */
+/** Makes the response to a request of an unsupported revision (2026-07-28, "Protocol Version Negotiation"). */
 export const unsupportedRevision = (id: RequestId | undefined, requested: string | undefined): Message => ({
   jsonrpc: "2.0",
   id: id ?? null,

@@ -1,4 +1,4 @@
-/** Parses the frames of an event stream into events without the fields of one connection, `id` and `retry`. */
+/** Parses the frames of an event stream into events without `id` and `retry`, which belong to one connection. */
 import { createParser } from "eventsource-parser"
 import { asBuffer } from "../internal/bytes.js"
 import { FRAME_END } from "./SseFrames.js"
@@ -13,15 +13,16 @@ export interface EventHandler {
   /** Called with the frame of an event, without `id` and `retry`, and with its id if it has one. */
   readonly event: (frame: Buffer, id: string | undefined) => void
   /**
-   * Called with an id that has no message: the data is empty (2025-11-25, Transports, "Sending Messages to the Server")
-   * or absent. Without data there is no event, but the id counts (WHATWG HTML, "Interpreting an event stream").
+   * Called with the id of a frame with empty data (2025-11-25, Transports, "Sending Messages to the Server") or without
+   * data. A frame without data is not an event, but sets the last event id (WHATWG HTML, "Interpreting an event
+   * stream").
    */
   readonly idOnly: (id: string) => void
   /** Called with the reconnection time, in milliseconds. */
   readonly retry: (millis: number) => void
 }
 
-/** Parses complete frames. Frames with only `event` and `data` fields, the usual ones, are split without parsing. */
+/** Parses complete frames. Most frames have only `event` and `data` fields. They are split without parsing. */
 export const readEvents = (frames: Buffer, reader: EventHandler): void => {
   if (!isPlain(frames)) return parse(frames, reader)
   for (let start = skipEmptyLines(frames, 0); start < frames.length;) {
@@ -33,7 +34,7 @@ export const readEvents = (frames: Buffer, reader: EventHandler): void => {
   }
 }
 
-/** Skips empty lines: one between the id that is prepended to a frame and the frame would end the event. */
+/** Skips empty lines before a frame, because an empty line after a prepended id would end the event. */
 const skipEmptyLines = (frames: Buffer, start: number): number => {
   let at = start
   while (frames[at] === LF) at++
@@ -42,7 +43,7 @@ const skipEmptyLines = (frames: Buffer, start: number): number => {
 
 const DATA_LINE = Buffer.from("\ndata:")
 
-/** True if a frame has no data, or a single empty line of it. */
+/** True if a frame has no data, or a single `data` field that is empty. */
 const isEmpty = (frame: Buffer): boolean => {
   const startsWithData = isField(frame, 0, DATA)
   const line = startsWithData ? 0 : frame.indexOf(DATA_LINE) + 1
@@ -77,7 +78,7 @@ const parse = (frames: Buffer, reader: EventHandler): void => {
     },
     onRetry: (millis) => reader.retry(millis)
   })
-  // The parser ignores a frame without data, but its id counts. So it gets an empty data field.
+  // The parser ignores a frame without data, also its id. An empty data field makes it report the id.
   let hasData = false
   // Decoding removes a byte order mark, which a stream may start with.
   const lines = decoder.decode(frames).split(LINE_END)

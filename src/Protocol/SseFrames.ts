@@ -10,7 +10,7 @@ export const EVENT_STREAM = "text/event-stream"
 const LF = 0x0a
 const CR = 0x0d
 
-/** The default maximum of an incomplete frame in memory, in bytes. A larger one is passed on in pieces. */
+/** The default maximum size of a held frame, in bytes. */
 const MAX_HELD = 1024 * 1024
 
 /** The memory for incomplete frames, shared by many streams. */
@@ -22,7 +22,7 @@ export interface FrameBudget {
 
 const unlimited: FrameBudget = { hold: () => true, release: () => {} }
 
-/** Splits a stream between frames, so that other frames can be inserted there. It passes bytes on unchanged. */
+/** Splits a stream between frames, so that other frames can be inserted there. Does not change any bytes. */
 export class FrameSplitter {
   private held: Array<Uint8Array> = []
   private heldBytes = 0
@@ -32,9 +32,9 @@ export class FrameSplitter {
   private lastButOne: number | undefined
   private isComplete = true
 
-  /** `bound` is the maximum of an incomplete frame, in bytes. A larger one is passed on in pieces. */
+  /** `maxHeld` is the maximum size of a held frame, in bytes. A larger frame is passed on in pieces. */
   constructor(
-    private readonly bound = MAX_HELD,
+    private readonly maxHeld = MAX_HELD,
     private readonly budget = unlimited
   ) {}
 
@@ -57,7 +57,7 @@ export class FrameSplitter {
     return this.isComplete
   }
 
-  /** The end of the first frame that ends in this chunk; 0 if none does. */
+  /** Returns the end of the first frame that ends in this chunk; 0 if none does. */
   firstFrameEnd(chunk: Uint8Array): number {
     for (let end = 1; end <= chunk.length; end++) if (this.isFrameEnd(chunk, end)) return end
     return 0
@@ -72,7 +72,7 @@ export class FrameSplitter {
   }
 
   private hold(chunk: Uint8Array): Buffer | undefined {
-    if (this.heldBytes + chunk.length <= this.bound && this.keep(chunk)) return undefined
+    if (this.heldBytes + chunk.length <= this.maxHeld && this.keep(chunk)) return undefined
     this.isComplete = false
     return this.release(chunk)
   }
@@ -93,7 +93,7 @@ export class FrameSplitter {
     return released
   }
 
-  /** The end of the last frame that ends in this chunk; 0 if none does. */
+  /** Returns the end of the last frame that ends in this chunk; 0 if none does. */
   private lastFrameEnd(chunk: Uint8Array): number {
     for (let end = chunk.length; end > 0; end--) if (this.isFrameEnd(chunk, end)) return end
     return 0
@@ -128,7 +128,7 @@ const ID = Buffer.from("id:")
 export const messages = (frames: Buffer): ReadonlyArray<Message> => {
   const found: Array<Message> = []
   const parser = createParser({
-    // One event may have all responses to a batch (2025-03-26).
+    // One event may hold all responses to a batch (2025-03-26).
     onEvent: ({ data }) => found.push(...parseMessages(data))
   })
   parser.feed(frames.toString())
@@ -137,19 +137,19 @@ export const messages = (frames: Buffer): ReadonlyArray<Message> => {
   return found
 }
 
-/** False if frames cannot hold a response, so that they need no parsing. True for few frames of a long stream. */
+/** False if frames cannot hold a response. Most frames of a long stream need no parsing then. */
 export const mayHoldResponse = (frames: Buffer): boolean => frames.includes(ID_MEMBER)
 
 const ID_MEMBER = Buffer.from('"id"')
 
-/** False if frames cannot hold a request, so that they need no parsing. */
+/** False if frames cannot hold a request. They need no parsing then. */
 export const mayHoldRequest = (frames: Buffer): boolean =>
   frames.includes(METHOD) && frames.includes(ID_MEMBER)
 
 /**
- * True if frames hold the response to a request, as far as can be seen without parsing, which would double the cost of
- * relaying a call. Servers write the id next to the version, at the start or the end of the message. False if the id is
- * elsewhere or the frames may hold a request.
+ * True if a search without parsing finds the response to a request. Parsing would double the cost of relaying a call.
+ * Servers write the id next to the version, at the start or the end of the message. False if the id is elsewhere, or if
+ * the frames may hold a request.
  */
 export const isPlainResponse = (frames: Buffer, id: RequestId): boolean => {
   const envelope = `"jsonrpc":"2.0","id":${JSON.stringify(id)}`

@@ -67,13 +67,13 @@ const withoutSession = (
     : { type: "noSession" }
 }
 
-/** Modern revisions use POST only. */
+/** Classifies a request with the version header of a modern or unknown revision, which use POST only. */
 const modern = (revision: string, body: Either.Either<Body, BadRequest> | undefined): RequestClass => {
   if (body !== undefined) return { type: "modern", revision }
   return invalid(isModernRevision(revision) ? "PostOnly" : "UnknownRevision")
 }
 
-/** Checks the version header of a request against the revision that its session negotiated. */
+/** Checks the version header of a request against the negotiated revision. Returns an error if it does not fit. */
 export const checkRevision = (revision: string | undefined, negotiated: string): BadRequest | undefined =>
   revision === undefined || revision === negotiated || legacyRevisions.includes(revision)
     ? undefined
@@ -84,11 +84,11 @@ const invalid = (reason: BadRequest["reason"]): RequestClass => ({
   error: new BadRequest({ reason })
 })
 
-/** True unless the version header is empty or has different values. A session may have negotiated any other text. */
+/** False if the version header is empty or has different values. A session may have negotiated any other text. */
 const isVersion = (revision: string | undefined): boolean =>
   revision !== "" && revision?.includes(",") !== true
 
-/** The value of a header. Equal duplicates, "x, x", count as one; different ones stay a list. */
+/** Returns the value of a header. Equal duplicates, "x, x", become one value; different ones stay a list. */
 const fieldValue = (headers: Headers, name: string): string | undefined => {
   const field = headers[name]
   const value = typeof field === "object" ? field.join(",") : field

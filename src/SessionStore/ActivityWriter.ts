@@ -1,4 +1,4 @@
-/** Writes the activity of sessions behind, for stores outside of this process. */
+/** Write-behind for the activity of sessions, for stores outside of this process. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,10 +8,10 @@ import type * as Scope from "effect/Scope"
 import { WriteBehind } from "../internal/writeBehind.js"
 import type { StoreError } from "../ProxyError.js"
 
-/** Activity within this time is one write per session. A write per activity would cost as much as a relayed call. */
+/** The time within which all activity of a session is one write. A write per activity would cost as much as a call. */
 const COALESCED_MILLIS = 1_000
 
-/** How often the writer looks for activity that is due, while there is any. */
+/** The interval between two checks for due activity, while a session is active. */
 const INTERVAL = Duration.millis(100)
 
 /** Writes at most once a second per session. A SIGKILL loses the activity of the last second. */
@@ -40,7 +40,7 @@ export class ActivityWriter {
     this.hasActive.unsafeOpen()
   }
 
-  /** Forgets the activity of a session whose record is removed. */
+  /** Drops the activity of a session whose record is removed. */
   forget(id: string): void {
     this.active.delete(id)
   }
@@ -67,7 +67,7 @@ export class ActivityWriter {
     Effect.forever
   )
 
-  /** Makes the sessions due whose first activity was not after a time. */
+  /** Marks sessions as due if their first unwritten activity was at this time or before. */
   private makeDue(time: number): void {
     for (const [id, since] of this.active) {
       if (since > time) break

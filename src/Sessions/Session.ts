@@ -193,9 +193,7 @@ export class Session implements ClientSession {
     return () => exchange.disconnect()
   }
 
-  /**
-   * Continues the streams that an earlier process opened. `headers` are those of the request that restores the session.
-   */
+  /** Continues the streams that an earlier process opened. `headers` are of the request that restores the session. */
   restore(headers: Headers): void {
     this.isUsed = true
     this.touch()

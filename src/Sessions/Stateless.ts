@@ -59,9 +59,7 @@ export class Stateless {
     return this.exchanges.count(({ isStream }) => isStream)
   }
 
-  /**
-   * Relays a request. `client` is the address of its client. The response receives every outcome, including a refusal.
-   */
+  /** Relays a request of the client with this address. The response receives every outcome, including a refusal. */
   exchange(request: Request, client: string, response: ClientResponse): Disconnect {
     const exchange = new Exchange(this.contextFor(client), request, response)
     const { maxStateless } = this.deps

@@ -27,9 +27,7 @@ export interface SessionResources {
 /** The upstream side of a session, up to the interceptors. */
 export type UpstreamParts = Pick<SessionParts, "handle" | "upstreamSession" | "resumable" | "upstream">
 
-/**
- * Creates the upstream side of a session. When the scope closes, its exchanges are aborted and its lease is released.
- */
+/** Creates the upstream side of a session. When the scope closes, exchanges are aborted and the lease is released. */
 export const makeUpstream = (
   id: string,
   client: string,

@@ -122,9 +122,9 @@ export const runOpened = (
 }
 
 /**
- * Opens a session. Its scope then owns everything that the session holds. When the scope closes, the exchanges are cut,
- * the session is removed from the registry and the store, its log is closed, its upstream session ends, and admission
- * stops counting the session. Only the waits for the upstream can be interrupted.
+ * Opens a session. Its scope then owns everything that the session holds. When the scope closes, the exchanges
+ * are cut first. Then the session is removed from the registry and the store, its log is closed, its upstream session
+ * ends, and admission stops counting it. Only the waits for the upstream can be interrupted.
  */
 const open = (
   opening: PendingOpen,

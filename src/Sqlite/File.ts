@@ -14,8 +14,8 @@ export interface SqliteFileOptions {
   /** The path of the file. A missing file is created with mode 0600. The directory must exist. */
   readonly path: string
   /**
-   * What stored data survives: with `normal` a SIGKILL of the process, with `full` also a power failure. `full` waits for
-   * the disk at each write. Default: `normal`.
+   * The durability of stored data. With `normal` it survives a SIGKILL of the process, with `full` also a power
+   * failure. `full` waits for the disk at each write. Default: `normal`.
    */
   readonly sync?: "normal" | "full" | undefined
 }
@@ -78,8 +78,8 @@ export const layer = (options: SqliteFileOptions): Layer.Layer<SqliteFile, Store
   Layer.scoped(SqliteFile, make(options))
 
 /**
- * Creates the file with a mode that SQLite uses for its other files too. An existing file is not opened, because closing
- * it would release a POSIX lock that this process may have on it.
+ * Creates the file with a mode that SQLite uses for its other files too. An existing file is not opened, because
+ * closing it would release a POSIX lock that this process may have on it.
  */
 const createFile = (path: string): void => {
   try {

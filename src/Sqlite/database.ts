@@ -22,7 +22,7 @@ export interface Database {
   readonly closeUnchanged: () => void
 }
 
-/** Loads the driver and opens a file. The path must be absolute: libsql takes some other paths for a URL. */
+/** Loads the driver and opens a file. The path must be absolute, because libsql reads some other paths as URLs. */
 export const openDatabase = async (path: string): Promise<Database> => {
   const { default: Libsql } = await import("libsql")
   const handle = new Libsql(path)
@@ -30,7 +30,7 @@ export const openDatabase = async (path: string): Promise<Database> => {
   const prepare = (sql: string): Statement => {
     const statement = handle.prepare<Array<ReadonlyArray<Value>>>(sql)
     return {
-      // The values are one array, because the driver takes a single `null` for named values.
+      // The values are passed as one array, because the driver would read a single `null` as named values.
       run: (...values) => statement.run(values).changes,
       all: (...values) => statement.all(values)
     }
@@ -38,7 +38,7 @@ export const openDatabase = async (path: string): Promise<Database> => {
 
   const closeUnchanged = () => {
     try {
-      // Without this, the lock stays until all prepared statements are garbage-collected.
+      // Otherwise the file stays locked until all prepared statements are garbage-collected.
       handle.exec("PRAGMA locking_mode = NORMAL")
       prepare("SELECT 1 FROM sqlite_master").all()
     } finally {

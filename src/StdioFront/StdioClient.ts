@@ -37,9 +37,9 @@ const CLIENT = "stdio"
 
 export class StdioClient {
   private session: Session | undefined
-  /** The steps that wait until the session is open, in order; `undefined` while nothing has to wait. */
+  /** The steps that wait for an earlier message, in order; `undefined` if no step has to wait. */
   private waiting: Array<() => void> | undefined
-  /** The modern requests in flight. To disconnect one is to cancel it. */
+  /** The modern requests in flight. A disconnect cancels one. */
   private readonly modern = new Map<RequestId, Disconnect>()
 
   constructor(private readonly deps: StdioClientDeps) {}
@@ -48,7 +48,7 @@ export class StdioClient {
     if (line.length > 0) this.inOrder(() => this.route(line))
   }
 
-  /** Ends the input. Calls `done` when all messages of the client are on their way. */
+  /** Notes the end of the input. Calls `done` after all messages of the client were relayed. */
   finish(done: () => void): void {
     this.inOrder(done)
   }
@@ -64,7 +64,7 @@ export class StdioClient {
     const body = parsed.right
     if (this.cancelsModern(body)) return
     const { session } = this
-    // On stdio the session is implicit: every message belongs to the open one.
+    // On stdio the session is implicit: every message belongs to the open session.
     const kind = classify(session === undefined ? {} : { [SESSION_ID]: session.id }, parsed)
     switch (kind.type) {
       case "modern":
@@ -122,7 +122,7 @@ export class StdioClient {
     )
   }
 
-  /** Opens the standalone stream. A server without one answers 405, which has no effect. */
+  /** Opens the standalone stream. The 405 of a server without such streams has no effect. */
   private openStream(session: Session): void {
     const headers = { ...headersOf(session), accept: "text/event-stream" }
     session.exchange(
@@ -143,8 +143,8 @@ export class StdioClient {
   }
 
   /**
-   * Cancels a modern request. Over HTTP, closing the response stream is the cancel, so the upstream does not get
-   * the notification (2026-07-28, "Cancellation").
+   * Cancels a modern request. Returns false if the message does not cancel one. The upstream does not receive the
+   * notification, because over HTTP a closed response stream is the cancellation (2026-07-28, "Cancellation").
    */
   private cancelsModern(body: Body): boolean {
     const id = cancelledRequestId(body.messages[0])

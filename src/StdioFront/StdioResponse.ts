@@ -1,4 +1,4 @@
-/** Writes the upstream's response to a client that reads lines, one message per line. */
+/** Writes the response to a client that reads lines, one message per line. */
 import { createParser, type EventSourceParser } from "eventsource-parser"
 import type { ClientResponse } from "../ClientResponse.js"
 import { hasType, type Headers } from "../internal/headers.js"
@@ -8,7 +8,7 @@ import { type Message, parseMessages, type RequestId } from "../Protocol.js"
 import { type ProxyError, toJsonRpc, UpstreamError } from "../ProxyError.js"
 import type { Flow } from "../Upstream.js"
 
-/** Writes lines to the client. It pauses the flow of a line while the client does not read. */
+/** Writes lines to the client. Pauses the flow of a line while the client does not read. */
 export interface LineWriter {
   readonly write: (line: Buffer, flow?: Flow) => void
 }
@@ -30,7 +30,7 @@ export class StdioResponse implements ClientResponse {
     private readonly onSettled: () => void
   ) {}
 
-  /** The ids of the requests that have no response yet. */
+  /** The ids of the requests without a response. */
   get pendingIds(): ReadonlyArray<RequestId> {
     return this.pending
   }
@@ -74,7 +74,7 @@ export class StdioResponse implements ClientResponse {
     this.write(json)
   }
 
-  /** Fails one request. The body of an HTTP error may have another id, so its error is repeated for each request. */
+  /** Fails one request. An error in the body gets the id of the request, because the body may have another id. */
   private fail(id: RequestId, error: unknown): void {
     if (error !== undefined) {
       const response: Message = { jsonrpc: "2.0", id, error }

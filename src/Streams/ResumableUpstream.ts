@@ -28,9 +28,7 @@ export class ResumableUpstream implements Upstream {
     this.readerDeps = { ...deps, log: undefined, cancel: (ids) => this.cancel(ids) }
   }
 
-  /**
-   * Starts to track event streams, with the ids in this log. Streams are forwarded unchanged before, and without a log.
-   */
+  /** Starts to track event streams, with the ids in this log. Without a log, streams are forwarded unchanged. */
   track(log: SessionLog | undefined): void {
     this.readerDeps.log = log
   }

@@ -120,9 +120,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     this.pending.cancel(id)
   }
 
-  /**
-   * Notes that another upstream session has replaced the current one. A request without an answer is sent again there.
-   */
+  /** Notes that another upstream session has replaced the current one. Requests without an answer are sent there. */
   sessionLost(): void {
     if (this.state.type === "sent") this.lastEventId = undefined
     if (this.state.type === "sent" || this.kind === "standalone stream") return
@@ -314,10 +312,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     return false
   }
 
-  /**
-   * True for a repeated event. Before a stream is resumed, a known id shows that the server numbers each stream
-   * separately.
-   */
+  /** True for a repeated event. Until the stream is resumed, a known id shows that the server numbers per stream. */
   private isDuplicate(id: string): boolean {
     const { log } = this.deps
     if (log === undefined) return false

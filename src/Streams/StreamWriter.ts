@@ -295,9 +295,7 @@ export class StreamWriter implements Flow, Expirable, SlotSetItem {
     this.response?.data(bytes)
   }
 
-  /**
-   * Answers the stream's requests with an error, because events were evicted. A standalone stream skips these events.
-   */
+  /** Answers the stream's requests with an error, because events were evicted. A standalone stream skips events. */
   private reportEvicted(): void {
     const { requests } = this.log
     if (requests.length === 0) {

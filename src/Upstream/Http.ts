@@ -26,9 +26,9 @@ export interface HttpUpstreamOptions {
   readonly url: URL
   /** Header fields of every request to the upstream. They replace the client's. Default: none. */
   readonly headers: Headers
-  /** How long the head of an answer may take; 0 for no limit. Default: 300 s. */
+  /** The maximum time until the head of an answer; 0 for no limit. Default: 300 s. */
   readonly requestTimeout: Duration.DurationInput
-  /** How long a connection attempt may take. Default: 10 s. */
+  /** The maximum time of a connection attempt. Default: 10 s. */
   readonly connectTimeout: Duration.DurationInput
 }
 
@@ -38,16 +38,16 @@ export const defaults: Omit<HttpUpstreamOptions, "url"> = {
   connectTimeout: Duration.seconds(10)
 }
 
-/** How long the upstream may take to confirm the end of a session. The session ends in any case. */
+/** The maximum wait for the response to the DELETE of a session. */
 const END_TIMEOUT = Duration.seconds(5)
 
-/** How many redirects in a row are followed. */
+/** The maximum number of redirects of one request. */
 const MAX_REDIRECTS = 5
 
 /**
- * An upstream whose sessions share keep-alive connections, until the scope closes. The number of connections has no limit:
- * if calls held all of them, the client's response to a request of the server would wait behind these calls forever. The
- * number of exchanges is limited instead.
+ * Makes an upstream whose sessions share keep-alive connections, until the scope closes. The number of connections has
+ * no limit, because a call may need another connection for the client's response to a request of the server. The number
+ * of exchanges is limited instead.
  */
 export const make = (options: HttpUpstreamOptions): Effect.Effect<HttpUpstream, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -70,11 +70,11 @@ export class HttpUpstream implements Upstream {
     this.client = {
       connect: buildConnector({
         timeout,
-        // If a host has several addresses, Node leaves one after 250 ms and does not return to it.
+        // By default, Node gives up each address of a host after 250 ms if the host has several.
         autoSelectFamilyAttemptTimeout: Math.max(250, Math.ceil(timeout / 4))
       }),
       headersTimeout: Duration.toMillis(options.requestTimeout),
-      // A stream may be silent for hours. An exchange ends any other answer that stalls.
+      // A stream may be silent for hours. `Exchange` ends any other answer that stalls.
       bodyTimeout: 0
     }
     this.pool = new Pool(options.url.origin, { ...this.client, connections: null })
@@ -96,12 +96,12 @@ export class HttpUpstream implements Upstream {
     bytes: Uint8Array | undefined,
     sink: Sink
   ): Abort {
-    // A stream gets its own connection, because the shared pool would keep it open after the stream's end.
+    // A stream has its own connection, because the pool would keep the connection open after the end of the stream.
     const dispatcher = method === "GET" ? new Client(this.options.url.origin, this.client) : this.pool
     return new HttpExchange(this, dispatcher, method, headers, bytes ?? null, sink).start()
   }
 
-  /** Leases the upstream for one client session. The release ends the upstream session within a bounded time. */
+  /** Leases the upstream for one client session. The release ends the upstream session and takes 5 s at most. */
   lease(options: LeaseOptions): Effect.Effect<Lease, never, Scope.Scope> {
     return acquireReleaseLight(
       Effect.sync(() => new HttpLease(this, options)),
@@ -143,7 +143,7 @@ class HttpLease implements Lease {
     )
   }
 
-  /** Only the head of the answer to `initialize` names the session (Transports, "Session Management"). */
+  /** Reads the session id from the head of the answer to `initialize` (Transports, "Session Management"). */
   opened(headers: Headers) {
     this.id ??= first(headers, SESSION_ID)
   }
@@ -178,7 +178,7 @@ class SessionIdReader extends SinkDecorator {
   }
 }
 
-/** One request with its redirects, and the answer. */
+/** One request with its redirects, and its answer. */
 class HttpExchange {
   private hop: Hop | undefined
   private redirectsLeft = MAX_REDIRECTS
@@ -201,7 +201,7 @@ class HttpExchange {
     }
   }
 
-  /** Follows a redirect within the origin that keeps the method (RFC 9110, 15.4.8). Any other would bypass the proxy. */
+  /** Follows a redirect that keeps origin and method (RFC 9110, section 15.4.8). Fails for any other redirect. */
   redirect(status: number, location: string) {
     this.hop?.abort()
     const { href, origin } = this.upstream.options.url
@@ -234,7 +234,7 @@ class HttpExchange {
   }
 }
 
-/** One request of undici. An exchange with redirects has several. */
+/** One HTTP request. An exchange with redirects has several. */
 class Hop implements Dispatcher.DispatchHandler, Flow {
   private controller: Dispatcher.DispatchController | undefined
   private isOver = false
@@ -289,7 +289,7 @@ class Hop implements Dispatcher.DispatchHandler, Flow {
       case "UND_ERR_CONNECT_TIMEOUT":
         return "ConnectTimeout"
       case "ETIMEDOUT":
-        // The system also closes a connection in use with this code.
+        // The system also reports this code for a connection that is in use.
         return this.controller === undefined ? "ConnectTimeout" : "Closed"
       case "UND_ERR_HEADERS_TIMEOUT":
         return "ResponseTimeout"
@@ -302,7 +302,7 @@ class Hop implements Dispatcher.DispatchHandler, Flow {
   }
 }
 
-/** A URL without its query, and without long path segments, which may be keys. */
+/** Returns a URL without its query, and without long path segments, which may be keys. */
 const withoutSecrets = ({ origin, pathname }: URL): string => origin + pathname.replaceAll(/[^/]{17,}/g, "…")
 
 const aborted = new Error("aborted")

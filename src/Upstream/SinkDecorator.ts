@@ -1,9 +1,9 @@
-/** The base of every sink that stands in front of another one. */
+/** The base class of sinks that wrap another sink. */
 import type { Headers } from "../internal/headers.js"
 import type { UpstreamError } from "../ProxyError.js"
 import type { Flow, Sink, StreamPart } from "../Upstream.js"
 
-/** Forwards every call to the next sink. A subclass overrides only what it needs, and may replace `next`. */
+/** Forwards every call to the next sink. A subclass overrides some methods, and may replace `next`. */
 export class SinkDecorator implements Sink {
   constructor(protected next: Sink) {}
 

@@ -1,4 +1,4 @@
-/** An upstream that is a command: each session has a child process of its own, which ends with it. */
+/** An upstream that is a command. Each session has its own child process, which ends with the session. */
 import type { ChildProcess } from "node:child_process"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -40,23 +40,23 @@ import * as ProcessGroup from "./Stdio/processGroup.js"
 import * as Watchdog from "./Stdio/watchdog.js"
 
 export interface StdioUpstreamOptions {
-  /** The command. It is looked up in PATH; no shell reads it. */
+  /** The command. It is searched in PATH and runs without a shell. */
   readonly command: string
   /** The arguments of the command. Default: none. */
   readonly args: ReadonlyArray<string>
-  /** Environment variables of the children, besides a short list of harmless ones. Default: none. */
+  /** Environment variables of the children, in addition to the inherited ones. Default: none. */
   readonly env: Readonly<Record<string, string>>
-  /** True if children inherit the whole environment of this process. Default: false. */
+  /** True if children inherit the whole environment, false for a few harmless variables. Default: false. */
   readonly inheritEnv: boolean
   /** The working directory of the children. Default: that of this process. */
   readonly cwd: string | undefined
-  /** How many children there may be at once. Default: 100. */
+  /** The maximum number of children. Default: 100. */
   readonly maxChildren: number
-  /** How long a child may take to answer `initialize`. Default: 30 s. */
+  /** The maximum time until a child answers `initialize`. Default: 30 s. */
   readonly startTimeout: Duration.DurationInput
-  /** How long a child may take to exit after its input has ended, and again after SIGTERM. Default: 5 s. */
+  /** The maximum time until a child exits after its input ends, and again after SIGTERM. Default: 5 s. */
   readonly killTimeout: Duration.DurationInput
-  /** The largest message of a child, and the most input that may wait to be read by a child, in bytes. Default: 16 MiB. */
+  /** The maximum size of a message of a child, and of the unread input of a child, in bytes. Default: 16 MiB. */
   readonly maxMessage: number
   /** `log` logs the standard error of children at debug level, `inherit` shares that of this process. Default: log. */
   readonly stderr: "log" | "inherit" | "ignore"
@@ -74,7 +74,7 @@ export const defaults: Omit<StdioUpstreamOptions, "command"> = {
   stderr: "log"
 }
 
-/** A command that starts one child for each lease. When the scope closes, no child is left. */
+/** Makes an upstream that starts one child for each lease. When the scope closes, the remaining children are killed. */
 export const make = (options: StdioUpstreamOptions): Effect.Effect<StdioUpstream, never, Scope.Scope> =>
   Effect.map(Watchdog.make, (watchdog) => new StdioUpstream(options, watchdog))
 
@@ -97,7 +97,7 @@ export class StdioUpstream implements Upstream {
     return this.taken
   }
 
-  /** Refuses a request of 2026-07-28 or later. Its client then falls back to `initialize`, if it can. */
+  /** Rejects a request of 2026-07-28 or later. The client may then fall back to `initialize`. */
   exchange({ body, headers }: Request, sink: Sink): Abort {
     const requested = requestedRevision(first(headers, PROTOCOL_VERSION), body)
     respond(sink, 400, JSON.stringify(unsupportedRevision(requestId(body), requested)))
@@ -107,7 +107,7 @@ export class StdioUpstream implements Upstream {
   /** Starts a child. When the scope closes, the child's whole process group is stopped. */
   lease(options: LeaseOptions): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> {
     return Effect.gen(this, function* () {
-      yield* this.place
+      yield* this.countedChild
       const process = yield* this.start
       const debug = yield* this.debugLog
       return yield* acquireReleaseLight(
@@ -121,7 +121,8 @@ export class StdioUpstream implements Upstream {
     return new UpstreamError({ reason, upstream: this.name, detail })
   }
 
-  private get place(): Effect.Effect<void, LimitReached, Scope.Scope> {
+  /** Counts one more child until the scope closes. */
+  private get countedChild(): Effect.Effect<void, LimitReached, Scope.Scope> {
     const { maxChildren } = this.options
     return acquireReleaseLight(
       Effect.suspend(() => {
@@ -151,7 +152,7 @@ export class StdioUpstream implements Upstream {
     )
   }
 
-  /** Logs at debug level under the session of the lease. Does nothing if debug messages are not logged. */
+  /** Returns a function that logs at debug level, with the annotations of the current fiber. */
   private get debugLog(): Effect.Effect<DebugLog> {
     return Effect.gen(function* () {
       const level = yield* FiberRef.get(FiberRef.currentMinimumLogLevel)
@@ -168,7 +169,7 @@ type DebugLog = (message: string, annotations: Readonly<Record<string, unknown>>
 
 const noLog: DebugLog = () => {}
 
-/** The meaning of system error codes when a child is started. */
+/** The messages for system error codes when a child is started. */
 const startFailures: Readonly<Record<string, string>> = {
   ENOENT: "there is no such command, or no such --cwd",
   EACCES: "it is not executable",
@@ -180,7 +181,7 @@ class StdioLease implements Lease {
   readonly name: string
   private readonly child: Child
   private readonly router: MessageRouter
-  /** Why the child has ended, once it has. */
+  /** The reason for the end of the child; `undefined` before that. */
   private exit: UpstreamError | undefined
   private exitListener: () => void = () => {}
 
@@ -195,12 +196,12 @@ class StdioLease implements Lease {
     this.child = new Child(process, maxMessage, {
       onLine: (line) => this.receive(line),
       onStderr: (line) => stderr === "log" && debug("child: standard error", { line }),
-      onClose: (why) => this.close(why)
+      onClose: (reason) => this.close(reason)
     })
     this.router = new MessageRouter(new FlowGate(this.child), (id) => this.rejectRequest(id))
   }
 
-  /** A child has one session and does not name it. */
+  /** Returns `undefined`, because a child issues no session id. */
   sessionId() {
     return undefined
   }
@@ -214,28 +215,28 @@ class StdioLease implements Lease {
     if (this.exit !== undefined) return fail(sink, this.exit)
     if (method === "GET") return this.router.openStream(sink)
     if (body === undefined || bytes === undefined) return fail(sink, this.upstream.error("Unsupported"))
-    const wrong = this.wrongWith(body)
-    if (wrong !== undefined) {
-      respond(sink, wrong.status, toJsonRpc(wrong, requestId(body)))
+    const rejection = this.check(body)
+    if (rejection !== undefined) {
+      respond(sink, rejection.status, toJsonRpc(rejection, requestId(body)))
       return nothingToAbort
     }
     if (requestIds(body).length === 0) return this.pass(body, bytes, sink)
-    const how = { accepted: acceptedTypes(first(headers, "accept")) }
+    const options = { accepted: acceptedTypes(first(headers, "accept")) }
     const abort = this.router.addRequests(
       body,
-      isInitialize(body) ? { ...how, timeout: this.startTimeout } : how,
+      isInitialize(body) ? { ...options, timeout: this.startTimeout } : options,
       sink
     )
     this.write(body, bytes, () => {})
     return abort
   }
 
-  /** Ignores what the child still writes. */
+  /** Ignores further output of the child. */
   detach(): void {
     this.child.detach()
   }
 
-  /** Accepts notifications and responses once the child's pipe has taken them. */
+  /** Writes notifications and responses, and answers 202 when the child's pipe has taken them. */
   private pass(body: Body, bytes: Uint8Array, sink: Sink): Abort {
     let isOver = false
     this.write(body, bytes, (isTaken) => {
@@ -248,7 +249,7 @@ class StdioLease implements Lease {
     }
   }
 
-  /** Writes a batch as single lines, because not every server that speaks 2025-03-26 accepts one. */
+  /** Writes a body. A batch becomes single lines, because not every server of 2025-03-26 accepts batches. */
   private write(body: Body, bytes: Uint8Array, done: (isTaken: boolean) => void): void {
     if (!body.isBatch) return this.child.write(bytes, done)
     const [last, ...others] = body.messages
@@ -265,7 +266,8 @@ class StdioLease implements Lease {
     }
   }
 
-  private wrongWith(body: Body): BadRequest | LimitReached | undefined {
+  /** Returns an error if the child cannot receive the body. */
+  private check(body: Body): BadRequest | LimitReached | undefined {
     if (this.isInputFull)
       return new LimitReached({ limit: "max-message", bound: this.upstream.options.maxMessage })
     if (body.isBatch && !hasBatches(this.options.revision()))
@@ -285,19 +287,19 @@ class StdioLease implements Lease {
     }
   }
 
-  /** True if the child does not read its input. */
+  /** True if the unread input of the child exceeds `maxMessage`. */
   private get isInputFull(): boolean {
     return this.child.unreadBytes > this.upstream.options.maxMessage
   }
 
-  /** Answers a request of the child that no client can be asked. */
+  /** Answers a request of the child with an error, because no client can receive the request. */
   private rejectRequest(id: RequestId): void {
     if (this.isInputFull) return
     this.child.write(Buffer.from(toJsonRpc(this.upstream.error("Unsupported"), id)), () => {})
   }
 
-  private close(why: string): void {
-    this.exit = this.upstream.error("Ended", why)
+  private close(reason: string): void {
+    this.exit = this.upstream.error("Ended", reason)
     this.router.fail(this.exit)
     this.exitListener()
   }

@@ -1,4 +1,4 @@
-/** Which HTTP header fields cross the proxy, in each direction. */
+/** The HTTP header fields that the proxy forwards in each direction. */
 import type { Headers, MutableHeaders } from "../internal/headers.js"
 import { SESSION_ID } from "../Protocol.js"
 
@@ -25,7 +25,7 @@ const notToUpstream = new Set([
   SESSION_ID
 ])
 
-/** True if only the proxy sets this field of upstream requests. */
+/** True if only the proxy may set this field in requests to the upstream. */
 export const isReserved = (name: string): boolean => name !== "origin" && notToUpstream.has(name)
 
 const notToClient = new Set([...hopByHop, SESSION_ID])
@@ -36,8 +36,8 @@ const isKeptFromClient = (name: string): boolean =>
   notToClient.has(name) || name.startsWith("access-control-")
 
 /**
- * The fields for the upstream: the client's, without hop-by-hop fields, `Host`, `Origin` (already checked) and the
- * proxy's session id. `Accept-Encoding` becomes `identity`, because the proxy cannot split a compressed stream.
+ * Returns the fields for the upstream: the client's, without hop-by-hop fields, `Host`, `Origin` (already checked) and
+ * the proxy's session id. `Accept-Encoding` becomes `identity`, because the proxy cannot split a compressed stream.
  * Fields in `added` come from the configuration and replace the client's.
  */
 export const toUpstream = (
@@ -56,8 +56,8 @@ export const toUpstream = (
 }
 
 /**
- * The fields for the client: the upstream's, without hop-by-hop fields and CORS grants. The proxy's session id replaces
- * the upstream's. The proxy adds CORS grants of its own.
+ * Returns the fields for the client: the upstream's, without hop-by-hop fields and CORS grants. The proxy's session id
+ * replaces the upstream's. The proxy adds CORS grants of its own.
  */
 export const toClient = (headers: Headers, sessionId: string | undefined): MutableHeaders => {
   const out = copy(headers, isKeptFromClient)
@@ -84,7 +84,7 @@ const copy = (headers: Headers, drops: (name: string) => boolean): MutableHeader
   return out
 }
 
-/** The fields that `Connection` names are hop-by-hop too. */
+/** Returns the names in `Connection`, which are hop-by-hop fields too. */
 const connectionOptions = ({ connection }: Headers): ReadonlyArray<string> =>
   connection === undefined || connection === "keep-alive" || connection === "close"
     ? []

@@ -1,7 +1,4 @@
-/**
- * Relays `initialize` and holds the answer until the session is stored. The client must not receive the session's id
- * before.
- */
+/** Relays `initialize`, and holds the answer until the session is stored: the client must not get the id before. */
 import * as Effect from "effect/Effect"
 import type { Deadline, Deadlines, Expirable } from "../internal/deadlines.js"
 import { hasType, type Headers, mediaType } from "../internal/headers.js"

@@ -83,10 +83,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     this.method = method
   }
 
-  /**
-   * Sends the request to the upstream session of a lease. Parses its bytes again unless the caller has the parsed
-   * request.
-   */
+  /** Sends the request to the upstream session of a lease. Parses it again if the caller has only the bytes. */
   send(lease: Lease, request = this.parse()): void {
     this.state = { type: "sent", lease, isInSession: lease.sessionId() !== undefined }
     this.abortSent = undefined
@@ -123,9 +120,7 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     return true
   }
 
-  /**
-   * Ends a request that must not be sent to another session: passes on a held answer, or else fails with `SessionLost`.
-   */
+  /** Ends a request that must not be sent again: passes on a held answer, or else fails with `SessionLost`. */
   fail(): void {
     // The refusal of a bound request only means that its session is lost.
     if (this.state.type === "held" && !this.isBound) return this.conclude(this.state.lease, this.state.answer)

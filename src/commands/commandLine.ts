@@ -19,15 +19,15 @@ import { isWizardWithoutTerminal, wrongOption } from "./usageErrors.js"
 
 const run = Command.run(shadowcat, { name: "shadowcat", version, executable: "shadowcat" })
 
-/** Splits the arguments at `--`. The parser does not see the second part: it would read its options as arguments. */
+/** Splits the arguments at `--`. The parser must not read the options of the command after it. */
 const split = (argv: ReadonlyArray<string>): readonly [ReadonlyArray<string>, ReadonlyArray<string>] => {
   const separator = argv.indexOf("--")
   return separator < 0 ? [argv, []] : [argv.slice(0, separator), argv.slice(separator + 1)]
 }
 
 /**
- * Removes colours unless standard output is a terminal. Drops errors, because the program prints the error of a command
- * once, when it ends.
+ * Removes colours unless standard output is a terminal. Drops errors, because `main.ts` prints the error of a command
+ * once, at the end.
  */
 const plain = (console: Console.Console): Console.Console => ({
   ...console,
@@ -36,8 +36,8 @@ const plain = (console: Console.Console): Console.Console => ({
 })
 
 /**
- * Runs the command that `argv` names; its first two arguments are Node and the script. Use `describeFailure` to report a
- * failure.
+ * Runs the command that `argv` names; its first two arguments are Node and the script. Use `describeFailure` to report
+ * a failure.
  */
 export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** Reads the options of a command. The command line takes precedence over the environment, and that over defaults. */
+/** Reads the options of a command: from the command line, or else from the environment, or else their defaults. */
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
@@ -19,10 +19,10 @@ import {
 } from "./options/rows.js"
 import { parse, problem } from "./parsers.js"
 
-/** A value as it was given, or `undefined` if the default applies. */
+/** The written form of a value; `undefined` if the default applies. */
 type Given = string | boolean | ReadonlyArray<string> | undefined
 
-/** The flags of a command, decoded together into the nested options. */
+/** Returns the flags of a command, which are decoded together into the nested options. */
 export const flags = <A, I>(
   command: CommandName,
   table: OptionsTable,
@@ -41,7 +41,7 @@ export const flags = <A, I>(
   )
 }
 
-/** The value of an option in the environment. */
+/** Reads the value of an option in the environment; `undefined` if the variable is not set. */
 export const fromEnvironment = <A, I>(
   info: OptionInfo,
   schema: Schema.Schema<A, I>

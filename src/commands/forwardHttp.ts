@@ -14,7 +14,7 @@ import { ForwardOptions, forwardTable } from "./options.js"
 import { storesOf } from "./store.js"
 import { targetOf } from "./upstream.js"
 
-/** Adds the admin API. It is loaded only if it is used, because it takes longer to load than everything else. */
+/** Adds the admin API. It is loaded on demand, because it takes longer to load than all other modules. */
 const withAdmin = <E>(port: number, proxy: ReturnType<typeof ForwardProxy.layerHttpOver<E>>) =>
   Layer.unwrapEffect(
     Effect.promise(async () => {

@@ -11,7 +11,7 @@ const loggers = {
   json: () => Logger.withConsoleError(Logger.jsonLogger)
 }
 
-/** Logs an effect in the given format, from the given level on. */
+/** Runs an effect with the log format and level of the options. */
 export const withLogging =
   ({ logging: { format, level } }: ForwardOptions) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
@@ -20,8 +20,8 @@ export const withLogging =
   }
 
 /**
- * The log level in the environment, or the default. It applies to the whole program, so that the built-in
- * `--log-level` of `@effect/cli`, which applies inside, takes precedence.
+ * Reads the log level from the environment, or returns the default. It applies outside of the command line, so that the
+ * built-in `--log-level` of `@effect/cli` takes precedence.
  */
 export const environmentLogLevel = Effect.map(
   fromEnvironment(logging.level.info, logLevel),

@@ -1,5 +1,5 @@
 /**
- * The table of all options, nested as the options of `ForwardProxy` are. Each option is declared once: its flag, its
+ * The table of all options, nested like the options of `ForwardProxy`. Each option is declared once: its flag, its
  * environment variable, `--help` and the tables in README come from its row. After a change, run `scripts/options`.
  */
 import * as Schema from "effect/Schema"

@@ -1,7 +1,7 @@
 /**
- * Schemas of option values. Each decodes the form in which people write a value, a text or a number, on the command
- * line, in the environment or in a configuration file. A decoding error says which form is right and never repeats the
- * value, because headers and variables are often secret.
+ * Schemas of option values. Each decodes the written form of a value, a text or a number, from the command line, the
+ * environment or a configuration file. A decoding error describes the right form and never repeats the value, because
+ * headers and variables are often secret.
  */
 import { statSync } from "node:fs"
 import * as Duration from "effect/Duration"
@@ -15,7 +15,7 @@ import { isReserved } from "../Upstream/headers.js"
 /** The written form of a single value. */
 const Written = Schema.Union(Schema.String, Schema.Number)
 
-/** A schema of values that `read` parses from a text. A failure of `read` is a noun phrase for the right form. */
+/** Makes a schema of values that `read` parses from a text. `read` fails with a noun phrase for the right form. */
 const parser = <A>(
   type: Schema.Schema<A>,
   read: (text: string) => Either.Either<A, string>,
@@ -28,19 +28,19 @@ const parser = <A>(
     encode: (value) => ParseResult.succeed(write(value))
   })
 
-/** A schema of texts that are valid as they are, or become valid by `read`. */
+/** Makes a schema of texts that `read` validates or normalizes. */
 const text = (
   read: (text: string) => Either.Either<string, string>
 ): Schema.Schema<string, string | number> => parser(Schema.String, read, (value) => value)
 
-/** A schema of texts that pass a test. */
+/** Makes a schema of texts that pass a test. */
 const textThat = (
   isValid: (text: string) => boolean,
   expected: string
 ): Schema.Schema<string, string | number> =>
   text((value) => (isValid(value) ? Either.right(value) : Either.left(expected)))
 
-/** The first problem that a decoding found: the path of the value, and a noun phrase for the right form. */
+/** Returns the first problem of a decoding: the path of the value, and a noun phrase for the right form. */
 export const problem = (error: ParseResult.ParseError): ParseResult.ArrayFormatterIssue | undefined =>
   ParseResult.ArrayFormatter.formatErrorSync(error)[0]
 
@@ -65,7 +65,7 @@ const readDuration = (text: string): Either.Either<Duration.Duration, string> =>
     : Either.right(Duration.millis(millis))
 }
 
-/** Minutes are used from ten minutes up. */
+/** Writes a duration in minutes from 10 minutes up, and in seconds or milliseconds below. */
 const writeDuration = (duration: Duration.Duration): string => {
   const millis = Duration.toMillis(duration)
   if (millis % units.s !== 0) return `${millis}ms`
@@ -112,7 +112,7 @@ export const size = parser(
   }
 )
 
-/** A whole number between two bounds, which are included. */
+/** A whole number from `least` to `most`. */
 export const integer = (least: number, most: number) =>
   parser(
     Schema.Number,
@@ -145,7 +145,7 @@ export const logLevel = oneOf(
   Object.fromEntries(LogLevel.allLevels.map((level) => [level._tag.toLowerCase(), level]))
 )
 
-/** A number of things, at least one. */
+/** A count of at least one. */
 export const count = integer(1, 1_000_000)
 
 /** An address of this machine, or a name for one. Brackets around an IPv6 address are removed. */
@@ -209,7 +209,7 @@ export const variable = parser(
   ([name, value]) => `${name}=${value}`
 )
 
-/** Pairs of names and values as a record. The last value of a name wins. */
+/** A record of pairs of names and values. The last value of a name takes precedence. */
 export const recordOf = (pair: typeof header) =>
   Schema.transform(Schema.Array(pair), Schema.Record({ key: Schema.String, value: Schema.String }), {
     strict: true,

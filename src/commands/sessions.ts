@@ -12,7 +12,7 @@ const handle = Args.text({ name: "handle" }).pipe(
   Args.withDescription("Handle of the session, from the list")
 )
 
-/** The client of the admin API. It is loaded only if it is used, because it takes longer to load than the rest. */
+/** The client of the admin API. It is loaded on demand, because it takes longer to load than all other modules. */
 const client = Effect.promise(() => import("./sessionsClient.js"))
 
 const list = Command.make("list", { options: optionsOf("sessions list") }, ({ options }) =>

@@ -14,7 +14,7 @@ class AdminUnreachable extends Data.TaggedError("AdminUnreachable")<{ readonly a
   }
 }
 
-/** The maximum time of a request. It is long, because closing a session waits for its upstream. */
+/** The maximum time of a request. It is long, because the close of a session waits for its upstream. */
 const TIMEOUT = Duration.seconds(30)
 
 /** The number of sessions in one response. */
@@ -24,7 +24,7 @@ const connect = (admin: URL) => HttpApiClient.make(AdminApi, { baseUrl: admin })
 
 type Client = Effect.Effect.Success<ReturnType<typeof connect>>
 
-/** Sends a request to the API. Every error that is not a response of the API means that there is no API at this URL. */
+/** Sends a request to the API. Fails with `AdminUnreachable` for every error that is not a response of the API. */
 const request = <A, E>(
   admin: URL,
   send: (client: Client) => Effect.Effect<A, E>

@@ -1,4 +1,4 @@
-/** The stores of sessions and events: in memory, or in a file that survives the process. */
+/** The stores of sessions and events: in memory, or in a SQLite file. */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as EventTracker from "../EventTracker.js"
@@ -6,7 +6,7 @@ import type { StoreError } from "../ProxyError.js"
 import * as SessionStore from "../SessionStore.js"
 import type { ForwardOptions } from "./options.js"
 
-/** The stores that a command line names. SQLite is loaded only if one is in a file. */
+/** Provides the stores that a command line names. SQLite is loaded on demand. */
 export const storesOf = ({
   events,
   store: { location, sync }

@@ -6,12 +6,12 @@ import type * as UpstreamPool from "../UpstreamPool.js"
 import { usageError } from "./flags.js"
 import type { ForwardOptions } from "./options.js"
 
-/** The part of the command line after `--`, which no parser reads: a command and its arguments. */
+/** The part of the command line after `--`: a command and its arguments. */
 export class ServerCommand extends Context.Reference<ServerCommand>()("shadowcat/ServerCommand", {
   defaultValue: (): ReadonlyArray<string> => []
 }) {}
 
-/** The upstream that a command line names, and whether its lost sessions are recovered. */
+/** The upstream that a command line names. `recover` is true if its lost sessions are replaced. */
 export interface Target {
   readonly upstream: UpstreamPool.UpstreamOptions
   readonly recover: boolean

@@ -1,11 +1,11 @@
-/** Finds the mistake in a command line that the parser of `@effect/cli` refuses with an error about something later. */
+/** Finds mistakes in a command line for which the errors of `@effect/cli` name a later argument. */
 import { clientTable, forwardTable } from "./options.js"
 import { listOptions } from "./options/rows.js"
 
-/** The options of every command, by name, and whether they take a value. */
+/** The built-in options of every command, by name. The value is true if the option takes a value. */
 const builtIn = { help: false, version: false, wizard: false, completions: true, "log-level": true }
 
-/** All options of all commands, by name, and whether they take a value. */
+/** Returns all options of all commands, by name. The value is true if the option takes a value. */
 const knownOptions = (): ReadonlyMap<string, boolean> =>
   new Map([
     ...Object.entries(builtIn),
@@ -15,7 +15,7 @@ const knownOptions = (): ReadonlyMap<string, boolean> =>
     ])
   ])
 
-/** Describes the first option that is unknown or lacks its value. */
+/** Describes the first option that is unknown or lacks its value; `undefined` if there is none. */
 export const wrongOption = (args: ReadonlyArray<string>): string | undefined => {
   const known = knownOptions()
   const rest = args.slice()
@@ -31,6 +31,6 @@ export const wrongOption = (args: ReadonlyArray<string>): string | undefined => 
   return undefined
 }
 
-/** True if the command line starts the wizard, but there is no terminal for its questions. */
+/** True if the command line starts the wizard without a terminal. */
 export const isWizardWithoutTerminal = (args: ReadonlyArray<string>): boolean =>
   args.includes("--wizard") && !process.stdin.isTTY

@@ -1,11 +1,11 @@
-/** Resources that live as long as a session. There are many, so that the memory of each matters. */
+/** Resources that live as long as a session, with little memory for each of them. */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 
 /**
- * `Effect.acquireRelease` without its copy of the acquiring fiber's context and references, which takes 2 KB while the
- * scope is open. The release runs with those of the fiber that closes the scope.
+ * Acquires a resource like `Effect.acquireRelease`, but does not keep the context of the acquiring fiber, which takes 2
+ * KB while the scope is open. The release runs in the context of the fiber that closes the scope.
  */
 export const acquireReleaseLight = <A, E, R>(
   acquire: Effect.Effect<A, E, R>,

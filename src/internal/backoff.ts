@@ -7,8 +7,8 @@ const BASE_DELAY = 200
 const MAX_DELAY = 30_000
 
 /**
- * The delay before the next retry, after so many consecutive failures. It is exponential from 200 ms to 30 s with full
- * jitter. `minimum` is added to it, in milliseconds.
+ * Returns the delay before the next retry, after a number of consecutive failures. It is exponential from 200 ms to 30
+ * s with full jitter. `minimum` is added to it, in milliseconds.
  */
 export const backoff = (failures: number, minimum = 0): Effect.Effect<Duration.Duration> =>
   Effect.map(Random.next, (random) =>

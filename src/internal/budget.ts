@@ -1,6 +1,6 @@
 /** A limit on the total amount of a resource that many holders share. */
 
-/** A holder of at most this much is small: the last part of the budget is reserved for small holders. */
+/** The maximum amount of a small holder. The last part of the budget is reserved for small holders. */
 const SMALL = 64 * 1024
 
 /** The part of the budget that large holders may use, so that they cannot exclude small ones. */
@@ -8,24 +8,24 @@ const LARGE_HOLDERS_SHARE = 7 / 8
 
 export class Budget {
   private total = 0
-  private readonly largeHoldersBound: number
+  private readonly largeHoldersLimit: number
 
-  /** `largest` is the most that one holder may need. The part for large holders is never smaller, up to the bound. */
+  /** `largest` is the maximum need of one holder. The part for large holders is at least this, up to `limit`. */
   constructor(
-    readonly bound: number,
+    readonly limit: number,
     largest: number
   ) {
-    this.largeHoldersBound = Math.max(bound * LARGE_HOLDERS_SHARE, Math.min(bound, largest))
+    this.largeHoldersLimit = Math.max(limit * LARGE_HOLDERS_SHARE, Math.min(limit, largest))
   }
 
   get used(): number {
     return this.total
   }
 
-  /** Reserves an amount for a holder that has `held` already. Returns false if the budget does not have it. */
+  /** Reserves an amount for a holder that already has `held`. Returns false if the budget is exhausted. */
   reserve(amount: number, held: number): boolean {
-    const bound = held + amount > SMALL ? this.largeHoldersBound : this.bound
-    if (this.total + amount > bound) return false
+    const limit = held + amount > SMALL ? this.largeHoldersLimit : this.limit
+    if (this.total + amount > limit) return false
     this.total += amount
     return true
   }

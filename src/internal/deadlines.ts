@@ -1,4 +1,4 @@
-/** Deadlines with a resolution of one second. One fiber checks all of them, so that a deadline needs no timer. */
+/** Deadlines with a resolution of one second. One fiber checks all deadlines, so that no deadline needs a timer. */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -31,7 +31,7 @@ export class Deadlines {
     return new Deadline(this.pending, this.clock, expirable)
   }
 
-  /** Expires all deadlines that have passed. */
+  /** Calls `expire` of all deadlines that have passed. */
   sweep(): void {
     const now = this.clock.unsafeCurrentTimeMillis()
     for (const deadline of this.pending) deadline.check(now)
@@ -50,7 +50,7 @@ export class Deadline implements SlotSetItem {
     private readonly expirable: Expirable
   ) {}
 
-  /** Sets the deadline to so many milliseconds from now. Replaces an earlier one. */
+  /** Sets the deadline to a number of milliseconds from now. Replaces an earlier one. */
   set(millis: number): void {
     this.expiresAt = this.clock.unsafeCurrentTimeMillis() + millis
     this.pending.add(this)

@@ -1,10 +1,10 @@
 /** An item of a `Fifo`. */
 export interface Queued {
-  /** False once the item is removed; the queue skips it then. */
+  /** False after the item is removed. The queue then skips it. */
   isQueued: boolean
 }
 
-/** A queue that removes items at any place in constant time: a removed item is only marked, and dropped later. */
+/** A queue that removes any item in constant time. A removed item is only marked, and dropped later. */
 export class Fifo<A extends Queued> {
   private items: Array<A> = []
   private head = 0
@@ -32,7 +32,7 @@ export class Fifo<A extends Queued> {
   /** Counts an item as removed. The caller has set its `isQueued` to false. */
   removed(): void {
     this.count--
-    // The array is compacted before removed items outnumber the others.
+    // Compacts the array when removed items outnumber the others.
     if (this.items.length <= 2 * this.count + SLACK) return
     this.items = this.items.slice(this.head).filter(({ isQueued }) => isQueued)
     this.head = 0

@@ -1,4 +1,4 @@
-/** HTTP header fields: their type, and how to read one. */
+/** The type of HTTP header fields, and functions that read a field. */
 
 /** HTTP header fields by lower-case name. A field that occurs several times may be a list. */
 export type Headers = Readonly<Record<string, string | Array<string> | undefined>>
@@ -6,13 +6,13 @@ export type Headers = Readonly<Record<string, string | Array<string> | undefined
 /** Header fields under construction. */
 export type MutableHeaders = Record<string, string | Array<string>>
 
-/** The first value of a field. */
+/** Returns the first value of a field. */
 export const first = (headers: Headers, name: string): string | undefined => {
   const value = headers[name]
   return typeof value === "object" ? value[0] : value
 }
 
-/** The media type of a `Content-Type` in lower case, without its parameters. */
+/** Returns the media type of a `Content-Type` in lower case, without its parameters. */
 export const mediaType = (headers: Headers): string | undefined =>
   first(headers, "content-type")?.split(";", 1)[0]?.trim().toLowerCase()
 

@@ -14,8 +14,8 @@ export class LineSplitter {
   constructor(private readonly maxBytes: number) {}
 
   /**
-   * Calls `onLine` with every line that the chunk completes, without the line ending. False if a line is too long: the
-   * splitter then drops its buffered part and the rest of the chunk.
+   * Calls `onLine` with every line that the chunk completes, without the line ending. Returns false if a line is too
+   * long. The splitter then drops its buffered part and the rest of the chunk.
    */
   push(chunk: Uint8Array, onLine: (line: Buffer) => void): boolean {
     let start = 0
@@ -28,7 +28,7 @@ export class LineSplitter {
     return this.append(chunk.subarray(start))
   }
 
-  /** Removes and returns the bytes after the last line ending. Undefined if there are none. */
+  /** Removes and returns the bytes after the last line ending; `undefined` if there are none. */
   flush(): Buffer | undefined {
     return this.bufferedBytes === 0 ? undefined : this.complete(new Uint8Array())
   }

@@ -10,9 +10,9 @@ export interface SlotSetItem {
 export const NO_SLOT = -1
 
 /**
- * A set that keeps its items in one array. A `Set` or `Map` with many additions and deletions replaces its hash table
- * again and again. Each old table that survives a young collection keeps the tables after it, and their items, alive.
- * Under load that doubled the cost of a request.
+ * A set that keeps its items in one array. A `Set` or `Map` with many additions and deletions repeatedly replaces its
+ * hash table. An old table that survives a minor garbage collection keeps the later tables, and their items, alive.
+ * Under load this doubled the cost of a request.
  */
 export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
   private readonly items: Array<A> = []
@@ -38,7 +38,7 @@ export class SlotSet<A extends SlotSetItem> implements Iterable<A> {
     last.slot = slot
   }
 
-  /** The number of items that match the predicate. */
+  /** Returns the number of items that match the predicate. */
   count(predicate: (item: A) => boolean): number {
     return this.items.reduce((count, item) => (predicate(item) ? count + 1 : count), 0)
   }

@@ -1,4 +1,4 @@
-/** The latest ids of a stream, to recognise duplicates. */
+/** The latest event ids, for the detection of duplicates. */
 
 /** The number of ids that a window holds. */
 const SIZE = 1_000

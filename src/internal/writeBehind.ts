@@ -1,28 +1,28 @@
-/** Writes small changes in batches, so that the code that makes them never waits for storage. */
+/** Write-behind: writes small changes in batches, so that the code that makes a change never waits for storage. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 
-/** The longest time that a change waits before it is written. */
+/** The maximum delay of a write. */
 const DELAY = Duration.millis(20)
 
-/** The number of dirty rows that are written without waiting for the delay. */
+/** The number of dirty rows at which a write does not wait for the delay. */
 const MAX_ROWS = 200
 
 /** The pause after a failed write. */
 const RETRY_DELAY = Duration.seconds(1)
 
 export interface WriteBehindOptions<E> {
-  /** Names the store in log messages. */
+  /** The name of the store in log messages. */
   readonly name: string
-  /** Writes everything that is dirty. If it fails, everything must still be dirty. */
+  /** Writes all dirty rows. If the write fails, all rows must still be dirty. */
   readonly write: Effect.Effect<void, E>
 }
 
 /**
- * Knows how much is dirty and decides when to write it: 20 ms after the first change, or as soon as 200 rows are dirty.
- * A failed write is repeated every second. The log reports when writes begin to fail and when they succeed again.
+ * Counts dirty rows and decides when to write them: 20 ms after the first change, or as soon as 200 rows are dirty.
+ * Repeats a failed write every second. Logs when writes begin to fail and when they succeed again.
  */
 export class WriteBehind<E extends { readonly message: string }> {
   private readonly isDirty = Effect.unsafeMakeLatch()
@@ -33,14 +33,14 @@ export class WriteBehind<E extends { readonly message: string }> {
 
   constructor(private readonly options: WriteBehindOptions<E>) {}
 
-  /** Adds to the number of dirty rows. A negative number means that these rows need no write any more. */
+  /** Adds to the number of dirty rows. A negative number means that rows no longer need a write. */
   markDirty(rows: number): void {
     this.dirtyRows += rows
     if (this.dirtyRows > 0) this.isDirty.unsafeOpen()
     if (this.dirtyRows >= MAX_ROWS) this.isFull.unsafeOpen()
   }
 
-  /** Writes now everything that is dirty, after a write that is in progress. */
+  /** Writes all dirty rows now. Waits for a write that is in progress. */
   readonly flush: Effect.Effect<void, E> = Effect.suspend(() => {
     const rows = this.dirtyRows
     this.isDirty.unsafeClose()

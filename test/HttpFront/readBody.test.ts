@@ -37,7 +37,7 @@ class Arriving implements BodyReceiver {
   reserve(bytes: number): LimitReached | undefined {
     return this.budget.reserve(bytes, 0)
       ? undefined
-      : new LimitReached({ limit: "max-buffered", bound: this.budget.bound })
+      : new LimitReached({ limit: "max-buffered", bound: this.budget.limit })
   }
 
   error(error: BadRequest | LimitReached): void {

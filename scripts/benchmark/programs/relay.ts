@@ -1,6 +1,6 @@
 /**
- * The bare relay: the cost of `node:http` and undici when no message is read, which is the lower limit that shadowcat
- * is measured against. Its argument is the URL of the upstream.
+ * The bare relay. It forwards bytes with `node:http` and undici and reads no message, so its cost is the lower limit
+ * for shadowcat. Its argument is the URL of the upstream.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Client, type Dispatcher, Pool } from "undici"

@@ -1,7 +1,7 @@
 /**
  * The server that stdio proxies start: a minimal MCP server over standard input and output, which exits at the end of
- * its input. Its reads and writes are synchronous: in each of many children an event loop would run cold, and cost more
- * than the proxies do.
+ * its input. Its reads and writes are synchronous, because the event loops of many idle children would cost more than
+ * the proxies.
  */
 import { readSync, writeSync } from "node:fs"
 import { answerCall, answerInitialize, isCall, isInitialize } from "./answers.js"

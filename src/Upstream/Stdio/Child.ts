@@ -1,4 +1,4 @@
-/** A child process as a source of messages: reads its standard output and error, and reports how it ended. */
+/** Reads the standard output and error of a child process, and reports the reason for its end. */
 import type { ChildProcess } from "node:child_process"
 import { lineOf, LineSplitter } from "../../internal/lines.js"
 import type { Flow } from "../../Upstream.js"
@@ -14,15 +14,15 @@ export interface ChildListener {
 }
 
 /**
- * How long output that the child wrote before its end is still read, in milliseconds. The pipes may stay open longer,
+ * The time in which output is still read after the exit of the child, in milliseconds. The pipes may stay open longer,
  * because other processes can hold them.
  */
 const DRAIN_TIMEOUT = 500
 
-/** The size of the longest line of standard error that is read completely, in bytes. */
+/** The maximum size of a line of standard error that is read completely, in bytes. */
 const MAX_STDERR_LINE = 16 * 1024
 
-/** How much of a line of standard error an error message quotes, in characters. */
+/** The maximum length of a line of standard error in an error message, in characters. */
 const MAX_QUOTED = 300
 
 export class Child implements Flow {
@@ -57,12 +57,12 @@ export class Child implements Flow {
     process.on("exit", () => setTimeout(() => this.closeWithExit(), DRAIN_TIMEOUT).unref())
   }
 
-  /** The number of bytes that were written to the child and that its pipe has not taken. */
+  /** The number of bytes that the pipe of the child has not taken yet. */
   get unreadBytes(): number {
     return this.process.stdin?.writableLength ?? 0
   }
 
-  /** Writes a message. Calls `done` with true when the child's pipe has taken it, and with false if that fails. */
+  /** Writes a message. Calls `done` with true when the child's pipe has taken it, and with false on failure. */
   write(message: Uint8Array, done: (isTaken: boolean) => void): void {
     const { stdin } = this.process
     if (stdin === null || !stdin.writable) return done(false)
@@ -77,7 +77,7 @@ export class Child implements Flow {
     this.process.stdout?.resume()
   }
 
-  /** Stops passing messages and the end of the child to the listener. */
+  /** Stops all calls of the listener. */
   detach(): void {
     this.isClosed = true
   }
@@ -100,8 +100,8 @@ export class Child implements Flow {
   }
 
   /**
-   * Closes the child after a delay, because it is useless without its standard input or output. A closed pipe is often
-   * the first sign of an exit, and the exit gives a better reason.
+   * Reports the end of a child that has closed its standard input or output. Waits before, because a closed pipe often
+   * precedes an exit, and the exit code is a better reason.
    */
   private closeUnlessExited(reason: string): void {
     const { exitCode, signalCode } = this.process

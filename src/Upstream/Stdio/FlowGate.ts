@@ -1,4 +1,4 @@
-/** Back-pressure of several readers on one source: the source is paused while any reader pauses it. */
+/** Combines the back-pressure of several readers. Their source is paused while at least one reader pauses it. */
 import type { Flow } from "../../Upstream.js"
 
 export class FlowGate {
@@ -11,7 +11,7 @@ export class FlowGate {
     this.source.pause()
   }
 
-  /** Has no effect if this reader has not paused the source. */
+  /** Unpauses the source if no other reader pauses it. Has no effect if this reader has not paused it. */
   unpause(reader: object): void {
     if (this.pausedBy.delete(reader) && this.pausedBy.size === 0) this.source.unpause()
   }

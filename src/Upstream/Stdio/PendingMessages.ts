@@ -1,4 +1,4 @@
-/** A bounded queue of the child's requests and notifications that no HTTP response can carry yet. */
+/** A queue, with limits, of the child's requests and notifications that no answer can carry yet. */
 import type { Message, RequestId } from "../../Protocol.js"
 
 const MAX_MESSAGES = 1_000
@@ -17,8 +17,8 @@ export class PendingMessages {
   constructor(private readonly rejectRequest: (id: RequestId) => void) {}
 
   /**
-   * Appends a message, and evicts the oldest notifications if a limit is reached. If that is not enough, a notification
-   * is dropped and a request is rejected, because the child waits for its response.
+   * Appends a message, and evicts the oldest notifications if a limit is reached. If the message still exceeds a limit,
+   * a notification is dropped, and a request is rejected, because the child waits for its response.
    */
   add({ id }: Message, line: Buffer): void {
     const message: PendingMessage = { line, id: id ?? undefined }
@@ -43,7 +43,7 @@ export class PendingMessages {
     return this.messages.length < MAX_MESSAGES && this.bytes + line.length <= MAX_BYTES
   }
 
-  /** False if there is no notification. */
+  /** Evicts the oldest notification. Returns false if there is none. */
   private evictOldestNotification(): boolean {
     const index = this.messages.findIndex(({ id }) => id === undefined)
     const [evicted] = index < 0 ? [] : this.messages.splice(index, 1)

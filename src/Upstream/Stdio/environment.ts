@@ -1,4 +1,4 @@
-/** The environment variables of child processes. Secrets of this process must not reach a child by accident. */
+/** The environment variables of child processes. A child must not inherit secrets of this process by default. */
 
 /** The variables that a child inherits by default, apart from `LC_*`. */
 const inheritedNames: ReadonlySet<string> = new Set([
@@ -16,7 +16,7 @@ const inheritedNames: ReadonlySet<string> = new Set([
 
 const isInherited = (name: string): boolean => inheritedNames.has(name) || name.startsWith("LC_")
 
-/** Merges the inherited variables, either the default ones or all, with the added ones, which take precedence. */
+/** Returns the inherited variables, all or only harmless ones, and the added ones, which take precedence. */
 export const environmentOf = (
   inherited: Readonly<Record<string, string | undefined>>,
   inheritsAll: boolean,

@@ -1,4 +1,4 @@
-/** Runs a command in a process group of its own, and ends the whole group when the scope closes. */
+/** Runs a command in its own process group, and ends the whole group when the scope closes. */
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -14,25 +14,25 @@ export interface ProcessGroupOptions {
   readonly cwd: string | undefined
   /** The complete environment of the command, except the watchdog's marker. */
   readonly env: Readonly<Record<string, string>>
-  /** The destination of its standard error. */
+  /** The destination of the standard error of the command. */
   readonly stderr: "pipe" | "inherit"
-  /** How long to wait for its end after closing its standard input, and again after SIGTERM, in milliseconds. */
+  /** The maximum wait for the end of the group after its input is closed, and again after SIGTERM, in milliseconds. */
   readonly killTimeout: number
 }
 
-/** How long to wait for the end of the group after SIGKILL. */
+/** The maximum wait for the end of the group after SIGKILL. */
 const SIGKILL_TIMEOUT = Duration.seconds(1)
 
-/** How often to check whether a group is empty after its leader has exited. The system sends no event for this. */
+/** The interval between checks for an empty group, after its leader has exited. The system sends no event for this. */
 const POLL_INTERVAL = Duration.millis(10)
 
-/** How often to check whether a group has only zombies. This check reads all processes. */
+/** The interval between checks for a group of zombies. It is longer, because this check reads all processes. */
 const ZOMBIE_POLL_INTERVAL = Duration.millis(250)
 
-/** The system cannot start the command. */
+/** The error if the system cannot start the command. */
 export class SpawnError extends Data.TaggedError("SpawnError")<{ readonly cause: unknown }> {}
 
-/** Starts a command. */
+/** Starts a command. When the scope closes, its process group is ended. */
 export const start = (
   options: ProcessGroupOptions,
   watchdog: Watchdog
@@ -68,8 +68,8 @@ const spawnGroup = (options: ProcessGroupOptions, watchdog: Watchdog): ChildProc
 }
 
 /**
- * Closes standard input, then sends SIGTERM, then SIGKILL (2025-11-25, Lifecycle, "Shutdown"). The signals go to the
- * whole group.
+ * Closes standard input, then sends SIGTERM and then SIGKILL to the whole group, until the group has ended (2025-11-25,
+ * Lifecycle, "Shutdown").
  */
 const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>
   Effect.gen(function* () {
@@ -82,7 +82,7 @@ const stop = (child: ChildProcess, killTimeout: number): Effect.Effect<void> =>
     yield* waitForEnd(child, SIGKILL_TIMEOUT)
   })
 
-/** Waits for the end of the whole group. False after a timeout. */
+/** Waits for the end of the whole group. Succeeds with false after a timeout. */
 const waitForEnd = (child: ChildProcess, timeout: Duration.Duration): Effect.Effect<boolean> =>
   Effect.suspend(() => (hasExited(child) ? Effect.void : waitForExit(child))).pipe(
     Effect.andThen(Effect.suspend(() => (isGroupEmpty(child) ? Effect.void : waitUntilEmpty(child)))),
@@ -115,7 +115,7 @@ const waitForExit = (child: ChildProcess): Effect.Effect<void> =>
 
 const isGroupEmpty = (child: ChildProcess): boolean => !signalGroup(child, 0)
 
-/** Signals the whole group. Signal 0 only checks for processes. False if the group has none. */
+/** Sends a signal to the whole group. Signal 0 only checks for processes. Returns false if the group has none. */
 const signalGroup = ({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean => {
   try {
     return pid !== undefined && process.kill(-pid, signal)

@@ -1,20 +1,20 @@
-/** Kills the child processes of this process after it has ended in any way, SIGKILL included. */
+/** Kills the child processes of this process after this process has ended, even by SIGKILL. */
 import { spawn, type ChildProcess } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
-/** The environment variable that identifies a child and its descendants, even outside of their process group. */
+/** The environment variable that marks a child and its descendants, even outside of their process group. */
 export const MARKER = "SHADOWCAT_OWNER"
 
 /**
  * A shell script that reads commands from its standard input. `+ GROUP` and `- GROUP` add and remove a process group.
  * `kill MARK...` kills the processes with these marks.
  *
- * The input ends when this process ends in any way. The script then kills all groups and all processes with the marker.
- * It repeats the search until it finds nothing, because a process can start another one before it is killed, and
- * because its environment is unreadable for an instant during `exec`. Without `/proc` it kills only the groups.
+ * The input ends when this process ends. The script then kills all groups and all processes with the marker. It repeats
+ * the search until it finds no process. A process can start another one before it is killed, and its environment is
+ * unreadable for an instant during `exec`. Without `/proc` the script kills only the groups.
  *
  * The exit status of `grep` is ignored: processes end during the search, and those of other users are unreadable.
  */
@@ -57,10 +57,10 @@ done 2>/dev/null
 sweep "$needed" -e "$owner=$marker"
 `
 
-/** How long to wait for the watchdog to kill the remaining processes. */
+/** The maximum wait for the watchdog to kill the remaining processes. */
 const STOP_TIMEOUT = Duration.seconds(5)
 
-/** The delay between the end of a group and the search for processes that left it, in milliseconds. */
+/** The delay between the end of a group and the search for descendants outside of it, in milliseconds. */
 const SWEEP_INTERVAL = 1_000
 
 export class Watchdog {
@@ -68,7 +68,7 @@ export class Watchdog {
   private readonly prefix = randomBytes(12).toString("hex")
   private readonly marks = new Map<number, string>()
   private lastMark = 0
-  /** The marks of ended groups whose descendants were not searched for yet. */
+  /** The marks of ended groups whose descendants have not been killed yet. */
   private endedMarks: Array<string> = []
   private sweepTimer: NodeJS.Timeout | undefined
   private isStopped = false
@@ -80,7 +80,7 @@ export class Watchdog {
     return `${this.prefix}.${++this.lastMark}.`
   }
 
-  /** Adds a process group, which is killed after this process has ended. */
+  /** Adds a process group that is killed after this process has ended. */
   addGroup(group: number, mark: string): void {
     this.marks.set(group, mark)
     this.send(`+ ${group}`)
@@ -99,7 +99,7 @@ export class Watchdog {
     this.sweepTimer ??= setTimeout(() => this.sweep(), SWEEP_INTERVAL).unref()
   }
 
-  /** Kills the remaining processes, and waits until this is done. */
+  /** Ends the watchdog, which kills the remaining processes, and waits for its exit. */
   readonly stop: Effect.Effect<void> = Effect.async<void>((resume) => {
     this.isStopped = true
     clearTimeout(this.sweepTimer)

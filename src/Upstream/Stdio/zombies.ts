@@ -1,12 +1,11 @@
 /**
- * Finds process groups that consist of zombies. A zombie has exited, but its parent has not read its exit status. It
- * stays until the init process reaps it. In a container whose init process does not, it stays forever, and its group
- * never looks empty.
+ * Finds process groups that consist of zombies: processes that have exited, but whose exit status no parent has read.
+ * The init process reaps zombies. In a container whose init process does not reap them, their group never looks empty.
  */
 import { readdir, readFile } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 
-/** How long one scan of all processes is reused, in milliseconds. */
+/** The time for which a scan of all processes is reused, in milliseconds. */
 const CACHE_TIME = 250
 
 let lastScan: { readonly at: number; readonly groups: Promise<ReadonlySet<number>> } | undefined

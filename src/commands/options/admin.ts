@@ -1,4 +1,4 @@
-/** The options of the admin API, and of the commands that are its client. */
+/** The options of the admin API, and of the commands that use it. */
 import * as parsers from "../parsers.js"
 import { httpOnly, optional, required, toggle } from "./rows.js"
 

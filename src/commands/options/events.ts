@@ -1,4 +1,4 @@
-/** The options of stream events, which are kept for resumption. */
+/** The options of retained stream events. */
 import * as Duration from "effect/Duration"
 import * as EventTracker from "../../EventTracker.js"
 import * as parsers from "../parsers.js"

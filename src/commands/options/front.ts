@@ -1,4 +1,4 @@
-/** The options of the front, which clients connect to. */
+/** The options of the front, to which clients connect. */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import * as HttpFront from "../../HttpFront.js"

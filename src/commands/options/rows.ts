@@ -41,7 +41,7 @@ interface Documented {
 }
 
 interface Valued extends Documented {
-  /** The word for a value in the help. */
+  /** The name of the value in the help. */
   readonly placeholder: string
 }
 
@@ -54,10 +54,10 @@ export interface SwitchInfo extends Documented {
 /** An option with one value. */
 export interface SingleInfo extends Valued {
   readonly kind: "single"
-  /** The default as people write it, or `undefined` if there is none. */
+  /** The written form of the default; `undefined` if there is none. */
   readonly default: string | undefined
   readonly isRequired: boolean
-  /** True if the environment variable is read for the whole program and not by the command. */
+  /** True if the program reads the environment variable, and not the command. */
   readonly isProgramWide: boolean
 }
 
@@ -75,7 +75,7 @@ export interface OptionRow {
   readonly info: OptionInfo
 }
 
-/** Options by section and key, nested as the options of the layers are. */
+/** The options by section and key, nested like the options of the layers. */
 export type OptionsTable = Record.ReadonlyRecord<string, Record.ReadonlyRecord<string, OptionRow>>
 
 const row = <Field extends object>(field: Field, info: OptionInfo): Field & OptionRow =>
@@ -92,7 +92,7 @@ const single = (documented: Valued, differences: Partial<SingleInfo> = {}): Sing
 
 type Written = string | number
 
-/** An option with a default value. */
+/** Makes an option with a default value. */
 export const withDefault = <A>({
   schema,
   default: value,
@@ -103,7 +103,7 @@ export const withDefault = <A>({
     single(documented, { default: String(Schema.encodeSync(schema)(value)) })
   )
 
-/** An option that has no value by default. */
+/** Makes an option without a default value. */
 export const optional = <A>({
   schema,
   ...documented
@@ -111,8 +111,8 @@ export const optional = <A>({
   row(Schema.optional(schema), single(documented))
 
 /**
- * An option whose environment variable and default apply to the whole program. A command decodes it only from its own
- * command line.
+ * Makes an option with an environment variable and a default that apply to the whole program. A command decodes the
+ * option only from the command line.
  */
 export const programWide = <A>({
   schema,
@@ -124,14 +124,14 @@ export const programWide = <A>({
     single(documented, { default: String(Schema.encodeSync(schema)(value)), isProgramWide: true })
   )
 
-/** An option that must have a value. */
+/** Makes an option that must have a value. */
 export const required = <A>({
   schema,
   ...documented
 }: Valued & { readonly schema: Schema.Schema<A, Written> }) =>
   row(Schema.propertySignature(schema), single(documented, { isRequired: true }))
 
-/** An option that may be given several times. Its schema decodes all values together. */
+/** Makes an option that may be given several times. Its schema decodes all values together. */
 export const repeated = <A>({
   schema,
   default: value,
@@ -144,7 +144,7 @@ export const repeated = <A>({
 }) =>
   row(Schema.optionalWith(schema, { default: () => value }), { ...documented, kind: "repeated", separator })
 
-/** A switch. */
+/** Makes a switch. */
 export const toggle = ({ default: value, ...documented }: Documented & { readonly default: boolean }) =>
   row(Schema.optionalWith(Schema.Boolean, { default: () => value }), {
     ...documented,
@@ -159,11 +159,11 @@ export interface ListedOption {
   readonly info: OptionInfo
 }
 
-/** All options of a table, in its order. */
+/** Returns all options of a table, in its order. */
 export const listOptions = (table: OptionsTable): ReadonlyArray<ListedOption> =>
   Object.entries(table).flatMap(([section, rows]) =>
     Object.entries(rows).map(([key, { info }]) => ({ section, key, info }))
   )
 
-/** The environment variable of an option: `SHADOWCAT_MAX_SESSIONS` for `max-sessions`. */
+/** Returns the environment variable of an option: `SHADOWCAT_MAX_SESSIONS` for `max-sessions`. */
 export const variable = (name: string): string => `SHADOWCAT_${name.toUpperCase().replaceAll("-", "_")}`

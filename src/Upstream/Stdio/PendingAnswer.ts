@@ -1,4 +1,4 @@
-/** The HTTP response to one POST or GET, built from the child's messages: a JSON body or an SSE stream. */
+/** The answer to one POST or GET, built from the child's messages: a JSON body or an event stream. */
 import type { AcceptedTypes } from "../../Protocol/Accept.js"
 import { EVENT_STREAM, frame } from "../../Protocol/SseFrames.js"
 import type { RequestId } from "../../Protocol.js"
@@ -6,28 +6,28 @@ import type { UpstreamError } from "../../ProxyError.js"
 import { type Flow, type Sink } from "../../Upstream.js"
 import type { FlowGate } from "./FlowGate.js"
 
-export interface PendingResponseOptions {
+export interface PendingAnswerOptions {
   /** The ids of the requests in the POST. Empty for a standalone stream. */
   readonly ids: ReadonlyArray<RequestId>
   readonly isBatch: boolean
   readonly accepted: AcceptedTypes
-  /** Fails an unanswered `initialize` after so many milliseconds. It also prevents `STREAM_DELAY`. */
+  /** The time limit of `initialize`. An answer with a time limit does not become a stream after `STREAM_DELAY`. */
   readonly timeout?: { readonly millis: number; readonly error: UpstreamError }
 }
 
-/** After so many milliseconds a response becomes a stream, because a client cannot resume a JSON response. */
+/** The time after which an answer becomes a stream, in milliseconds. A client cannot resume a JSON body. */
 const STREAM_DELAY = 1_000
 
 type State =
-  /** The head is not sent. JSON-RPC responses are collected, in the order of the child. */
+  /** The head is not sent. JSON-RPC responses are collected in the order in which the child writes them. */
   | { readonly type: "buffering"; readonly responses: Array<Buffer> }
-  /** The head of an SSE stream is sent. */
+  /** The head of an event stream is sent. */
   | { readonly type: "streaming" }
-  /** The response has ended, failed or was aborted. */
+  /** The answer has ended, failed or was aborted. */
   | { readonly type: "done" }
 
-export class PendingResponse implements Flow {
-  /** True, because all responses read the same pipe. */
+export class PendingAnswer implements Flow {
+  /** True, because all answers of a child share one pipe. */
   readonly isShared = true
   private readonly unanswered: Set<RequestId>
   private state: State = { type: "buffering", responses: [] }
@@ -35,21 +35,21 @@ export class PendingResponse implements Flow {
   private streamTimer: NodeJS.Timeout | undefined
 
   constructor(
-    private readonly options: PendingResponseOptions,
+    private readonly options: PendingAnswerOptions,
     private readonly sink: Sink,
     private readonly gate: FlowGate,
-    /** Called once, when the response is done. */
+    /** Called once, when the answer is done. */
     private readonly onDone: () => void
   ) {
     this.unanswered = new Set(options.ids)
   }
 
-  /** The requests that the child has not answered. */
+  /** The ids of the requests without a response. */
   get unansweredIds(): ReadonlySet<RequestId> {
     return this.unanswered
   }
 
-  /** True if the response is a stream or can become one, so that it can carry requests and notifications. */
+  /** True if the answer is a stream or can become one, so that it can carry requests and notifications. */
   get isStreamable(): boolean {
     const { type } = this.state
     return type === "streaming" || (type === "buffering" && this.options.accepted.stream)
@@ -67,7 +67,7 @@ export class PendingResponse implements Flow {
     }
   }
 
-  /** Adds the JSON-RPC response to one of the requests. The last one ends the HTTP response. */
+  /** Adds the JSON-RPC response to one of the requests. The last one ends the answer. */
   addResponse(id: RequestId, line: Buffer): void {
     const { state } = this
     this.unanswered.delete(id)
@@ -80,14 +80,14 @@ export class PendingResponse implements Flow {
     this.sink.end()
   }
 
-  /** Adds a request or notification of the child. The response becomes a stream. */
+  /** Adds a request or notification of the child. The answer becomes a stream. */
   addMessage(line: Buffer): void {
     this.startStream()
-    // The sink can abort the response when it receives the head.
+    // The sink may abort the answer when it receives the head.
     if (this.state.type === "streaming") this.sink.data(frame(line))
   }
 
-  /** Ends the response without the missing JSON-RPC responses. */
+  /** Fails the answer with an error, or ends a standalone stream. */
   fail(error: UpstreamError): void {
     if (this.state.type === "done") return
     this.finish()
@@ -96,7 +96,7 @@ export class PendingResponse implements Flow {
     else this.sink.error(error)
   }
 
-  /** Stops the response. The sink is not called again. */
+  /** Stops the answer. The sink is not called again. */
   abort(): void {
     if (this.state.type !== "done") this.finish()
   }

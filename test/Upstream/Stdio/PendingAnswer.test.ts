@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from "@effect/vitest"
 import { vi } from "vitest"
 import { UpstreamError } from "../../../src/ProxyError.js"
 import { FlowGate } from "../../../src/Upstream/Stdio/FlowGate.js"
-import { PendingResponse, type PendingResponseOptions } from "../../../src/Upstream/Stdio/PendingResponse.js"
+import { PendingAnswer, type PendingAnswerOptions } from "../../../src/Upstream/Stdio/PendingAnswer.js"
 import { responseTo } from "../../fixtures/requests.js"
 import { RecordedSink } from "../../fixtures/RecordedSink.js"
 
@@ -11,11 +11,11 @@ const childExited = new UpstreamError({ reason: "Ended", upstream: "server" })
 
 const line = Buffer.from(JSON.stringify(responseTo(1)))
 
-const start = (options: Partial<PendingResponseOptions> = {}) => {
+const start = (options: Partial<PendingAnswerOptions> = {}) => {
   const sink = new RecordedSink()
   const onDone = vi.fn()
   const gate = new FlowGate({ pause: () => {}, unpause: () => {} })
-  const pending = new PendingResponse(
+  const pending = new PendingAnswer(
     { ids: [1], isBatch: false, accepted: { json: true, stream: true }, ...options },
     sink,
     gate,
@@ -32,7 +32,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-describe("a pending response", () => {
+describe("a pending answer", () => {
   it("fails after its timeout, and does not become a stream before", () => {
     const { onDone, sink } = start({ timeout: { millis: 5_000, error: notStarted } })
     vi.advanceTimersByTime(4_999)
