@@ -10,30 +10,30 @@ import * as StdioFront from "./StdioFront.js"
 import * as UpstreamPool from "./UpstreamPool.js"
 
 /** The options of `layerHttpOver`, by service. Omitted options have the defaults of their service. */
-export interface HttpOptionsOver {
+export interface HttpProxyOptionsOver {
   /** The upstream, a URL or a command. */
-  readonly upstream: UpstreamPool.Options
+  readonly upstream: UpstreamPool.UpstreamOptions
   readonly front?: Partial<HttpFront.HttpFrontOptions>
   /** The default of `recover` is in `recoverByDefault`. */
   readonly sessions?: Partial<Sessions.SessionsOptions>
 }
 
 /** The options of `layerHttp`, by service. Omitted options have the defaults of their service. */
-export interface HttpOptions extends HttpOptionsOver {
+export interface HttpProxyOptions extends HttpProxyOptionsOver {
   readonly events?: Partial<EventTracker.EventTrackerOptions>
 }
 
 /** The options of `layerStdio`, by service. Omitted options have the defaults of their service. */
-export interface StdioOptions {
+export interface StdioProxyOptions {
   /** The upstream, a URL or a command. */
-  readonly upstream: UpstreamPool.Options
+  readonly upstream: UpstreamPool.UpstreamOptions
   readonly front?: Partial<StdioFront.StdioFrontOptions>
   /** The default of `recover` is in `recoverByDefault`. */
   readonly sessions?: Partial<Pick<Sessions.SessionsOptions, "maxExchanges" | "maxStateless" | "recover">>
 }
 
 /** The services of every forward proxy, except its front. */
-export type Services =
+export type ForwardProxyServices =
   | EventTracker.EventTracker
   | Sessions.Sessions
   | UpstreamPool.UpstreamPool
@@ -45,21 +45,21 @@ export type Services =
  */
 export const recoverByDefault = { url: Sessions.defaults.recover, command: false }
 
-const recovers = (upstream: UpstreamPool.Options): boolean =>
+const recovers = (upstream: UpstreamPool.UpstreamOptions): boolean =>
   "url" in upstream ? recoverByDefault.url : recoverByDefault.command
 
 /** Provides a forward proxy over Streamable HTTP. To replace one of its services, compose the layers directly. */
 export const layerHttp = ({
   events,
   ...options
-}: HttpOptions): Layer.Layer<HttpFront.HttpFront | Services, ListenError> =>
+}: HttpProxyOptions): Layer.Layer<HttpFront.HttpFront | ForwardProxyServices, ListenError> =>
   layerHttpOver(Layer.merge(EventTracker.layerMemory(events), SessionStore.layerMemory), options)
 
 /** Provides a forward proxy over Streamable HTTP with other stores, such as those of `shadowcat/Sqlite`. */
 export const layerHttpOver = <E>(
   stores: Layer.Layer<EventTracker.EventTracker | SessionStore.SessionStore, E>,
-  { front, sessions, upstream }: HttpOptionsOver
-): Layer.Layer<HttpFront.HttpFront | Services, ListenError | E> =>
+  { front, sessions, upstream }: HttpProxyOptionsOver
+): Layer.Layer<HttpFront.HttpFront | ForwardProxyServices, ListenError | E> =>
   HttpFront.layer(front).pipe(
     Layer.provideMerge(Sessions.layer({ recover: recovers(upstream), ...sessions })),
     Layer.provideMerge(UpstreamPool.layer(upstream)),
@@ -71,7 +71,7 @@ export const layerStdio = ({
   front,
   sessions,
   upstream
-}: StdioOptions): Layer.Layer<StdioFront.StdioFront | Services> =>
+}: StdioProxyOptions): Layer.Layer<StdioFront.StdioFront | ForwardProxyServices> =>
   StdioFront.layer(front).pipe(
     Layer.provideMerge(
       Sessions.layer({

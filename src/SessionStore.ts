@@ -39,7 +39,7 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
 }
 
 /** The fields of a record that may change. */
-export type Change = Partial<
+export type SessionRecordChange = Partial<
   Pick<
     SessionRecord,
     | "upstream"
@@ -74,7 +74,7 @@ export class SessionStore extends Context.Tag("shadowcat/SessionStore")<
     readonly touch: (id: string, at: number) => void
 
     /** Changes a record. `undefined` removes a field. Returns false if there is no record. */
-    readonly update: (id: string, change: Change) => Effect.Effect<boolean, StoreError>
+    readonly update: (id: string, change: SessionRecordChange) => Effect.Effect<boolean, StoreError>
 
     /** Removes a record. Returns false if there is no record. */
     readonly remove: (id: string) => Effect.Effect<boolean, StoreError>

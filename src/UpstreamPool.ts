@@ -60,10 +60,10 @@ const sumOf = (upstreams: ReadonlyArray<PooledUpstream>): ChildCount | undefined
 }
 
 /** The options of `layerHttp`: the URL, and every option that differs from its default. */
-export type HttpOptions = Pick<Http.HttpUpstreamOptions, "url"> & Partial<Http.HttpUpstreamOptions>
+export type HttpPoolOptions = Pick<Http.HttpUpstreamOptions, "url"> & Partial<Http.HttpUpstreamOptions>
 
 /** Provides one upstream over Streamable HTTP. Its sessions share its keep-alive connections. */
-export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
+export const layerHttp = (options: HttpPoolOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
     Effect.map(Http.make({ ...Http.defaults, ...options }), (upstream) =>
@@ -80,14 +80,15 @@ export const layerHttp = (options: HttpOptions): Layer.Layer<UpstreamPool> =>
 
 /** Provides `layerHttp` with options from a `Config`. */
 export const layerHttpConfig = (
-  options: Config.Config.Wrap<HttpOptions>
+  options: Config.Config.Wrap<HttpPoolOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerHttp))
 
 /** The options of `layerStdio`: the command, and every option that differs from its default. */
-export type StdioOptions = Pick<Stdio.StdioUpstreamOptions, "command"> & Partial<Stdio.StdioUpstreamOptions>
+export type StdioPoolOptions = Pick<Stdio.StdioUpstreamOptions, "command"> &
+  Partial<Stdio.StdioUpstreamOptions>
 
 /** Provides a command that speaks MCP on its standard input and output. Each session has its own child process. */
-export const layerStdio = (options: StdioOptions): Layer.Layer<UpstreamPool> =>
+export const layerStdio = (options: StdioPoolOptions): Layer.Layer<UpstreamPool> =>
   Layer.scoped(
     UpstreamPool,
     Effect.map(Stdio.make({ ...Stdio.defaults, ...options }), (upstream) =>
@@ -105,13 +106,13 @@ export const layerStdio = (options: StdioOptions): Layer.Layer<UpstreamPool> =>
 
 /** Provides `layerStdio` with options from a `Config`. */
 export const layerStdioConfig = (
-  options: Config.Config.Wrap<StdioOptions>
+  options: Config.Config.Wrap<StdioPoolOptions>
 ): Layer.Layer<UpstreamPool, ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerStdio))
 
 /** The options of an upstream, which is a URL or a command. */
-export type Options = HttpOptions | StdioOptions
+export type UpstreamOptions = HttpPoolOptions | StdioPoolOptions
 
 /** Provides the upstream that the options name. */
-export const layer = (options: Options): Layer.Layer<UpstreamPool> =>
+export const layer = (options: UpstreamOptions): Layer.Layer<UpstreamPool> =>
   "url" in options ? layerHttp(options) : layerStdio(options)

@@ -11,12 +11,9 @@ import {
 import type { Message } from "../src/Protocol.js"
 import { noFlow, nothingToAbort, respond, type Upstream } from "../src/Upstream.js"
 import { eventOf } from "./fixtures/events.js"
-import { settle as settleOnce } from "./fixtures/ManualClock.js"
+import { settleSteps } from "./fixtures/ManualClock.js"
 import { makeScriptedProxy } from "./fixtures/ScriptedProxy.js"
 import { call, initializeResult, modernCall, notification, responseTo } from "./fixtures/requests.js"
-
-/** A failover lets other fibers run between its steps. */
-const settle = Effect.repeatN(settleOnce, 5)
 
 /** Everything that passed one interceptor. */
 class Log {
@@ -87,7 +84,7 @@ describe("an interceptor", () => {
       const { session } = yield* proxy.open()
       const { response, exchange } = proxy.request(session, call(1))
       exchange.perform("not found")
-      yield* settle
+      yield* settleSteps
       proxy.pool.openExchanges[0]?.perform("json")
       expect(response.messages).toMatchObject([{ id: 1, result: {} }])
       // The ping, the initialize and the notifications/initialized of the proxy do not pass.
@@ -107,7 +104,7 @@ describe("an interceptor", () => {
       const resumed = proxy.pool.openExchanges[0]
       for (const action of ["open stream", "repeated event", "response with id", "end"] as const)
         resumed?.perform(action)
-      yield* settle
+      yield* settleSteps
       expect(response).toMatchObject({ ending: "end", violations: [] })
       expect(log.sent).toEqual(["initialize", "tools/call"])
       expect(log.received).toEqual(["response 0", "notifications/message", "response 1"])

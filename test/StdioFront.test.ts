@@ -11,7 +11,7 @@ import { makePlainServer } from "./fixtures/PlainServer.js"
 import { initialized, initializeRequest, request } from "./fixtures/RawClient.js"
 
 /** A proxy in this process, and the client's side of its input and output. */
-const startStdioFront = (upstream: UpstreamPool.Options) =>
+const startStdioFront = (upstream: UpstreamPool.UpstreamOptions) =>
   Effect.gen(function* () {
     const input = new PassThrough()
     const output = new PassThrough()

@@ -1,15 +1,12 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type { ScriptedExchange } from "./fixtures/ScriptedExchange.js"
-import { settle as settleOnce } from "./fixtures/ManualClock.js"
+import { settleSteps } from "./fixtures/ManualClock.js"
 import { makeScriptedProxy, type ScriptedProxy } from "./fixtures/ScriptedProxy.js"
 import { call, cancellation, notification, responseTo } from "./fixtures/requests.js"
 import type { Message } from "../src/Protocol.js"
 
 const makeProxy = () => makeScriptedProxy({ recover: true, maxExchanges: 3 }, {})
-
-/** A failover has several steps, between which other fibers run. */
-const settle = Effect.repeatN(settleOnce, 5)
 
 /** The lease and the method of each message that the upstream received, in order. */
 const sent = ({ pool }: ScriptedProxy): ReadonlyArray<string> =>
@@ -28,7 +25,7 @@ describe("an unreachable upstream", () => {
       const { session } = yield* proxy.open()
       const { response, exchange } = proxy.request(session, call(1))
       exchange.perform("unreachable")
-      yield* settle
+      yield* settleSteps
       expect(sent(proxy)).toEqual(["0 initialize", "0 tools/call", "0 ping", "0 tools/call"])
       proxy.pool.openExchanges[0]?.perform("json")
       expect(response.messages).toMatchObject([{ id: 1, result: {} }])
@@ -64,7 +61,7 @@ describe("an unreachable upstream", () => {
       const { session } = yield* proxy.open()
       proxy.pool.onProxyRequest = (ping) => queueMicrotask(() => ping.perform("unreachable"))
       for (const id of [1, 2]) proxy.request(session, call(id)).exchange.perform("unreachable")
-      yield* settle
+      yield* settleSteps
       const before = proxy.pool.exchanges.length
       proxy.request(session, cancellation(1)).exchange.perform("unreachable")
       proxy.pool.onProxyRequest = (ping) => queueMicrotask(() => ping.perform("json"))
@@ -91,7 +88,7 @@ describe("an unreachable upstream", () => {
       proxy.pool.onProxyRequest = () => {}
       const calls = sessions.map(({ session }) => proxy.request(session, call(1)))
       for (const { exchange } of calls) exchange.perform("unreachable")
-      yield* settle
+      yield* settleSteps
       yield* proxy.sessions.close(sessions[0]?.session.id ?? "", "deleted")
       expect(calls[0]?.response.failure).toMatchObject({ status: 404 })
       yield* proxy.sessions.drain
@@ -111,7 +108,7 @@ describe("a 404 of the upstream", () => {
       for (let count = 0; count < 20; count++) {
         const calls = [proxy.request(session, call(1, "unknown")), proxy.request(session)]
         for (const { exchange } of calls) exchange.perform("not found")
-        yield* settle
+        yield* settleSteps
         for (const { response } of calls) expect(response).toMatchObject({ status: 404, ending: "end" })
       }
       expect(proxy.pool.leases.length).toBe(1)
@@ -158,7 +155,7 @@ describe("a failover", () => {
       streamed.exchange.perform("event with id")
       const other = proxy.request(session, call(2))
       other.exchange.perform("not found")
-      yield* settle
+      yield* settleSteps
       streamed.exchange.perform("event with id, then failure")
       expect(streamed.response.messages.at(-1)).toMatchObject({ id: 1, error: { code: -32000 } })
       yield* proxy.clock.advance("60 seconds")
@@ -173,7 +170,7 @@ describe("a failover", () => {
       const batch = [call(1), responseTo(0), notification("notifications/progress"), call(2)]
       const { response, exchange } = proxy.request(session, batch)
       exchange.perform("not found")
-      yield* settle
+      yield* settleSteps
       const resent = proxy.pool.openExchanges[0]
       expect(resent && messagesOf(resent)).toEqual([call(1), call(2)])
       expect(JSON.parse(Buffer.from(resent?.request.bytes ?? []).toString())).toEqual([call(1), call(2)])
@@ -188,9 +185,9 @@ describe("a failover", () => {
       const { session } = yield* proxy.open()
       const [first, late] = [proxy.request(session, call(1)), proxy.request(session, call(2))]
       first.exchange.perform("not found")
-      yield* settle
+      yield* settleSteps
       late.exchange.perform("not found")
-      yield* settle
+      yield* settleSteps
       for (const exchange of proxy.pool.openExchanges) exchange.perform("json")
       for (const { response } of [first, late]) expect(response).toMatchObject({ status: 200, ending: "end" })
       expect(proxy.pool.leases.map(({ releases }) => releases)).toEqual([1, 0])
@@ -207,7 +204,7 @@ describe("a failover", () => {
         streamed.exchange.perform("event with id, then failure")
         const other = proxy.request(session, call(2))
         other.exchange.perform("not found")
-        yield* settle
+        yield* settleSteps
         expect(streamed.response.messages.at(-1)).toMatchObject({
           id: 1,
           error: { message: expect.stringContaining("may have carried out") }
@@ -255,7 +252,7 @@ describe("a failover", () => {
         else exchange.perform("open stream")
       }
       proxy.request(session, call(1))
-      yield* settle
+      yield* settleSteps
       const next = proxy.pool.exchanges.find(
         (exchange) => exchange.lease !== lease && exchange.request.method === "GET"
       )
@@ -271,11 +268,11 @@ describe("a failover", () => {
       const { lease, session } = yield* proxy.open()
       const inFlight = proxy.request(session, call(1))
       proxy.pool.exitChild(lease)
-      yield* settle
+      yield* settleSteps
       expect(inFlight.response.failure).toMatchObject({ reason: "Ended" })
       expect(proxy.pool.leases.length).toBe(1)
       const next = proxy.request(session, call(2))
-      yield* settle
+      yield* settleSteps
       proxy.pool.openExchanges[0]?.perform("json")
       expect(next.response.messages).toMatchObject([{ id: 2, result: {} }])
       expect(proxy.pool.leases.map(({ releases }) => releases)).toEqual([1, 0])

@@ -25,25 +25,25 @@ const LINGER = 5_000
 const MAX_FIRST_PART = 64 * 1024
 
 /**
- * The phase of a response. The head of a response leads from `Waiting` to `HeadHeld` or, for a stream, to `FirstTick`.
- * Afterwards `Streaming` and `Paused` alternate. Every phase may lead to `Ended`, with a short response or an error, and
- * to `Closed`.
+ * The phase of a response. The head of a response leads from `waiting` to `headHeld` or, for a stream, to `firstTick`.
+ * Afterwards `streaming` and `paused` alternate. Every phase may lead to `ended`, with a short response or an error, and
+ * to `closed`.
  */
 type Phase =
   /** The response has no head yet. */
-  | { readonly _tag: "Waiting" }
+  | { readonly type: "waiting" }
   /** The head is held until the body begins. An error can still replace the head. */
   | HeadHeld
   /** The head of a stream and the first part of its body are held until the end of the tick. */
   | FirstTick
   /** The head is sent. */
-  | { readonly _tag: "Streaming" }
+  | { readonly type: "streaming" }
   /** The client does not read, so the upstream is paused. */
-  | { readonly _tag: "Paused" }
+  | { readonly type: "paused" }
   /** The response is complete, but not yet sent. */
-  | { readonly _tag: "Ended" }
+  | { readonly type: "ended" }
   /** The response is sent, or its connection is closed. */
-  | { readonly _tag: "Closed" }
+  | { readonly type: "closed" }
 
 interface Head {
   readonly status: number
@@ -51,21 +51,21 @@ interface Head {
 }
 
 interface HeadHeld extends Head {
-  readonly _tag: "HeadHeld"
+  readonly type: "headHeld"
 }
 
 interface FirstTick extends Head {
-  readonly _tag: "FirstTick"
+  readonly type: "firstTick"
   readonly chunks: Array<Uint8Array>
   bytes: number
 }
 
 // Phases without data are shared, so that a response does not allocate them.
-const waiting: Phase = { _tag: "Waiting" }
-const streaming: Phase = { _tag: "Streaming" }
-const paused: Phase = { _tag: "Paused" }
-const ended: Phase = { _tag: "Ended" }
-const closed: Phase = { _tag: "Closed" }
+const waiting: Phase = { type: "waiting" }
+const streaming: Phase = { type: "streaming" }
+const paused: Phase = { type: "paused" }
+const ended: Phase = { type: "ended" }
+const closed: Phase = { type: "closed" }
 
 export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** The id of the request, for an error response. */
@@ -125,32 +125,32 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   head(status: number, headers: MutableHeaders, flow: Flow): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.flow = flow
     if (!hasType(headers, EVENT_STREAM)) {
-      this.phase = { _tag: "HeadHeld", status, headers }
+      this.phase = { type: "headHeld", status, headers }
       return
     }
     // Most streams end in the tick of their head, and can be sent with their length. Others may be silent for a long
     // time.
-    this.phase = { _tag: "FirstTick", status, headers, chunks: [], bytes: 0 }
+    this.phase = { type: "firstTick", status, headers, chunks: [], bytes: 0 }
     process.nextTick(flush, this)
   }
 
   data(chunk: Uint8Array): void {
     const { phase } = this
     this.deps.telemetry.bytesSent(chunk.length)
-    switch (phase._tag) {
-      case "HeadHeld":
+    switch (phase.type) {
+      case "headHeld":
         this.sendHead(phase)
         return this.write(chunk)
-      case "FirstTick":
+      case "firstTick":
         phase.chunks.push(chunk)
         phase.bytes += chunk.length
         if (phase.bytes > MAX_FIRST_PART) this.flush()
         return
-      case "Streaming":
-      case "Paused":
+      case "streaming":
+      case "paused":
         this.write(chunk)
     }
   }
@@ -158,7 +158,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   /** Sends the head of a stream and the held part of its body, at the end of the first tick. */
   flush(): void {
     const { phase } = this
-    if (phase._tag !== "FirstTick") return
+    if (phase.type !== "firstTick") return
     this.sendHead(phase)
     if (this.response.destroyed) return
     if (phase.chunks.length === 0) this.response.flushHeaders()
@@ -170,11 +170,11 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
     if (flushed !== undefined) this.response.prependOnceListener("finish", () => this.finished(flushed))
     // The flow may belong to another response before the client has read this one.
     this.flow = noFlow
-    switch (phase._tag) {
-      case "HeadHeld":
+    switch (phase.type) {
+      case "headHeld":
         this.sendHead(phase)
         return this.finish()
-      case "FirstTick":
+      case "firstTick":
         return this.sendWhole(phase)
       default:
         this.finish()
@@ -182,10 +182,10 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   error(error: ProxyError): void {
-    if (this.phase._tag === "Ended") return
+    if (this.phase.type === "ended") return
     this.deps.telemetry.errorReturned(errorLabel(error))
-    if (this.phase._tag === "FirstTick" && this.phase.chunks.length > 0) this.flush()
-    if (this.phase._tag === "Streaming" || this.phase._tag === "Paused") return this.expire()
+    if (this.phase.type === "firstTick" && this.phase.chunks.length > 0) this.flush()
+    if (this.phase.type === "streaming" || this.phase.type === "paused") return this.expire()
     this.json(error.status, toJsonRpc(error, this.requestId), errorHeaders(error))
   }
 
@@ -196,7 +196,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Responds with a JSON document of the proxy. */
   json(status: number, json: string, headers?: MutableHeaders): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     const bytes = Buffer.from(json)
     this.writeHead(status, {
       ...headers,
@@ -210,7 +210,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Responds without a body. */
   empty(status: number, headers: MutableHeaders): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.writeHead(status, headers)
     this.endAfterRequest()
   }
@@ -229,7 +229,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private write(chunk: Uint8Array): void {
-    if (this.response.write(chunk) || this.response.destroyed || this.phase._tag === "Paused") return
+    if (this.response.write(chunk) || this.response.destroyed || this.phase.type === "paused") return
     this.phase = paused
     this.flow.pause()
     this.response.once("drain", () => this.drained())
@@ -257,7 +257,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private finish(body?: Uint8Array): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.phase = ended
     this.response.end(body)
     if (this.response.writableLength > 0) this.expectRead()
@@ -269,7 +269,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
   }
 
   private close(): void {
-    if (this.phase._tag === "Closed") return
+    if (this.phase.type === "closed") return
     this.phase = closed
     this.deadline.clear()
     this.releaseBytes()
@@ -278,7 +278,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   /** Returns the reserved bytes to the budget when neither the client nor the upstream needs the request. */
   private releaseBytes(): void {
-    if (this.isRequestHeld || this.phase._tag !== "Closed") return
+    if (this.isRequestHeld || this.phase.type !== "closed") return
     this.deps.budget.release(this.reserved)
     this.reserved = 0
   }
@@ -290,7 +290,7 @@ export class HttpResponse implements ClientResponse, BodyReceiver, Expirable {
 
   private drained(): void {
     this.deadline.clear()
-    if (this.phase._tag !== "Paused") return
+    if (this.phase.type !== "paused") return
     this.phase = streaming
     this.flow.unpause()
   }

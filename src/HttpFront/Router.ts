@@ -104,15 +104,15 @@ export class Router {
     const id = requestId(body)
     response.requestId = id
     const kind = classify(message.headers, parsed)
-    if (this.isDraining && (id !== undefined || kind._tag === "Modern")) {
+    if (this.isDraining && (id !== undefined || kind.type === "modern")) {
       return response.error(new ShuttingDown())
     }
     const headers = withOneRevision(message.headers, kind)
     const request: Request = { method: "POST", headers, bytes, body }
-    switch (kind._tag) {
-      case "Modern":
+    switch (kind.type) {
+      case "modern":
         return this.relayModern(request, clientOf(message), response)
-      case "Initialize":
+      case "initialize":
         return bytes.length > MAX_INITIALIZE
           ? response.error(new BadRequest({ reason: "InitializeTooLarge" }))
           : this.open(request, clientOf(message), response)
@@ -190,10 +190,10 @@ export class Router {
     response: HttpResponse,
     use: (session: Session) => void
   ): void {
-    switch (kind._tag) {
-      case "Invalid":
+    switch (kind.type) {
+      case "invalid":
         return response.error(kind.error)
-      case "InSession":
+      case "inSession":
         return this.withSession(kind, headers, response, use)
       default:
         response.error(new BadRequest({ reason: "MissingSessionId" }))
@@ -201,7 +201,7 @@ export class Router {
   }
 
   private withSession(
-    { revision, sessionId }: Extract<RequestClass, { readonly _tag: "InSession" }>,
+    { revision, sessionId }: Extract<RequestClass, { readonly type: "inSession" }>,
     headers: IncomingHttpHeaders,
     response: HttpResponse,
     use: (session: Session) => void

@@ -29,7 +29,7 @@ export const readBody = (
     receiver.error(new BadRequest({ reason: "TooLarge" }))
     return () => {}
   }
-  const body = new Body(limits, receiver, done)
+  const body = new BodyReader(limits, receiver, done)
   request.on("data", (chunk: Buffer) => body.take(chunk)).on("end", () => body.end())
   return () => body.stop()
 }
@@ -37,7 +37,7 @@ export const readBody = (
 /** The number of chunks that are merged into one, because each chunk has an overhead of about 200 bytes. */
 const MERGED = 256
 
-class Body implements Expirable {
+class BodyReader implements Expirable {
   private chunks: Array<Buffer> = []
   private readonly deadline: Deadline
   private merged = 0

@@ -11,15 +11,15 @@ import { isModernRevision, legacyRevisions, modernClaim, PROTOCOL_VERSION, SESSI
 
 export type RequestClass =
   /** A POST of 2026-07-28 or later. The proxy relays it without a session, and the upstream validates it. */
-  | { readonly _tag: "Modern"; readonly revision: string | undefined }
+  | { readonly type: "modern"; readonly revision: string | undefined }
   /** A legacy `initialize`, which opens a session. */
-  | { readonly _tag: "Initialize"; readonly body: Body; readonly revision: string | undefined }
+  | { readonly type: "initialize"; readonly body: Body; readonly revision: string | undefined }
   /** A legacy request with a session id. It needs the session, and then `checkRevision`. */
-  | { readonly _tag: "InSession"; readonly sessionId: string; readonly revision: string | undefined }
+  | { readonly type: "inSession"; readonly sessionId: string; readonly revision: string | undefined }
   /** A legacy request that needs a session and has no session id. */
-  | { readonly _tag: "NoSession" }
+  | { readonly type: "noSession" }
   /** A request that is wrong in every session. */
-  | { readonly _tag: "Invalid"; readonly error: BadRequest }
+  | { readonly type: "invalid"; readonly error: BadRequest }
 
 /**
  * Classifies a request by its headers and its body; `undefined` stands for the absent body of a GET or DELETE. The
@@ -41,13 +41,13 @@ export const classify = (
   if (revision !== undefined && isModernRevision(revision)) return modern(revision, body)
   if (body !== undefined && Either.isRight(body) && isInitialize(body.right)) {
     return revision === undefined || legacyRevisions.includes(revision)
-      ? { _tag: "Initialize", body: body.right, revision }
+      ? { type: "initialize", body: body.right, revision }
       : invalid("UnknownRevision")
   }
   const sessionId = fieldValue(headers, SESSION_ID)
   if (sessionId !== undefined) {
-    if (body !== undefined && Either.isLeft(body)) return { _tag: "Invalid", error: body.left }
-    return isVersion(revision) ? { _tag: "InSession", sessionId, revision } : invalid("UnknownRevision")
+    if (body !== undefined && Either.isLeft(body)) return { type: "invalid", error: body.left }
+    return isVersion(revision) ? { type: "inSession", sessionId, revision } : invalid("UnknownRevision")
   }
   return withoutSession(revision, body)
 }
@@ -58,18 +58,18 @@ const withoutSession = (
   body: Either.Either<Body, BadRequest> | undefined
 ): RequestClass => {
   const parsed = body === undefined ? undefined : Either.getOrUndefined(body)
-  if (modernClaim(parsed) !== undefined) return { _tag: "Modern", revision }
+  if (modernClaim(parsed) !== undefined) return { type: "modern", revision }
   if (!isVersion(revision)) return invalid("UnknownRevision")
   if (revision !== undefined && !legacyRevisions.includes(revision)) return modern(revision, body)
-  if (body !== undefined && Either.isLeft(body)) return { _tag: "Invalid", error: body.left }
+  if (body !== undefined && Either.isLeft(body)) return { type: "invalid", error: body.left }
   return parsed !== undefined && parsed.messages.some(({ method }) => method === "initialize")
     ? invalid("InitializeInBatch")
-    : { _tag: "NoSession" }
+    : { type: "noSession" }
 }
 
 /** Classifies a request with the version header of a modern or unknown revision, which use POST only. */
 const modern = (revision: string, body: Either.Either<Body, BadRequest> | undefined): RequestClass => {
-  if (body !== undefined) return { _tag: "Modern", revision }
+  if (body !== undefined) return { type: "modern", revision }
   return invalid(isModernRevision(revision) ? "PostOnly" : "UnknownRevision")
 }
 
@@ -80,7 +80,7 @@ export const checkRevision = (revision: string | undefined, negotiated: string):
     : new BadRequest({ reason: "UnknownRevision" })
 
 const invalid = (reason: BadRequest["reason"]): RequestClass => ({
-  _tag: "Invalid",
+  type: "invalid",
   error: new BadRequest({ reason })
 })
 

@@ -15,7 +15,7 @@ import type { PooledUpstream } from "../UpstreamPool.js"
 import { relayInitialize } from "../UpstreamSession/Initialize.js"
 import { Negotiated } from "../UpstreamSession/Negotiated.js"
 import { makeUpstream, openStreams, register, type SessionResources } from "./lifecycle.js"
-import { recordOf } from "./records.js"
+import { sessionRecordOf } from "./records.js"
 import { type CloseReason, makeId, Session } from "./Session.js"
 
 /** A session that has just been opened. */
@@ -151,7 +151,7 @@ const open = (
         const createdAt = deps.clock.unsafeCurrentTimeMillis()
         const session = new Session({ ...parts, id, client, createdAt, negotiated, streams }, deps)
         parts.upstreamSession.begin(negotiated, session)
-        const record = recordOf(session, deps.timeToLive)
+        const record = sessionRecordOf(session, deps.timeToLive)
         yield* Effect.catchTag(deps.store.create(record), "SessionExists", Effect.die)
         yield* register(session, resources)
         return { session, disconnect: session.passOn(held, request, response) }

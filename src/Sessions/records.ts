@@ -1,13 +1,13 @@
 /** Converts between sessions and their records, and changes records in the store. */
 import * as Effect from "effect/Effect"
-import { type Change, SessionRecord, type SessionStore } from "../SessionStore.js"
+import { type SessionRecordChange, SessionRecord, type SessionStore } from "../SessionStore.js"
 import { Negotiated } from "../UpstreamSession/Negotiated.js"
 import type { Session } from "./Session.js"
 
 type Store = SessionStore["Type"]
 
 /** Returns the record of a session. `timeToLive` is in milliseconds. */
-export const recordOf = (session: Session, timeToLive: number): SessionRecord => {
+export const sessionRecordOf = (session: Session, timeToLive: number): SessionRecord => {
   const { client, createdAt, id, lastActiveAt, negotiated, upstreamSession } = session
   return new SessionRecord({
     id,
@@ -36,7 +36,11 @@ export const negotiatedIn = (record: SessionRecord): Negotiated =>
   )
 
 /** Changes a record. Logs a failure; the change is then lost when the process ends. */
-export const updateRecord = (store: Store, { handle, id }: Session, change: Change): Effect.Effect<void> =>
+export const updateRecord = (
+  store: Store,
+  { handle, id }: Session,
+  change: SessionRecordChange
+): Effect.Effect<void> =>
   store.update(id, change).pipe(
     Effect.catchAll(({ message }) => Effect.logWarning("store: write failed", { message })),
     Effect.annotateLogs("session", handle),

@@ -66,17 +66,17 @@ export class StdioClient {
     const { session } = this
     // On stdio the session is implicit: every message belongs to the open session.
     const kind = classify(session === undefined ? {} : { [SESSION_ID]: session.id }, parsed)
-    switch (kind._tag) {
-      case "Modern":
+    switch (kind.type) {
+      case "modern":
         return this.relayModern(bytes, body)
-      case "Initialize":
+      case "initialize":
         return session === undefined ? this.open(bytes, body) : this.relay(session, bytes, body)
-      case "InSession":
+      case "inSession":
         if (session !== undefined) this.relay(session, bytes, body)
         return
-      case "NoSession":
+      case "noSession":
         return this.reject(new BadRequest({ reason: "NotInitialized" }), requestIds(body))
-      case "Invalid":
+      case "invalid":
         return this.reject(kind.error, requestIds(body))
     }
   }

@@ -64,7 +64,7 @@ export const execute = (argv: ReadonlyArray<string>): Effect.Effect<void, unknow
 export interface Failure {
   /** The error message. */
   readonly line: string
-  /** The exit code: 2 for wrong use, 1 for every other failure. */
+  /** The exit code: 2 for a usage error, 1 for every other failure. */
   readonly code: number
 }
 

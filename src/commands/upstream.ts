@@ -13,7 +13,7 @@ export class ServerCommand extends Context.Reference<ServerCommand>()("shadowcat
 
 /** The upstream that a command line names. `recover` is true if its lost sessions are replaced. */
 export interface Target {
-  readonly upstream: UpstreamPool.Options
+  readonly upstream: UpstreamPool.UpstreamOptions
   readonly recover: boolean
 }
 

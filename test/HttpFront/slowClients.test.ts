@@ -7,16 +7,16 @@ import { type Front, type FrontOptions, startFront } from "../fixtures/Front.js"
 import { type Call, makePlainServer, type PlainServer, type Script } from "../fixtures/PlainServer.js"
 import { del, type Initialized, initialize, messages, post, request, stream } from "../fixtures/RawClient.js"
 import { connect, type RawSocket, requestBytes } from "../fixtures/RawSocket.js"
-import type { RecordedResponse } from "../fixtures/RawServer.js"
+import type { ObservedResponse } from "../fixtures/RawServer.js"
 import { expectError, INVALID } from "../fixtures/RpcError.js"
 import { silent, Telemetry } from "../../src/Telemetry.js"
 
 // The timeout under test, and the time in which a busy machine notices that it has passed.
 const stallTimeout = "1 seconds"
-const patience = 25_000
+const timeout = 25_000
 
 /** The head has the timeout; a complete request has five times as much. */
-const headPatience = 4500
+const headTimeout = 4500
 
 const MiB = 2 ** 20
 const piece = Buffer.alloc(65_536, "x")
@@ -75,7 +75,7 @@ describe.concurrent("a client that does not send its request", () => {
         const all = yield* setting()
         const socket = yield* connect(all.front.port)
         if (bytes !== "") yield* socket.write(bytes)
-        yield* undisturbed(all, socket.closed(headPatience))
+        yield* undisturbed(all, socket.closed(headTimeout))
         for (const { status } of socket.answers()) expect(status).toBe(408)
       })
     )
@@ -88,7 +88,7 @@ describe.concurrent("a client that does not send its request", () => {
       yield* socket.write(requestBytes("POST", opened.session, list))
       expect((yield* socket.answer(0)).status).toBe(200)
       yield* socket.write("POST /mcp HTTP/1.1\r\nHost: 127")
-      yield* socket.closed(headPatience)
+      yield* socket.closed(headTimeout)
       for (const { status } of socket.answers().slice(1)) expect(status).toBe(408)
     })
   )
@@ -103,7 +103,7 @@ describe.concurrent("a client that does not send its request", () => {
       const socket = yield* connect(all.front.port)
       yield* socket.write("POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
       const writing = yield* Effect.fork(trickle(socket, "x"))
-      yield* undisturbed(all, socket.closed(headPatience))
+      yield* undisturbed(all, socket.closed(headTimeout))
       yield* Fiber.join(writing)
     })
   )
@@ -119,10 +119,10 @@ describe.concurrent("a client that does not send its request", () => {
         const { front, opened, server } = all
         const socket = yield* connect(front.port)
         yield* socket.write(requestBytes("POST", { ...opened.session, ...headers }) + bytes)
-        const answer = yield* undisturbed(all, socket.answer(0, patience))
+        const answer = yield* undisturbed(all, socket.answer(0, timeout))
         expectError(answer, { status: 408, code: INVALID })
         expect(answer.headers["connection"]).toBe("close")
-        yield* socket.closed(patience)
+        yield* socket.closed(timeout)
         yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes === 0)
         expect(server.requests.filter(({ body }) => !body.includes("tools/list"))).toHaveLength(2)
       })
@@ -135,7 +135,7 @@ describe.concurrent("a client that does not send its request", () => {
       const socket = yield* connect(front.port)
       yield* socket.write(requestBytes("POST", { ...opened.session, "content-length": "100000" }))
       const writing = yield* Effect.fork(trickle(socket, "x"))
-      yield* socket.closed(patience)
+      yield* socket.closed(timeout)
       yield* Fiber.join(writing)
       yield* front.untilHealth(({ bufferedBytes }) => bufferedBytes === 0)
     })
@@ -152,7 +152,7 @@ describe.concurrent("a client that does not send its request", () => {
         Effect.repeat(Effect.delay(socket.write(chunk), 10), { until: () => socket.isClosed() })
       )
       expectError(yield* socket.answer(0), { status: 413, code: INVALID })
-      yield* undisturbed(all, socket.closed(patience))
+      yield* undisturbed(all, socket.closed(timeout))
       yield* Fiber.join(writing)
       yield* all.front.untilHealth(({ bufferedBytes }) => bufferedBytes === 0)
     })
@@ -187,7 +187,7 @@ class Source {
     private readonly total: number = Number.POSITIVE_INFINITY
   ) {}
 
-  readonly pour = (response: RecordedResponse): void => {
+  readonly pour = (response: ObservedResponse): void => {
     const breath = this.written + MiB
     while (this.written < this.total) {
       if (response.destroyed) return
@@ -250,7 +250,7 @@ describe.concurrent("a client that does not read its response", () => {
       const call = yield* server.request(1)
       yield* undisturbed(
         all,
-        server.until(() => call.end !== undefined, patience)
+        server.until(() => call.end !== undefined, timeout)
       )
       expect(call.end).toBe("answered")
       // Until then the upstream could only fill the buffers on the way.
@@ -305,7 +305,7 @@ describe.concurrent("a client that does not read its response", () => {
           yield* askAndIgnore(front, bytes(opened.session))
           yield* undisturbed(
             all,
-            server.until(() => source.written > 2 * inBuffers, patience)
+            server.until(() => source.written > 2 * inBuffers, timeout)
           )
           expect(source.stalledAt).toBeLessThan(inBuffers)
           yield* front.untilHealth(
@@ -333,7 +333,7 @@ describe.concurrent("a client that does not read its response", () => {
         yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
         yield* undisturbed(
           all,
-          server.until(() => source.stalledAt !== undefined, patience)
+          server.until(() => source.stalledAt !== undefined, timeout)
         )
         expect(source.stalledAt).toBeLessThan(inBuffers)
         yield* del(front.url, opened.session)
@@ -351,7 +351,7 @@ describe.concurrent("a client that does not read its response", () => {
       yield* askAndIgnore(front, requestBytes("POST", opened.session, request(1, "endless")))
       yield* undisturbed(
         all,
-        server.until(() => source.written > 2 * inBuffers, patience)
+        server.until(() => source.written > 2 * inBuffers, timeout)
       )
       expect(source.stalledAt).toBeLessThan(inBuffers)
       yield* front.untilHealth(({ connections }) => connections === 1)
@@ -396,7 +396,7 @@ describe.concurrent("a client that does not read its response", () => {
       yield* asking.event(0)
       yield* asking.drop
       const call = yield* server.request(1)
-      yield* server.until(() => call.end !== undefined, patience)
+      yield* server.until(() => call.end !== undefined, timeout)
       yield* front.untilHealth(({ connections }) => connections === 1)
       const before = sent
       const back = { ...session, "last-event-id": asking.events[0]?.id ?? "" }

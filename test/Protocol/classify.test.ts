@@ -130,16 +130,16 @@ type Header = string | Array<string> | undefined
 const outcome = (id: Header, version: Header, body: string | undefined): string => {
   const headers = { "mcp-session-id": id, "mcp-protocol-version": version }
   const kind = classify(headers, body === undefined ? undefined : parseBody(Buffer.from(body)))
-  switch (kind._tag) {
-    case "Modern":
+  switch (kind.type) {
+    case "modern":
       return "modern"
-    case "Initialize":
+    case "initialize":
       return "opens a session"
-    case "NoSession":
+    case "noSession":
       return "400 MissingSessionId"
-    case "Invalid":
+    case "invalid":
       return described(kind.error)
-    case "InSession":
+    case "inSession":
       return kind.sessionId === KNOWN
         ? Option.match(Option.fromNullable(checkRevision(kind.revision, NEGOTIATED)), {
             onNone: () => "in session",
@@ -197,13 +197,13 @@ describe("classify", () => {
     for (const version of ["2025-06-18, 2025-06-18", ["2025-06-18", "2025-06-18"]]) {
       const headers = { "mcp-protocol-version": version, "mcp-session-id": "a" }
       expect(classify(headers, parsed)).toEqual({
-        _tag: "InSession",
+        type: "inSession",
         sessionId: "a",
         revision: "2025-06-18"
       })
     }
     expect(classify({ "mcp-protocol-version": "2026-07-28,2026-07-28" }, parsed)).toEqual({
-      _tag: "Modern",
+      type: "modern",
       revision: "2026-07-28"
     })
   })
@@ -212,7 +212,7 @@ describe("classify", () => {
     const body = parseBody(Buffer.from(JSON.stringify(call(1, "tools/list", meta("2026-07-28")))))
     for (const version of ["2025-11-25", "2025-06-18, 2025-11-25", "", undefined]) {
       expect(classify({ "mcp-protocol-version": version }, body)).toEqual({
-        _tag: "Modern",
+        type: "modern",
         revision: version
       })
     }

@@ -1,13 +1,10 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { eventOf } from "../fixtures/events.js"
-import { settle as settleOnce } from "../fixtures/ManualClock.js"
+import { settleSteps } from "../fixtures/ManualClock.js"
 import { call, notification, post, responseTo } from "../fixtures/requests.js"
 import { makeScriptedProxy } from "../fixtures/ScriptedProxy.js"
 import { StartedExchange } from "../fixtures/StartedExchange.js"
-
-/** A failover lets other fibers run between its steps. */
-const settle = Effect.repeatN(settleOnce, 5)
 
 const progress = notification("notifications/progress")
 
@@ -54,7 +51,7 @@ describe("an upstream failure", () => {
       started.upstream.perform("event with id, then failure")
       const resumption = yield* started.resumeRequest
       resumption.perform("not found")
-      yield* settle
+      yield* settleSteps
       expect(started.isSettled).toBe(true)
       expect(started.context.failures).toMatchObject([{ reason: "Closed" }])
     })
@@ -79,11 +76,11 @@ describe("a failover", () => {
       yield* proxy.clock.advance("1 second")
       // The upstream has no such stream any more, so the client's stream ends.
       proxy.pool.openExchanges[0]?.perform("not found")
-      yield* settle
+      yield* settleSteps
       expect(response.ending).toBe("end")
       proxy.pool.exitChild(lease)
       proxy.resume(session, response.eventIds.at(-1))
-      yield* settle
+      yield* settleSteps
       const again = proxy.pool.openExchanges.find(({ request }) => request.method === "GET")
       expect(again?.lease).not.toBe(lease)
       expect(again?.request.headers["last-event-id"]).toBeUndefined()

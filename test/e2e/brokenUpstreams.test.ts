@@ -7,7 +7,7 @@ import { makeFaults } from "../fixtures/Faults.js"
 import { startFront } from "../fixtures/Front.js"
 import { type Call, makePlainServer, type Script } from "../fixtures/PlainServer.js"
 import { startProxy } from "../fixtures/Proxy.js"
-import type { RecordedResponse } from "../fixtures/RawServer.js"
+import type { ObservedResponse } from "../fixtures/RawServer.js"
 import { type Headers, initialize, initialized, post, request, stream } from "../fixtures/RawClient.js"
 import { usage, withUsage } from "../fixtures/Usage.js"
 
@@ -253,7 +253,7 @@ describe("a client that does not read", () => {
     "gets all of a long stream later, and the proxy buffers little of it",
     () =>
       Effect.gen(function* () {
-        const responses: Array<RecordedResponse> = []
+        const responses: Array<ObservedResponse> = []
         const server = yield* makePlainServer({
           "test/many": ({ response }) => {
             openStream(response)

@@ -22,7 +22,7 @@ import {
   request,
   stream
 } from "../fixtures/RawClient.js"
-import type { RecordedResponse } from "../fixtures/RawServer.js"
+import type { ObservedResponse } from "../fixtures/RawServer.js"
 
 class Plain extends Context.Tag("test/Plain")<
   Plain,
@@ -44,7 +44,7 @@ const events = [
 ].join("")
 
 /** Writes bytes in pieces that end at arbitrary places. */
-const writeInPieces = (response: RecordedResponse, bytes: Buffer): void => {
+const writeInPieces = (response: ObservedResponse, bytes: Buffer): void => {
   const size = bytes.length > 2000 ? 1 + (bytes.length % 13) : bytes.length
   response.write(bytes.subarray(0, bytes.length > 100_000 ? 99_991 : size))
   const rest = bytes.subarray(bytes.length > 100_000 ? 99_991 : size)
