@@ -15,6 +15,7 @@ import type { StoreError } from "./ProxyError.js"
 export { EventStorage } from "./EventTracker/EventStorage.js"
 export type {
   LogChange,
+  RejectedChange,
   StoredEvent,
   StoredLog,
   StoredStream,
