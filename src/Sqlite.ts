@@ -5,10 +5,10 @@ import type { StoreError } from "./ProxyError.js"
 import type { SessionStore } from "./SessionStore.js"
 import * as SqliteEvents from "./Sqlite/EventStorage.js"
 import * as SqliteFile from "./Sqlite/File.js"
+import type { SqliteFileOptions } from "./Sqlite/options.js"
 import * as SqliteSessions from "./Sqlite/SessionStore.js"
 
-export interface SqliteOptions
-  extends SqliteFile.SqliteFileOptions, Partial<EventTracker.EventTrackerOptions> {}
+export interface SqliteOptions extends SqliteFileOptions, Partial<EventTracker.EventTrackerOptions> {}
 
 /**
  * Provides both stores over one file, which only this process can use until the scope of the layer closes. Fails with a

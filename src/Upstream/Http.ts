@@ -32,11 +32,11 @@ export interface HttpUpstreamOptions {
   readonly connectTimeout: Duration.DurationInput
 }
 
-export const defaults: Omit<HttpUpstreamOptions, "url"> = {
+export const defaults = {
   headers: {},
   requestTimeout: Duration.seconds(300),
   connectTimeout: Duration.seconds(10)
-}
+} satisfies Omit<HttpUpstreamOptions, "url">
 
 /** How long the upstream may take to confirm the end of a session. The session ends in any case. */
 const END_TIMEOUT = Duration.seconds(5)
