@@ -100,6 +100,12 @@ export const layer = (
 ): Layer.Layer<EventTracker, never, EventStorage> =>
   Layer.scoped(EventTracker, make({ ...defaults, ...options }))
 
+/** Provides a tracker over an `EventStorage`, with options from a `Config`. */
+export const layerConfig = (
+  options: Config.Config.Wrap<Partial<EventTrackerOptions>>
+): Layer.Layer<EventTracker, ConfigError, EventStorage> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
+
 const makeRetention = (options: EventTrackerOptions) =>
   Retention.make(options, Duration.toMillis(options.retention))
 

@@ -1,4 +1,7 @@
 /** Sessions and the events of their streams in one SQLite file, so that they outlive the process. */
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as EventTracker from "./EventTracker.js"
 import type { StoreError } from "./ProxyError.js"
@@ -22,3 +25,9 @@ export const layer = ({
   Layer.merge(SqliteSessions.layer, Layer.provide(EventTracker.layer(events), SqliteEvents.layer)).pipe(
     Layer.provide(SqliteFile.layer({ path, sync }))
   )
+
+/** Provides `layer` with options from a `Config`. */
+export const layerConfig = (
+  options: Config.Config.Wrap<SqliteOptions>
+): Layer.Layer<EventTracker.EventTracker | SessionStore, ConfigError | StoreError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))

@@ -46,7 +46,7 @@ export class SessionUsage {
 }
 
 /** The approximate memory of an event beyond its bytes, with its share of a stream, in bytes. */
-export const OVERHEAD = 512
+const OVERHEAD = 512
 
 /** Returns the memory that an event counts for, in bytes. */
 export const eventCost = ({ frame, upstreamId = "" }: Omit<StreamEvent, "sequence">): number =>
