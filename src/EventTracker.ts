@@ -15,6 +15,7 @@ import type { StoreError } from "./ProxyError.js"
 export { EventStorage } from "./EventTracker/EventStorage.js"
 export type {
   LogChange,
+  RejectedChange,
   StoredEvent,
   StoredLog,
   StoredStream,
@@ -100,6 +101,12 @@ export const layer = (
   options?: Partial<EventTrackerOptions>
 ): Layer.Layer<EventTracker, never, EventStorage> =>
   Layer.scoped(EventTracker, make({ ...defaults, ...options }))
+
+/** Provides a tracker over an `EventStorage`, with options from a `Config`. */
+export const layerConfig = (
+  options: Config.Config.Wrap<Partial<EventTrackerOptions>>
+): Layer.Layer<EventTracker, ConfigError, EventStorage> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
 
 const makeRetention = (options: EventTrackerOptions) =>
   Retention.make(options, Duration.toMillis(options.retention))

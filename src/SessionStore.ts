@@ -38,18 +38,12 @@ export class SessionRecord extends Schema.Class<SessionRecord>("SessionRecord")(
   }
 }
 
-/** The fields of a record that may change. */
+/**
+ * The fields of a record that may change. `upstream` is one of them, so that a failover can continue the session at
+ * another upstream. The negotiated fields are not, because the client keeps what it negotiated.
+ */
 export type SessionRecordChange = Partial<
-  Pick<
-    SessionRecord,
-    | "upstream"
-    | "upstreamSessionId"
-    | "protocolVersion"
-    | "capabilities"
-    | "logLevel"
-    | "subscriptions"
-    | "timeToLive"
-  >
+  Pick<SessionRecord, "upstream" | "upstreamSessionId" | "logLevel" | "subscriptions" | "timeToLive">
 >
 
 /**

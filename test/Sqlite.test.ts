@@ -1,8 +1,12 @@
 import { expect, it } from "@effect/vitest"
+import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
+import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { EventTracker } from "../src/EventTracker.js"
 import { SessionStore } from "../src/SessionStore.js"
 import * as Sqlite from "../src/Sqlite.js"
 import { bundle } from "./fixtures/bundle.js"
@@ -68,4 +72,20 @@ it.scopedLive(
       expect(new Set(issued).size).toBe(issued.length)
     }),
   repetitions(180_000, 900_000)
+)
+
+it.scoped("layerConfig reads its options from a Config", () =>
+  Effect.gen(function* () {
+    const path = join(yield* makeMemoryFolder, "configured.db")
+    const layer = Sqlite.layerConfig({ path: Config.string("FILE"), maxEvents: Config.integer("EVENTS") })
+    const opened = (values: Readonly<Record<string, string>>) =>
+      Effect.all([EventTracker, SessionStore]).pipe(
+        Effect.map(([{ options }, { isDurable }]) => [options.maxEvents, isDurable]),
+        Effect.provide(layer),
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(values))))
+      )
+    expect(yield* opened({ FILE: path, EVENTS: "5" })).toEqual([5, true])
+    expect(existsSync(path)).toBe(true)
+    expect(yield* Effect.flip(opened({ EVENTS: "5" }))).toMatchObject({ _op: "MissingData" })
+  })
 )

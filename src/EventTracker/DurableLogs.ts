@@ -5,9 +5,9 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { WriteBehind } from "../internal/writeBehind.js"
 import { StoreError } from "../ProxyError.js"
-import type { EventStorage, StoredLog } from "./EventStorage.js"
+import type { EventStorage, RejectedChange, StoredLog } from "./EventStorage.js"
 import { newOrigin, nextOrigin, openingChange, type LogOrigin } from "./LogOrigin.js"
-import { LogWriter } from "./LogWriter.js"
+import { LogWriter, type PendingChange } from "./LogWriter.js"
 
 export interface DurableLog {
   readonly origin: LogOrigin
@@ -84,6 +84,7 @@ export class DurableLogs {
     const removed = Array.from(this.removed)
     const pending = Array.from(this.dirty, (writer) => writer.collect())
     this.dirty.clear()
+    if (removed.length === 0 && pending.length === 0) return Effect.void
     const remove = removed.length === 0 ? Effect.void : this.storage.remove(removed)
     const write =
       pending.length === 0 ? Effect.succeed([]) : this.storage.write(pending.map(({ change }) => change))
@@ -92,11 +93,26 @@ export class DurableLogs {
         Effect.sync(() => {
           if (Exit.isFailure(exit)) return pending.forEach(({ failed }) => failed())
           for (const session of removed) this.removed.delete(session)
-          // A rejected log was removed with the session's record, or another process has opened it.
-          for (const { writer } of pending) if (exit.value.includes(writer.session)) writer.finish()
+          reject(pending, exit.value)
         })
       ),
-      Effect.asVoid
+      // A flush has to write the missing logs too, because a suspended log is not written later.
+      Effect.flatMap((rejected) => (rejected.some(isMissing) ? this.write() : Effect.void))
     )
+  }
+}
+
+const isMissing = ({ reason }: RejectedChange): boolean => reason === "missing"
+
+/** Reopens the logs that are missing, and stops writing those that another process has opened. */
+const reject = (pending: ReadonlyArray<PendingChange>, rejected: ReadonlyArray<RejectedChange>): void => {
+  const reasons = new Map(rejected.map(({ reason, session }) => [session, reason]))
+  for (const { failed, writer } of pending) {
+    const reason = reasons.get(writer.session)
+    if (reason === "superseded") writer.finish()
+    if (reason === "missing") {
+      failed()
+      writer.reopen()
+    }
   }
 }

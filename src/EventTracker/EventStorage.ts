@@ -51,19 +51,35 @@ export interface LogChange {
   readonly secret: string
   readonly generation: number
   /**
-   * True for the first change of a generation: generation 0 creates the log, any other follows the generation before
-   * it. False for a change of a log that has this generation already.
+   * `create` creates the log in this generation, `open` begins this generation of a log that has the generation before
+   * it, and `update` changes a log that has this generation already.
    */
-  readonly isOpening: boolean
+  readonly kind: "create" | "open" | "update"
   readonly streamCount: number
   readonly streams: ReadonlyArray<StreamChange>
   /** The numbers of streams to remove, with their events. Some of them may not be stored. */
   readonly removedStreams: ReadonlyArray<number>
 }
 
+/** A change that was not applied. */
+export interface RejectedChange {
+  readonly session: string
+  /**
+   * `missing` if the session has no log. The tracker then creates the log again, with all streams and events that it
+   * retains. `superseded` if the stored log has another secret or generation, because another process has opened it. The
+   * tracker then stops writing it.
+   */
+  readonly reason: "missing" | "superseded"
+}
+
 /**
  * Stores the logs of sessions. The tracker keeps every open log in memory: it reads a log once, when it opens it, and
- * writes changes in batches. A backend removes a log when it removes the record of its session.
+ * writes changes in batches.
+ *
+ * A log lives as long as the record of its session. A backend removes both together. If its keys expire, its
+ * `SessionStore` extends the log with the record: in `create`, in `update`, and when it writes what `touch` has
+ * reported. `write` does not extend a log, because an active session may have no stream events for a long time. A log is
+ * created before its record, so `write` gives a new log a time to live that lasts until the record is created.
  */
 export class EventStorage extends Context.Tag("shadowcat/EventStorage")<
   EventStorage,
@@ -77,12 +93,14 @@ export class EventStorage extends Context.Tag("shadowcat/EventStorage")<
     /**
      * Applies changes in order, each of them completely or not at all. Rejects a change if the stored log does not
      * exist, or has another secret or generation than the change expects. If two processes open a log, one of them is
-     * rejected. Returns the sessions of rejected changes.
+     * rejected. Returns the rejected changes.
      *
      * The tracker repeats a batch that fails, so a change may be applied twice. An event that is already stored is not
-     * changed.
+     * changed, and `create` changes a log that has the same secret and generation.
      */
-    readonly write: (changes: ReadonlyArray<LogChange>) => Effect.Effect<ReadonlyArray<string>, StoreError>
+    readonly write: (
+      changes: ReadonlyArray<LogChange>
+    ) => Effect.Effect<ReadonlyArray<RejectedChange>, StoreError>
 
     /** Removes the logs of sessions. Some of them may not exist. */
     readonly remove: (sessions: ReadonlyArray<string>) => Effect.Effect<void, StoreError>

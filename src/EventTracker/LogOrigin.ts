@@ -57,7 +57,7 @@ export const openingChange = (
   session,
   secret,
   generation,
-  isOpening: true,
+  kind: generation === 0 ? "create" : "open",
   streamCount,
   streams: streams.map((stream) => ({
     ...stream,

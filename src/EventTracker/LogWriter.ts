@@ -35,6 +35,9 @@ export class LogWriter {
   private readonly secret: string
   private readonly generation: number
   private streamCount: number
+  private streams: Iterable<StreamLog> = []
+  /** False if the storage has no log of the session, so the next change creates it. */
+  private isStored = true
   private isFinished = false
 
   constructor(
@@ -51,6 +54,11 @@ export class LogWriter {
         rangeUpTo(lastSequence, (events[0]?.sequence ?? lastSequence + 1) - 1)
       ])
     )
+  }
+
+  /** Sets the streams of the log, which are written again if the storage loses the log. */
+  follow(streams: Iterable<StreamLog>): void {
+    this.streams = streams
   }
 
   /** Marks a stream as dirty. */
@@ -70,7 +78,7 @@ export class LogWriter {
 
   /** Returns all dirty state as one change, and marks it as clean. */
   collect(): PendingChange {
-    const { dirty, generation, secret, session, streamCount } = this
+    const { dirty, generation, isStored, secret, session, streamCount } = this
     const streams: Array<StreamChange> = []
     const removedStreams: Array<number> = []
     const ranges = new Map<number, StoredRange>()
@@ -88,11 +96,32 @@ export class LogWriter {
       }
     }
     this.dirty = new Map()
+    this.isStored = true
     return {
       writer: this,
-      change: { session, secret, generation, isOpening: false, streamCount, streams, removedStreams },
-      failed: () => this.restore(dirty, ranges)
+      change: {
+        session,
+        secret,
+        generation,
+        kind: isStored ? "update" : "create",
+        streamCount,
+        streams,
+        removedStreams
+      },
+      failed: () => {
+        this.restore(dirty, ranges)
+        if (!isStored) this.markMissing()
+      }
     }
+  }
+
+  /** Marks the whole log as dirty, because the storage does not have it any more. */
+  reopen(): void {
+    if (this.isFinished) return
+    this.stored.clear()
+    // The rows of the rejected change are still counted, so only the streams are marked.
+    for (const stream of this.streams) this.dirty.set(stream, this.dirty.get(stream) ?? 0)
+    this.markMissing()
   }
 
   /** Writes all dirty state and stops. If the write fails, the dirty state is lost. */
@@ -122,6 +151,13 @@ export class LogWriter {
     for (const count of this.dirty.values()) rows += count
     this.dirty.clear()
     this.logs.finished(this, rows)
+  }
+
+  /** A log without streams is created too, so that another process can open its next generation. */
+  private markMissing(): void {
+    if (this.isFinished) return
+    this.isStored = false
+    this.logs.dirty.add(this)
   }
 
   /** Marks the streams of a failed write as dirty again. Their rows are still counted. */

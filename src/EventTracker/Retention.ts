@@ -46,7 +46,7 @@ export class SessionUsage {
 }
 
 /** The approximate overhead of an event and its share of a stream, in bytes of memory. */
-export const OVERHEAD = 512
+const OVERHEAD = 512
 
 /** Returns the memory that an event counts for, in bytes. */
 export const eventCost = ({ frame, upstreamId = "" }: Omit<StreamEvent, "sequence">): number =>

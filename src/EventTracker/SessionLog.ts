@@ -57,6 +57,7 @@ export class SessionLog implements FrameBudget {
       }
       return stream
     })
+    writer?.follow(this.streams)
     this.unfinished = restored.filter(({ hasEnded }) => !hasEnded)
   }
 

@@ -13,7 +13,7 @@ export type RequestClass =
   /** A POST of 2026-07-28 or later. The proxy relays it without a session, and the upstream validates it. */
   | { readonly type: "modern"; readonly revision: string | undefined }
   /** A legacy `initialize`, which opens a session. */
-  | { readonly type: "initialize"; readonly body: Body; readonly revision: string | undefined }
+  | { readonly type: "initialize"; readonly revision: string | undefined }
   /** A legacy request with a session id. It needs the session, and then `checkRevision`. */
   | { readonly type: "inSession"; readonly sessionId: string; readonly revision: string | undefined }
   /** A legacy request that needs a session and has no session id. */
@@ -41,7 +41,7 @@ export const classify = (
   if (revision !== undefined && isModernRevision(revision)) return modern(revision, body)
   if (body !== undefined && Either.isRight(body) && isInitialize(body.right)) {
     return revision === undefined || legacyRevisions.includes(revision)
-      ? { type: "initialize", body: body.right, revision }
+      ? { type: "initialize", revision }
       : invalid("UnknownRevision")
   }
   const sessionId = fieldValue(headers, SESSION_ID)

@@ -3,7 +3,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { EventStorage, type LogChange, type StoredEvent } from "../EventTracker/EventStorage.js"
+import {
+  EventStorage,
+  type LogChange,
+  type RejectedChange,
+  type StoredEvent
+} from "../EventTracker/EventStorage.js"
 import type { StoreError } from "../ProxyError.js"
 import { SqliteFile } from "./File.js"
 
@@ -19,8 +24,7 @@ export const make: Effect.Effect<EventStorage["Type"], StoreError, SqliteFile> =
   return EventStorage.of({
     name: file.path,
     load: (session) => file.attempt(() => sql.load(session)),
-    write: (changes) =>
-      file.transact(() => changes.filter((change) => !sql.write(change)).map(({ session }) => session)),
+    write: (changes) => file.transact(() => changes.flatMap(sql.write)),
     remove: (sessions) => file.transact(() => sessions.forEach(sql.remove))
   })
 })
@@ -59,8 +63,9 @@ const decodeEvents = Schema.decodeUnknownSync(Schema.Array(EventRow))
 const statements = ({ prepare }: SqliteFile["Type"]) => {
   const findLog = prepare("SELECT id, secret, generation, count FROM logs WHERE session = ?")
   const createLog = prepare(
-    `INSERT INTO logs (session, secret, generation, count) VALUES (?, ?, 0, ?)
-      ON CONFLICT DO NOTHING RETURNING id`
+    `INSERT INTO logs (session, secret, generation, count) VALUES (?, ?, ?, ?)
+      ON CONFLICT DO UPDATE SET count = excluded.count
+        WHERE secret = excluded.secret AND generation = excluded.generation RETURNING id`
   )
   const openLog = prepare(
     "UPDATE logs SET generation = ?, count = ? WHERE session = ? AND secret = ? AND generation = ? RETURNING id"
@@ -102,13 +107,13 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
   }
 
   /** Returns the row of the log; `undefined` if the log does not have the generation that the change expects. */
-  const logOf = ({ generation, isOpening, secret, session, streamCount }: LogChange): number | undefined => {
-    const rows = !isOpening
-      ? updateLog.all(streamCount, session, secret, generation)
-      : generation === 0
-        ? createLog.all(session, secret, streamCount)
-        : openLog.all(generation, streamCount, session, secret, generation - 1)
-    return decodeIds(rows)[0]?.id
+  const logOf = ({ generation, kind, secret, session, streamCount }: LogChange): number | undefined => {
+    const run = {
+      create: () => createLog.all(session, secret, generation, streamCount),
+      open: () => openLog.all(generation, streamCount, session, secret, generation - 1),
+      update: () => updateLog.all(streamCount, session, secret, generation)
+    }
+    return decodeIds(run[kind]())[0]?.id
   }
 
   return {
@@ -132,10 +137,13 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
         }
       ),
 
-    /** Returns false for a change that is rejected. */
-    write: (change: LogChange): boolean => {
+    /** Returns the change if it is rejected. */
+    write: (change: LogChange): ReadonlyArray<RejectedChange> => {
       const log = logOf(change)
-      if (log === undefined) return false
+      if (log === undefined) {
+        const { session } = change
+        return [{ session, reason: findLog.all(session).length === 0 ? "missing" : "superseded" }]
+      }
       for (const number of change.removedStreams) removeStream.run(log, number)
       for (const stream of change.streams) {
         const { cursor, ends, events, evictUpTo, hasEnded, lastSequence, number, requests } = stream
@@ -144,7 +152,7 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
         for (const { frame, sequence, upstreamId } of events)
           addEvent.run(log, number, sequence, frame, upstreamId ?? null)
       }
-      return true
+      return []
     },
 
     remove: (session: string) => void removeLog.run(session),

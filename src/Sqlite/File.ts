@@ -9,16 +9,7 @@ import { resolve } from "node:path"
 import { type Database, openDatabase, type Statement } from "./database.js"
 import { errorCode, StoreError } from "../ProxyError.js"
 import { APPLICATION_ID, migrate, migrations } from "./migrations.js"
-
-export interface SqliteFileOptions {
-  /** The path of the file. A missing file is created with mode 0600. The directory must exist. */
-  readonly path: string
-  /**
-   * The durability of stored data. With `normal` it survives a SIGKILL of the process, with `full` also a power
-   * failure. `full` waits for the disk at each write. Default: `normal`.
-   */
-  readonly sync?: "normal" | "full" | undefined
-}
+import { defaults, type SqliteFileOptions } from "./options.js"
 
 /** A file that only this process uses, with the tables of this version. */
 export class SqliteFile extends Context.Tag("shadowcat/SqliteFile")<
@@ -40,6 +31,7 @@ export const make = (
 ): Effect.Effect<SqliteFile["Type"], StoreError, Scope.Scope> =>
   Effect.gen(function* () {
     const path = resolve(options.path)
+    const synchronous = SYNCHRONOUS[options.sync ?? defaults.sync]
     const attempt = <A>(work: () => A) =>
       Effect.try({ try: work, catch: (cause) => toStoreError(options.path, cause) })
 
@@ -50,7 +42,7 @@ export const make = (
     }).pipe(
       Effect.tap((database) =>
         Effect.tapError(
-          attempt(() => prepareFile(database, options.path, options.sync === "full" ? "FULL" : "NORMAL")),
+          attempt(() => prepareFile(database, options.path, synchronous)),
           () => Effect.ignore(attempt(() => database.closeUnchanged()))
         )
       )
@@ -69,6 +61,8 @@ export const make = (
       transact: (work) => attempt(() => database.transact(work))
     })
   })
+
+const SYNCHRONOUS = { normal: "NORMAL", full: "FULL" } as const
 
 /**
  * Opens the file, and closes it with its scope. Fails with a `StoreError` if another process uses the file, a newer

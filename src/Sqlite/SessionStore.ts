@@ -173,8 +173,8 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
     `INSERT INTO sessions (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`
   )
   const update = prepare(
-    `UPDATE sessions SET upstream = ?, upstreamSessionId = ?, protocolVersion = ?, capabilities = ?, logLevel = ?,
-      subscriptions = ?, timeToLive = ? WHERE id = ?`
+    `UPDATE sessions SET upstream = ?, upstreamSessionId = ?, logLevel = ?, subscriptions = ?, timeToLive = ?
+      WHERE id = ?`
   )
   const touch = prepare("UPDATE sessions SET lastActiveAt = ? WHERE id = ?")
   const remove = prepare("DELETE FROM sessions WHERE id = ?")
@@ -202,8 +202,6 @@ const statements = ({ prepare }: SqliteFile["Type"]) => {
       void update.run(
         record.upstream,
         record.upstreamSessionId ?? null,
-        record.protocolVersion,
-        record.capabilities,
         record.logLevel ?? null,
         JSON.stringify(record.subscriptions),
         record.timeToLive,

@@ -32,11 +32,11 @@ export interface HttpUpstreamOptions {
   readonly connectTimeout: Duration.DurationInput
 }
 
-export const defaults: Omit<HttpUpstreamOptions, "url"> = {
+export const defaults = {
   headers: {},
   requestTimeout: Duration.seconds(300),
   connectTimeout: Duration.seconds(10)
-}
+} satisfies Omit<HttpUpstreamOptions, "url">
 
 /** The maximum wait for the response to the DELETE of a session. */
 const END_TIMEOUT = Duration.seconds(5)

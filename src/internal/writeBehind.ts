@@ -4,13 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 
-/** The maximum delay of a write. */
-const DELAY = Duration.millis(20)
+const defaults = { delay: Duration.millis(20), rowLimit: 200 }
 
-/** The number of dirty rows at which a write does not wait for the delay. */
-const MAX_ROWS = 200
-
-/** The pause after a failed write. */
+/** The pause after a failed write, before the delay. */
 const RETRY_DELAY = Duration.seconds(1)
 
 export interface WriteBehindOptions<E> {
@@ -18,26 +14,35 @@ export interface WriteBehindOptions<E> {
   readonly name: string
   /** Writes all dirty rows. If the write fails, all rows must still be dirty. */
   readonly write: Effect.Effect<void, E>
+  /** The maximum delay of a write. Default: 20 ms. */
+  readonly delay?: Duration.DurationInput
+  /** The number of dirty rows that are written without waiting for the delay. Default: 200. */
+  readonly rowLimit?: number
 }
 
 /**
- * Counts dirty rows and decides when to write them: 20 ms after the first change, or as soon as 200 rows are dirty.
- * Repeats a failed write every second. Logs when writes begin to fail and when they succeed again.
+ * Knows how much is dirty and decides when to write it: after the delay since the first change, or as soon as the dirty
+ * rows reach the limit. A failed write is repeated. The log reports when writes begin to fail and when they succeed again.
  */
 export class WriteBehind<E extends { readonly message: string }> {
   private readonly isDirty = Effect.unsafeMakeLatch()
   private readonly isFull = Effect.unsafeMakeLatch()
+  private readonly delay: Duration.DurationInput
+  private readonly rowLimit: number
   private readonly permit = Effect.unsafeMakeSemaphore(1)
   private dirtyRows = 0
   private isFailing = false
 
-  constructor(private readonly options: WriteBehindOptions<E>) {}
+  constructor(private readonly options: WriteBehindOptions<E>) {
+    this.delay = options.delay ?? defaults.delay
+    this.rowLimit = options.rowLimit ?? defaults.rowLimit
+  }
 
   /** Adds to the number of dirty rows. A negative number means that rows no longer need a write. */
   markDirty(rows: number): void {
     this.dirtyRows += rows
     if (this.dirtyRows > 0) this.isDirty.unsafeOpen()
-    if (this.dirtyRows >= MAX_ROWS) this.isFull.unsafeOpen()
+    if (this.dirtyRows >= this.rowLimit) this.isFull.unsafeOpen()
   }
 
   /** Writes all dirty rows now. Waits for a write that is in progress. */
@@ -62,7 +67,7 @@ export class WriteBehind<E extends { readonly message: string }> {
   )
 
   private readonly run: Effect.Effect<never> = this.isDirty.await.pipe(
-    Effect.zipRight(Effect.raceFirst(this.isFull.await, Effect.sleep(DELAY))),
+    Effect.zipRight(Effect.suspend(() => Effect.raceFirst(this.isFull.await, Effect.sleep(this.delay)))),
     Effect.zipRight(this.flush),
     Effect.catchAll(() => Effect.sleep(RETRY_DELAY)),
     Effect.catchAllDefect((cause) =>
@@ -74,7 +79,7 @@ export class WriteBehind<E extends { readonly message: string }> {
   private failed({ message }: E): Effect.Effect<void> {
     if (this.isFailing) return Effect.void
     this.isFailing = true
-    return Effect.logWarning(`${this.options.name}: write failed, retrying every second`, { message })
+    return Effect.logWarning(`${this.options.name}: write failed, retrying`, { message })
   }
 
   private get succeeded(): Effect.Effect<void> {

@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import {
   EventStorage,
   type LogChange,
+  type RejectedChange,
   type StoredEvent,
   type StoredLog,
   type StoredStream,
@@ -40,7 +41,7 @@ const change = (session: string, fields: Partial<LogChange> = {}): LogChange => 
   session,
   secret: "secret",
   generation: 0,
-  isOpening: false,
+  kind: "update",
   streamCount: 1,
   streams: [],
   removedStreams: [],
@@ -48,7 +49,12 @@ const change = (session: string, fields: Partial<LogChange> = {}): LogChange => 
 })
 
 const opening = (session: string, fields: Partial<LogChange> = {}): LogChange =>
-  change(session, { isOpening: true, streamCount: 0, ...fields })
+  change(session, { kind: "create", streamCount: 0, ...fields })
+
+const rejectedAs = (
+  reason: RejectedChange["reason"],
+  ...sessions: ReadonlyArray<string>
+): ReadonlyArray<RejectedChange> => sessions.map((session) => ({ session, reason }))
 
 const stored = (fields: Partial<StoredLog> = {}): Option.Option<StoredLog> =>
   Option.some({ secret: "secret", generation: 0, streamCount: 1, streams: [], ...fields })
@@ -70,7 +76,7 @@ export const eventStorageContract = <E>(name: string, layer: Layer.Layer<EventSt
       })
     )
 
-    rule("an opening change of generation 0 creates the log", (storage) =>
+    rule("a change of kind create creates the log", (storage) =>
       Effect.gen(function* () {
         expect(yield* storage.write([opening("a"), opening("b", { secret: "other" })])).toEqual([])
         expect(yield* storage.load("a")).toEqual(stored({ streamCount: 0 }))
@@ -78,18 +84,43 @@ export const eventStorageContract = <E>(name: string, layer: Layer.Layer<EventSt
       })
     )
 
-    rule("an opening change of generation 0 is rejected if the session has a log", (storage) =>
-      Effect.gen(function* () {
-        yield* storage.write([opening("a")])
-        expect(yield* storage.write([opening("a", { secret: "other" })])).toEqual(["a"])
-        expect(yield* storage.load("a")).toEqual(stored({ streamCount: 0 }))
-      })
+    rule(
+      "a change of kind create is rejected if the session has a log of another secret or generation",
+      (storage) =>
+        Effect.gen(function* () {
+          yield* storage.write([opening("a")])
+          for (const fields of [{ secret: "other" }, { generation: 1 }])
+            expect(yield* storage.write([opening("a", fields)])).toEqual(rejectedAs("superseded", "a"))
+          expect(yield* storage.load("a")).toEqual(stored({ streamCount: 0 }))
+        })
     )
 
-    rule("an opening change of a later generation follows only the generation before it", (storage) =>
+    rule(
+      "a change of kind create creates a log that was lost, in any generation, and may be repeated",
+      (storage) =>
+        Effect.gen(function* () {
+          const lost = opening("a", {
+            generation: 3,
+            streamCount: 4,
+            streams: [put(4, { ends: "[[2,1]]", lastSequence: 2, events: [event(1), event(2)] })]
+          })
+          const expected = stored({
+            generation: 3,
+            streamCount: 4,
+            streams: [stream(4, { ends: "[[2,1]]", lastSequence: 2, events: [event(1), event(2)] })]
+          })
+          for (let count = 0; count < 2; count++) {
+            expect(yield* storage.write([lost])).toEqual([])
+            expect(yield* storage.load("a")).toEqual(expected)
+          }
+        })
+    )
+
+    rule("a change of kind open follows only the generation before it", (storage) =>
       Effect.gen(function* () {
         yield* storage.write([opening("a"), change("a", { streams: [put(1, { events: [event(1)] })] })])
         const next = opening("a", {
+          kind: "open",
           generation: 1,
           streamCount: 1,
           streams: [put(1, { ends: "[[0,1]]", lastSequence: 1 })]
@@ -103,10 +134,10 @@ export const eventStorageContract = <E>(name: string, layer: Layer.Layer<EventSt
         for (const rejected of [
           next,
           { ...next, generation: 3 },
-          { ...next, generation: 2, secret: "other" },
-          { ...next, session: "b" }
+          { ...next, generation: 2, secret: "other" }
         ])
-          expect(yield* storage.write([rejected])).toEqual([rejected.session])
+          expect(yield* storage.write([rejected])).toEqual(rejectedAs("superseded", "a"))
+        expect(yield* storage.write([{ ...next, session: "b" }])).toEqual(rejectedAs("missing", "b"))
         expect(yield* storage.load("a")).toEqual(expected)
         expect(yield* storage.load("b")).toEqual(Option.none())
       })
@@ -205,20 +236,30 @@ export const eventStorageContract = <E>(name: string, layer: Layer.Layer<EventSt
       })
     )
 
-    rule("write rejects a change of a log with another secret or generation, or without a log", (storage) =>
+    rule("write rejects a change of a log with another secret or generation as superseded", (storage) =>
       Effect.gen(function* () {
         yield* storage.write([opening("a"), opening("d")])
         const streams = [put(1, { events: [event(1)] })]
         expect(
-          yield* storage.write([
-            change("a", { secret: "other", streams }),
-            change("b", { streams }),
-            change("d", { streams })
-          ])
-        ).toEqual(["a", "b"])
-        expect(yield* storage.write([change("a", { generation: 1, streams })])).toEqual(["a"])
+          yield* storage.write([change("a", { secret: "other", streams }), change("d", { streams })])
+        ).toEqual(rejectedAs("superseded", "a"))
+        expect(yield* storage.write([change("a", { generation: 1, streams })])).toEqual(
+          rejectedAs("superseded", "a")
+        )
         expect(yield* storage.load("a")).toEqual(stored({ streamCount: 0 }))
-        expect(yield* storage.load("b")).toEqual(Option.none())
+        expect(yield* storage.load("d")).toEqual(stored({ streams: [stream(1, { events: [event(1)] })] }))
+      })
+    )
+
+    rule("write rejects a change of a session without a log as missing", (storage) =>
+      Effect.gen(function* () {
+        yield* storage.write([opening("a"), opening("d")])
+        yield* storage.remove(["a"])
+        const streams = [put(1, { events: [event(1)] })]
+        expect(yield* storage.write(["a", "b", "d"].map((session) => change(session, { streams })))).toEqual(
+          rejectedAs("missing", "a", "b")
+        )
+        for (const session of ["a", "b"]) expect(yield* storage.load(session)).toEqual(Option.none())
         expect(yield* storage.load("d")).toEqual(stored({ streams: [stream(1, { events: [event(1)] })] }))
       })
     )
@@ -232,7 +273,7 @@ export const eventStorageContract = <E>(name: string, layer: Layer.Layer<EventSt
         yield* storage.remove(["a", "missing", "c"])
         for (const session of ["a", "c"]) expect(yield* storage.load(session)).toEqual(Option.none())
         expect(yield* storage.load("b")).toEqual(stored({ streams: [stream(1, { events: [event(1)] })] }))
-        expect(yield* storage.write([change("a", { streams })])).toEqual(["a"])
+        expect(yield* storage.write([change("a", { streams })])).toEqual(rejectedAs("missing", "a"))
         yield* storage.write([opening("a", { secret: "other" })])
         expect(yield* storage.load("a")).toEqual(stored({ secret: "other", streamCount: 0 }))
       })

@@ -194,6 +194,90 @@ describe("a tracker over an asynchronous storage", () => {
     )
   )
 
+  it.scoped("creates a log again that the storage has lost, with all retained events", () =>
+    withStorage((storage, open) =>
+      Effect.gen(function* () {
+        const first = yield* open("a")
+        for (const text of ["1", "2"]) first.createStream([]).append(event(text), undefined)
+        yield* first.suspend
+        const log = yield* open("a")
+        const [idle, active] = log.unfinished
+        active?.append(event("3"), "up-3")
+        yield* TestClock.adjust("20 millis")
+        const before = yield* storage.service.load("a")
+        storage.clear()
+        active?.setCursor("up-3")
+        yield* TestClock.adjust("20 millis")
+        expect(yield* storage.service.load("a")).toEqual(before)
+        idle?.append(event("4"), undefined)
+        yield* log.suspend
+        const next = yield* open("a")
+        expect(next.find(idle?.idAt(2) ?? "")).toMatchObject({ sequence: 2, stream: { lastSequence: 2 } })
+        expect(storage.sequences("a")).toEqual([
+          [1, 2],
+          [1, 2]
+        ])
+      })
+    )
+  )
+
+  it.scoped("repeats the creation of a lost log, whether or not it was applied", () =>
+    withStorage((storage, open) =>
+      Effect.gen(function* () {
+        for (const when of ["beforeWrite", "afterWrite"] as const) {
+          const stream = (yield* open(when)).createStream([1])
+          for (const text of ["1", "2"]) stream.append(event(text), undefined)
+          yield* TestClock.adjust("20 millis")
+          storage.clear()
+          let writes = 0
+          storage[when] = Effect.suspend(() =>
+            ++writes === 2 ? MemoryEventStorage.unavailable : Effect.void
+          )
+          stream.append(event("3"), undefined)
+          yield* TestClock.adjust("20 millis")
+          stream.evict()
+          yield* TestClock.adjust("2 seconds")
+          expect(writes).toBe(3)
+          expect(storage.sequences(when)).toEqual([[2, 3]])
+        }
+      })
+    )
+  )
+
+  it.scoped("creates a lost log again before suspend returns", () =>
+    withStorage((storage, open) =>
+      Effect.gen(function* () {
+        const log = yield* open("a")
+        const stream = log.createStream([1])
+        stream.append(event("1"), undefined)
+        yield* TestClock.adjust("20 millis")
+        storage.clear()
+        stream.append(event("2"), undefined)
+        yield* log.suspend
+        expect(storage.sequences("a")).toEqual([[1, 2]])
+      })
+    )
+  )
+
+  it.scoped("does not create a closed log again", () =>
+    withStorage((storage, open) =>
+      Effect.gen(function* () {
+        const log = yield* open("a")
+        const stream = log.createStream([1])
+        yield* TestClock.adjust("20 millis")
+        const finish = yield* Deferred.make<void>()
+        storage.beforeWrite = Deferred.await(finish)
+        stream.append(event("1"), undefined)
+        yield* TestClock.adjust("20 millis")
+        storage.clear()
+        log.close()
+        yield* Deferred.succeed(finish, undefined)
+        yield* TestClock.adjust("1 second")
+        expect(storage.has("a")).toBe(false)
+      })
+    )
+  )
+
   it.scoped("does not write a log that another process has opened", () =>
     Effect.gen(function* () {
       const storage = new MemoryEventStorage()

@@ -167,18 +167,25 @@ describe("the SQLite file", () => {
     })
   )
 
-  it.scoped("gets no rows of an open log after the record was removed", () =>
-    Effect.gen(function* () {
-      const process = yield* begin()
-      const stream = (yield* process.open("a")).createStream([1])
-      stream.append(event("x"), undefined)
-      yield* process.flushed
-      yield* Effect.orDie(process.store.remove("a"))
-      stream.append(event("y"), undefined)
-      yield* process.flushed
-      expect(process.rows).toEqual([0, 0, 0])
-    })
-  )
+  for (const end of ["log is closed", "process is killed"] as const)
+    it.scoped(`has no rows of an open log whose record was removed after the ${end}`, () =>
+      Effect.gen(function* () {
+        const process = yield* begin()
+        const log = yield* process.open("a")
+        const stream = log.createStream([1])
+        stream.append(event("x"), undefined)
+        yield* process.flushed
+        yield* Effect.orDie(process.store.remove("a"))
+        expect(process.rows).toEqual([0, 0, 0])
+        // The storage cannot know whether the log was removed or lost, so the open log is created again.
+        stream.append(event("y"), undefined)
+        yield* process.flushed
+        expect(process.rows).toEqual([1, 1, 2])
+        if (end === "log is closed") log.close()
+        yield* process.flushed
+        expect((end === "log is closed" ? process : yield* process.killed).rows).toEqual([0, 0, 0])
+      })
+    )
 })
 
 describe("another process", () => {

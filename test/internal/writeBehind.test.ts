@@ -41,6 +41,22 @@ describe("WriteBehind", () => {
     })
   )
 
+  it.scoped("writes after another delay and at another row limit if the options say so", () =>
+    Effect.gen(function* () {
+      let writes = 0
+      const write = Effect.sync(() => void writes++)
+      const writeBehind = yield* make({ name: "store", write, delay: "1 second", rowLimit: 2 })
+      writeBehind.markDirty(1)
+      yield* TestClock.adjust("999 millis")
+      expect(writes).toBe(0)
+      yield* TestClock.adjust("1 millis")
+      expect(writes).toBe(1)
+      writeBehind.markDirty(2)
+      yield* TestClock.adjust(0)
+      expect(writes).toBe(2)
+    })
+  )
+
   it.scoped("repeats a failed write every second, and logs the first failure and the recovery", () =>
     Effect.gen(function* () {
       const messages: Array<string> = []

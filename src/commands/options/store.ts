@@ -1,4 +1,5 @@
 /** The options of the storage of sessions and events. */
+import * as Sqlite from "../../Sqlite/options.js"
 import * as parsers from "../parsers.js"
 import { httpOnly, withDefault } from "./rows.js"
 
@@ -17,7 +18,7 @@ export const store = {
     name: "store-sync",
     group: "Storage",
     schema: parsers.oneOf({ normal: "normal", full: "full" } as const),
-    default: "normal",
+    default: Sqlite.defaults.sync,
     placeholder: "level",
     description: "Durability of stored sessions: normal survives SIGKILL, full also survives a power failure",
     commands: httpOnly

@@ -18,7 +18,7 @@ export const upstream = {
     name: "header",
     group: "Upstream",
     schema: parsers.recordOf(parsers.header),
-    default: {},
+    default: Http.defaults.headers,
     separator: "\n",
     placeholder: "header",
     description: "Header to add to every upstream request, 'Name: value'",
