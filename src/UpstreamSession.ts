@@ -23,12 +23,13 @@ import {
   withMessages
 } from "./Upstream.js"
 import type { PooledUpstream } from "./UpstreamPool.js"
-import { Failover, type FailoverTarget } from "./UpstreamSession/Failover.js"
+import { Failover, type FailoverResult, type FailoverSteps } from "./UpstreamSession/Failover.js"
 import type { Negotiated } from "./UpstreamSession/Negotiated.js"
+import { probe } from "./UpstreamSession/probe.js"
 import { reinitialize } from "./UpstreamSession/reinitialize.js"
 import {
+  type AttemptResult,
   isBoundToSession,
-  type RequestFailure,
   RetryableRequest,
   type RetryContext
 } from "./UpstreamSession/RetryableRequest.js"
@@ -76,26 +77,43 @@ export const make = (
     (session, exit) => session.close(exit)
   )
 
-export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
+/** `denial` is the latest refusal that the upstream returned for a lost session. */
+type Phase =
+  /** No lease is taken yet. */
+  | { readonly type: "opening"; readonly lease: undefined; readonly denial: undefined }
+  | { readonly type: "open"; readonly lease: Lease; readonly denial: undefined }
+  /** The session is lost or has ended with its process. A request that needs another session waits for it. */
+  | { readonly type: "lost"; readonly lease: undefined; readonly denial: string | undefined }
+  /** Open after a failover. A late response of the client may belong to the lost session. */
+  | { readonly type: "replaced"; readonly lease: Lease; readonly denial: string | undefined }
+
+const opening: Phase = { type: "opening", lease: undefined, denial: undefined }
+
+/** Stands in until `begin` sets the client session. */
+const noClient: ClientSession = {
+  handle: "",
+  isListening: false,
+  storeUpstreamId: () => Effect.void,
+  failedOver: () => {},
+  upstreamLost: () => {}
+}
+
+export class UpstreamSession implements Upstream, RetryContext {
   readonly name: string
   readonly deadlines: Deadlines
-  lease: Lease | undefined
   /** The requests of the server that the client has not answered. */
   readonly serverRequests = new ServerRequests()
-  private readonly tools = new ToolList()
+  private phase = opening
+  private client = noClient
   private readonly failover: Failover
   private readonly waiting = new Set<RetryableRequest>()
-  private client: ClientSession | undefined
+  /** `undefined` before `initialize` is answered. */
   private negotiated: Negotiated | undefined
+  /** `undefined` unless the server announced that it notifies of changed tools. */
+  private tools: ToolList | undefined
   private credentials: Headers = {}
   /** The header fields of the client's DELETE. */
   private deleteHeaders: Headers = {}
-  /** The refusal that the upstream returned for the lost session. */
-  private denial: string | undefined
-  /** True if the server announced that it notifies of changed tools. */
-  private hasChangingTools = false
-  /** True after a failover, because a late response of the client may belong to the lost session. */
-  private isReplacement = false
 
   constructor(
     private readonly upstream: PooledUpstream,
@@ -103,7 +121,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   ) {
     this.name = upstream.name
     this.deadlines = deps.deadlines
-    this.failover = new Failover(this, deps.fork)
+    this.failover = new Failover(deps.fork)
   }
 
   /** True if a lost session is replaced. False before `initialize` is answered. */
@@ -118,20 +136,23 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
 
   /** Continues a session of another process. A session that ended with its process is replaced when it is used. */
   restore(sessionId: string | undefined): Effect.Effect<void, UpstreamError | LimitReached> {
-    return this.upstream.keepsSessions ? Effect.asVoid(this.take(sessionId)) : Effect.void
+    if (this.upstream.keepsSessions) return Effect.asVoid(this.take(sessionId))
+    return Effect.sync(() => {
+      this.phase = { type: "lost", lease: undefined, denial: undefined }
+    })
   }
 
   /** Sets the result of the negotiation and the client session. */
   begin(negotiated: Negotiated, client: ClientSession): void {
     this.negotiate(negotiated)
     this.client = client
-    this.lease?.onExit?.(() => this.exited())
+    this.phase.lease?.onExit?.(() => this.exited())
   }
 
   /** Sets the result of the negotiation. */
   negotiate(negotiated: Negotiated): void {
     this.negotiated = negotiated
-    this.hasChangingTools = negotiated.declares("tools", "listChanged")
+    if (negotiated.declares("tools", "listChanged")) this.tools = new ToolList()
   }
 
   /** Uses the credentials in these header fields for the proxy's own requests. */
@@ -159,14 +180,14 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   }
 
   get sessionId(): string | undefined {
-    return this.lease?.sessionId()
+    return this.phase.lease?.sessionId()
   }
 
   exchange(request: Request, sink: Sink): Abort {
     const { body } = request
     this.useCredentials(request.headers)
     if (!this.recovers) return this.send(this.retryable(request, sink), request)
-    const observed = this.hasChangingTools ? this.tools.observe(body, sink) : sink
+    const observed = this.tools?.observe(body, sink) ?? sink
     if (body === undefined) return this.send(this.retryable(request, observed), request)
     this.dropCancelled(body)
     const current = body.messages.filter((message) => this.isCurrent(message))
@@ -184,7 +205,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   /** Continues a stream after an event of the current upstream session. */
   resume(lastEventId: string | undefined, sink: Sink): Abort {
     const request = this.streamRequest(lastEventId)
-    return this.send(new RetryableRequest(this, request, sink, this.lease, true), request)
+    return this.send(new RetryableRequest(this, request, sink, this.phase.lease, true), request)
   }
 
   /** Returns the GET that opens a standalone stream or continues a stream after an event. */
@@ -194,80 +215,15 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
     return { method: "GET", headers, bytes: undefined, body: undefined }
   }
 
-  answered(): void {
-    this.failover.answered()
-  }
-
-  failed(request: RetryableRequest, lease: Lease, failure: RequestFailure): void {
+  attempted(request: RetryableRequest, attempted: Lease, result: AttemptResult): void {
+    if (result === "answered") return this.failover.resetFailures()
     if (!this.recovers) return this.lose()
+    const { denial, lease } = this.phase
     // The session of the request may have been replaced already.
-    if (this.lease === lease || failure === "unreachable") this.wait(request)
-    else if (!request.isUnexecuted(this.denial)) request.fail()
-    else if (this.lease === undefined) this.wait(request)
-    else request.sendAgain(this.lease)
-  }
-
-  aborted(request: RetryableRequest): void {
-    this.waiting.delete(request)
-  }
-
-  get isSettled(): boolean {
-    return this.lease !== undefined && this.waiting.size === 0
-  }
-
-  get reopen(): Effect.Effect<Lease, UpstreamError | LimitReached, Scope.Scope> | undefined {
-    const { credentials, deadlines, name, negotiated } = this
-    return (
-      negotiated &&
-      reinitialize(this.upstream.lease(this.leaseOptions(undefined)), {
-        upstream: name,
-        negotiated,
-        credentials,
-        deadlines
-      })
-    )
-  }
-
-  confirmed(lease: Lease): boolean {
-    return this.takeWaiting().filter((request) => request.proceed(lease)).length > 0
-  }
-
-  denied(denial: string | undefined): void {
-    this.denial = denial
-    this.drop()
-    for (const request of this.waiting) {
-      if (request.isUnexecuted(denial)) continue
-      this.waiting.delete(request)
-      request.fail()
-    }
-  }
-
-  prepare(lease: Lease): Effect.Effect<boolean> {
-    const stored = this.client?.storeUpstreamId(lease.sessionId()) ?? Effect.void
-    return Effect.andThen(
-      stored,
-      this.hasChangingTools ? this.tools.differs(lease, this.ownHeaders) : Effect.succeed(false)
-    )
-  }
-
-  replaced(lease: Lease, hasOtherTools: boolean): void {
-    const serverRequests = this.serverRequests.ids
-    this.serverRequests.clear()
-    this.isReplacement = true
-    this.lease = lease
-    lease.onExit?.(() => this.exited())
-    this.log(Effect.logInfo("upstream session: replaced", { upstream: this.name }))
-    this.deps.telemetry.failoverEnded("succeeded")
-    this.client?.failedOver({ serverRequests, hasOtherTools })
-    for (const request of this.takeWaiting()) request.sendAgain(lease)
-  }
-
-  gaveUp(cause: string | undefined): Effect.Effect<void> {
-    return Effect.sync(() => {
-      this.log(Effect.logWarning("upstream session: failover failed", { upstream: this.name, cause }))
-      this.deps.telemetry.failoverEnded("failed")
-      this.client?.upstreamLost()
-    })
+    if (lease === attempted || result === "unreachable") this.wait(request)
+    else if (!request.isUnexecuted(denial)) request.fail()
+    else if (lease === undefined) this.wait(request)
+    else request.sendAgain(lease)
   }
 
   /** Ends the upstream session, unless the exit says that it continues in another process. */
@@ -277,7 +233,7 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
 
   private take(sessionId: string | undefined): Effect.Effect<Lease, UpstreamError | LimitReached> {
     return Effect.tap(this.failover.take(this.upstream.lease(this.leaseOptions(sessionId))), (lease) => {
-      this.lease = lease
+      this.phase = { type: "open", lease, denial: undefined }
     })
   }
 
@@ -290,19 +246,96 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
   }
 
   private retryable(request: Request, sink: Sink): RetryableRequest {
-    return new RetryableRequest(this, request, sink, this.lease)
+    return new RetryableRequest(this, request, sink, this.phase.lease)
   }
 
   private send(request: RetryableRequest, parsed: Request): Abort {
-    if (this.lease !== undefined) request.send(this.lease, parsed)
+    const { lease } = this.phase
+    if (lease !== undefined) request.send(lease, parsed)
     else if (request.isBound) request.fail()
     else this.wait(request)
-    return () => request.abort()
+    return () => {
+      request.abort()
+      this.waiting.delete(request)
+    }
   }
 
   private wait(request: RetryableRequest): void {
     this.waiting.add(request)
-    this.failover.start()
+    this.startFailover()
+  }
+
+  private startFailover(): void {
+    if (this.negotiated !== undefined) this.failover.start(this.failoverSteps(this.negotiated))
+  }
+
+  private failoverSteps(negotiated: Negotiated): FailoverSteps {
+    return {
+      lease: () => this.phase.lease,
+      probe: (lease) => probe(lease, this.ownHeaders),
+      reopen: Effect.suspend(() => this.reopen(negotiated)),
+      prepare: (lease) => this.prepare(lease),
+      apply: (result) => this.apply(result)
+    }
+  }
+
+  private reopen(negotiated: Negotiated): ReturnType<typeof reinitialize> {
+    const { credentials, deadlines, name } = this
+    const lease = this.upstream.lease(this.leaseOptions(undefined))
+    return reinitialize(lease, { upstream: name, negotiated, credentials, deadlines })
+  }
+
+  /** Stores the id of a replacement. Succeeds with true if it has other tools. */
+  private prepare(lease: Lease): Effect.Effect<boolean> {
+    return Effect.andThen(
+      this.client.storeUpstreamId(lease.sessionId()),
+      this.tools?.differs(lease, this.ownHeaders) ?? Effect.succeed(false)
+    )
+  }
+
+  /** Applies a result of the failover. Returns true if there is a session and no request waits for another one. */
+  private apply(result: FailoverResult): boolean {
+    switch (result.type) {
+      case "confirmed": {
+        const resent = this.takeWaiting().filter((request) => request.proceed(result.lease))
+        if (resent.length === 0) this.failover.resetFailures()
+        break
+      }
+      case "denied":
+        this.drop(result.denial)
+        this.failExecuted(result.denial)
+        break
+      case "replaced":
+        this.replace(result.lease, result.hasOtherTools)
+        break
+      case "gaveUp":
+        this.log(
+          Effect.logWarning("upstream session: failover failed", { upstream: this.name, cause: result.cause })
+        )
+        this.deps.telemetry.failoverEnded("failed")
+        this.client.upstreamLost()
+    }
+    return this.phase.lease !== undefined && this.waiting.size === 0
+  }
+
+  /** Fails waiting requests that the lost session may have executed. */
+  private failExecuted(denial: string | undefined): void {
+    for (const request of this.waiting) {
+      if (request.isUnexecuted(denial)) continue
+      this.waiting.delete(request)
+      request.fail()
+    }
+  }
+
+  private replace(lease: Lease, hasOtherTools: boolean): void {
+    const serverRequests = this.serverRequests.ids
+    this.serverRequests.clear()
+    this.phase = { type: "replaced", lease, denial: this.phase.denial }
+    lease.onExit?.(() => this.exited())
+    this.log(Effect.logInfo("upstream session: replaced", { upstream: this.name }))
+    this.deps.telemetry.failoverEnded("succeeded")
+    this.client.failedOver({ serverRequests, hasOtherTools })
+    for (const request of this.takeWaiting()) request.sendAgain(lease)
   }
 
   /** Drops waiting requests that these messages cancel. */
@@ -320,32 +353,36 @@ export class UpstreamSession implements Upstream, RetryContext, FailoverTarget {
    * new session may use the same request id. While there is no session, no message that refers to one is valid.
    */
   private isCurrent(message: Message): boolean {
-    if (message.method === undefined && !this.serverRequests.settle(message) && this.isReplacement)
+    if (
+      message.method === undefined &&
+      !this.serverRequests.settle(message) &&
+      this.phase.type === "replaced"
+    )
       return false
-    return this.lease !== undefined || !isBoundToSession(message)
+    return this.phase.lease !== undefined || !isBoundToSession(message)
   }
 
   /** Handles the exit of the upstream. */
   private exited(): void {
-    this.drop()
+    this.drop(this.phase.denial)
     if (!this.recovers) this.lose()
-    else if (this.waiting.size > 0 || this.client?.isListening === true) this.failover.start()
+    else if (this.waiting.size > 0 || this.client.isListening) this.startFailover()
     else this.failover.clear()
   }
 
   private lose(): void {
     this.failover.markLost()
-    this.client?.upstreamLost()
+    this.client.upstreamLost()
   }
 
   /** Drops the lease of the lost session, so that nothing is sent to it. */
-  private drop(): void {
+  private drop(denial: string | undefined): void {
     this.failover.markLost()
-    this.lease = undefined
+    this.phase = { type: "lost", lease: undefined, denial }
   }
 
   private log(logged: Effect.Effect<void>): void {
-    this.deps.fork(Effect.annotateLogs(logged, "session", this.client?.handle ?? ""))
+    this.deps.fork(Effect.annotateLogs(logged, "session", this.client.handle))
   }
 
   /** Removes and returns all waiting requests. */

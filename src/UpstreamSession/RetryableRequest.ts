@@ -23,16 +23,12 @@ export interface RetryContext {
   readonly deadlines: Deadlines
   /** True if a lost session is replaced. If false, no answer is held and no request is sent again. */
   readonly recovers: boolean
-  /** Notes that the upstream has answered a POST. */
-  readonly answered: () => void
-  /** Decides about a request that was denied or not sent: it waits, is sent again or fails. */
-  readonly failed: (request: RetryableRequest, lease: Lease, failure: RequestFailure) => void
-  /** Forgets a request that is aborted. */
-  readonly aborted: (request: RetryableRequest) => void
+  /** Called with the result of an attempt. A request that was denied or not sent waits, is sent again or fails. */
+  readonly attempted: (request: RetryableRequest, lease: Lease, result: AttemptResult) => void
 }
 
-/** `denied`: the upstream may not know the session. `unreachable`: nothing was sent. */
-export type RequestFailure = "denied" | "unreachable"
+/** `answered`: a POST succeeded. `denied`: the upstream may not know the session. `unreachable`: nothing was sent. */
+export type AttemptResult = "answered" | "denied" | "unreachable"
 
 /** The maximum size of a held 400 or 404, in bytes. */
 const MAX_DENIAL = 64 * 1024
@@ -154,14 +150,13 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
 
   abort(): void {
     this.detach()
-    this.session.aborted(this)
   }
 
   override head(status: number, headers: Headers, flow: Flow): void {
     if (this.state.type !== "sent") return
     const { isInSession, lease } = this.state
     // A GET does not count as answered, because a child that exits repeatedly opens a stream each time.
-    if (status < 400 && this.method === "POST") this.session.answered()
+    if (status < 400 && this.method === "POST") this.session.attempted(this, lease, "answered")
     const mayBeDenied = isInSession && (status === 404 || status === 400)
     if (mayBeDenied && this.session.recovers) return this.hold(lease, status, headers, flow)
     // A server without standalone streams may answer a GET with 404 too.
@@ -182,13 +177,13 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     if (state.type === "answered") {
       this.next.end()
       // The client first receives the upstream's 404.
-      if (state.isDenied) this.session.failed(this, state.lease, "denied")
+      if (state.isDenied) this.session.attempted(this, state.lease, "denied")
     } else if (state.type === "held") {
       const { chunks, deadline, status } = state.answer
       if (status !== 404 && !mayDenySession(Buffer.concat(chunks)))
         return this.conclude(state.lease, state.answer)
       deadline.clear()
-      this.session.failed(this, state.lease, "denied")
+      this.session.attempted(this, state.lease, "denied")
     }
   }
 
@@ -196,12 +191,12 @@ export class RetryableRequest extends SinkDecorator implements Expirable {
     const { state } = this
     if (state.type === "sent" && this.mayWait && isUnsent(error)) {
       this.state = waiting
-      return this.session.failed(this, state.lease, "unreachable")
+      return this.session.attempted(this, state.lease, "unreachable")
     }
     if (state.type === "held") this.release(state.lease, state.answer)
     else if (this.isDetached) return
     this.next.error(error)
-    if (state.type === "answered" && state.isDenied) this.session.failed(this, state.lease, "denied")
+    if (state.type === "answered" && state.isDenied) this.session.attempted(this, state.lease, "denied")
   }
 
   /** Fails the request, because the held answer has stalled. */
