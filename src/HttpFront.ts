@@ -14,6 +14,7 @@ import { Router } from "./HttpFront/Router.js"
 import { Budget } from "./internal/budget.js"
 import { Connections } from "./HttpFront/Connections.js"
 import * as Deadlines from "./internal/deadlines.js"
+import { MAX_BODY, SHUTDOWN_TIMEOUT } from "./internal/frontDefaults.js"
 import { OriginPolicy } from "./HttpFront/OriginPolicy.js"
 import { version } from "./internal/version.js"
 import { ListenError } from "./ProxyError.js"
@@ -49,10 +50,10 @@ export const defaults: HttpFrontOptions = {
   port: 8080,
   path: "/mcp",
   maxConnections: 10_000,
-  maxBody: 4 * 1024 * 1024,
+  maxBody: MAX_BODY,
   maxBuffered: 256 * 1024 * 1024,
   stallTimeout: Duration.seconds(60),
-  shutdownTimeout: Duration.seconds(10),
+  shutdownTimeout: SHUTDOWN_TIMEOUT,
   allowHosts: [],
   allowOrigins: []
 }

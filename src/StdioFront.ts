@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as HttpFront from "./HttpFront.js"
+import { MAX_BODY, SHUTDOWN_TIMEOUT } from "./internal/frontDefaults.js"
 import { lineOf, LineSplitter } from "./internal/lines.js"
 import { BadRequest, type ProxyError, toJsonRpc } from "./ProxyError.js"
 import type { CloseReason } from "./Sessions/Session.js"
@@ -33,8 +33,8 @@ export interface StdioFrontOptions {
 export const defaults: StdioFrontOptions = {
   input: process.stdin,
   output: process.stdout,
-  maxBody: HttpFront.defaults.maxBody,
-  shutdownTimeout: HttpFront.defaults.shutdownTimeout
+  maxBody: MAX_BODY,
+  shutdownTimeout: SHUTDOWN_TIMEOUT
 }
 
 export class StdioFront extends Context.Tag("shadowcat/StdioFront")<
