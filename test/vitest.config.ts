@@ -55,6 +55,12 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+/**
+ * One worker more than cores, because tests often wait for timers. All workers run until the end: if vitest stops an idle
+ * one while others work, it can fail with "Terminating worker thread".
+ */
+const workers = availableParallelism() + 1
+
 export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
   test: {
@@ -64,14 +70,9 @@ export default defineConfig({
     pool: "forks",
     // A worker runs many files, because loading Effect and the SDKs takes longer than most files.
     isolate: false,
+    // With a large young generation, V8 collects garbage less often.
     poolOptions: {
-      // One worker more than cores, because tests often wait for timers. With a large young generation, V8 collects
-      // garbage less often.
-      forks: {
-        minForks: 1,
-        maxForks: availableParallelism() + 1,
-        execArgv: ["--expose-gc", "--max-semi-space-size=64"]
-      }
+      forks: { minForks: workers, maxForks: workers, execArgv: ["--expose-gc", "--max-semi-space-size=64"] }
     },
     // Only a safety net: most tests wait for events with shorter limits of their own, and a busy machine is slow.
     testTimeout: 90_000,
