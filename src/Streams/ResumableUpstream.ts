@@ -1,5 +1,6 @@
 /** Reads all answers of one session, and resumes broken streams. The session's interceptors wrap this upstream. */
 import type { SessionLog } from "../EventTracker.js"
+import type { Headers } from "../internal/headers.js"
 import { SlotSet } from "../internal/slotSet.js"
 import { type Body, cancelledNotification, cancelledRequestId, type RequestId } from "../Protocol.js"
 import {
@@ -23,9 +24,17 @@ export class ResumableUpstream implements Upstream {
   private readonly readers = new SlotSet<StreamReader>()
   private readonly readerDeps: StreamReaderDeps & { log: SessionLog | undefined }
 
-  constructor(private readonly deps: ResumableUpstreamDeps) {
-    this.name = deps.upstream.name
-    this.readerDeps = { ...deps, log: undefined, cancel: (ids) => this.cancel(ids) }
+  constructor({ fork, report, telemetry, upstream }: ResumableUpstreamDeps) {
+    this.name = upstream.name
+    // Each session has this object. Spread syntax would give each a hidden class of its own, of about 300 bytes.
+    this.readerDeps = {
+      upstream,
+      log: undefined,
+      telemetry,
+      report,
+      cancel: (ids) => this.cancel(ids, upstream.ownHeaders),
+      fork
+    }
   }
 
   /** Starts to track event streams, with the ids in this log. Without a log, streams are forwarded unchanged. */
@@ -60,11 +69,11 @@ export class ResumableUpstream implements Upstream {
   }
 
   /** Cancels requests that reached the proxy's time limit, because the upstream may still work on them. */
-  private cancel(ids: ReadonlyArray<RequestId>): void {
+  private cancel(ids: ReadonlyArray<RequestId>, headers: Headers): void {
     for (const id of ids) {
       const message = cancelledNotification(id, "The proxy's time limit for the request has passed")
       let abort: Abort = nothingToAbort
-      abort = this.exchange(requestFor(message, this.deps.upstream.ownHeaders), {
+      abort = this.exchange(requestFor(message, headers), {
         ...ignoreAnswer,
         head: () => abort()
       })
