@@ -2,14 +2,13 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type { Era } from "./Protocol.js"
 import type { Upstream } from "./Upstream.js"
 
+export type { Era } from "./Protocol.js"
 export { MessageDecorator } from "./Interceptor/MessageDecorator.js"
 export { nothingToAbort, respond, withMessages } from "./Upstream.js"
 export { SinkDecorator } from "./Upstream/SinkDecorator.js"
-
-/** Revisions up to 2025-11-25 have sessions (legacy); later ones have none (modern). */
-export type Era = "legacy" | "modern"
 
 /** The origin and the destination of the messages that pass an interceptor. */
 export interface InterceptorContext {

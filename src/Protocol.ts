@@ -25,6 +25,7 @@ export {
   toolsChangedNotification
 } from "./Protocol/Messages.js"
 export {
+  type Era,
   hasBatches,
   hasPrimingEvents,
   isModernRevision,

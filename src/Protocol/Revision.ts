@@ -20,6 +20,9 @@ export const PROTOCOL_VERSION_META = "io.modelcontextprotocol/protocolVersion"
 /** The revisions in which `initialize` opens a session, oldest first. */
 export const legacyRevisions: ReadonlyArray<string> = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
+/** Revisions up to 2025-11-25 have sessions (legacy); later ones have none (modern). */
+export type Era = "legacy" | "modern"
+
 const FIRST_MODERN = "2026-07-28"
 
 /** True if a text names 2026-07-28 or a later revision, which have no sessions. */
