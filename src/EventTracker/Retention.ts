@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Budget } from "../internal/budget.js"
+import { EMPTY } from "../internal/bytes.js"
 import { Fifo, type Queued } from "../internal/fifo.js"
 import type { FrameBudget } from "../Protocol/SseFrames.js"
 import { type TelemetryListener, Telemetry } from "../Telemetry.js"
@@ -51,9 +52,6 @@ const OVERHEAD = 512
 /** Returns the memory that an event counts for, in bytes. */
 export const eventCost = ({ frame, upstreamId = "" }: Omit<StreamEvent, "sequence">): number =>
   frame.length + upstreamId.length + OVERHEAD
-
-/** Replaces the frame of an evicted event, because a queue may hold the event for some time. */
-const EMPTY = Buffer.alloc(0)
 
 export class Retention implements FrameBudget {
   readonly events = new Fifo<RetainedEvent>()
@@ -106,6 +104,7 @@ export class Retention implements FrameBudget {
     if (!event.isQueued) return
     const cost = eventCost(event)
     event.isQueued = false
+    // A queue may hold the event for some time.
     event.frame = EMPTY
     session.bytes -= cost
     session.events.removed()

@@ -1,11 +1,9 @@
 /** An event stream that is logged, and written to whichever connection reads it. */
-import { asBuffer } from "../internal/bytes.js"
+import { asBuffer, EMPTY } from "../internal/bytes.js"
 import { EventTagger } from "../Streams/EventTagger.js"
 import type { PendingRequests } from "../Streams/PendingRequests.js"
 import type { StreamWriter } from "../Streams/StreamWriter.js"
 import type { Flow, StreamPart } from "../Upstream.js"
-
-const nothing = Buffer.alloc(0)
 
 export class LoggedStream {
   readonly type = "logged"
@@ -24,7 +22,7 @@ export class LoggedStream {
     if (part !== undefined) return this.addPart(asBuffer(chunk), part)
     this.tagger ??= new EventTagger()
     this.tagger.push(chunk, (bytes, part) => this.addPart(bytes, part))
-    if (this.pending.mayBeAnswered) this.addPart(nothing, { type: "complete" })
+    if (this.pending.mayBeAnswered) this.addPart(EMPTY, { type: "complete" })
   }
 
   private addPart(bytes: Buffer, part: StreamPart): void {

@@ -4,7 +4,7 @@
  */
 import type { ClientResponse, Disconnect } from "../ClientResponse.js"
 import { isTransient } from "../internal/backoff.js"
-import { asBuffer } from "../internal/bytes.js"
+import { asBuffer, EMPTY } from "../internal/bytes.js"
 import { first, type Headers, isReadable } from "../internal/headers.js"
 import { EVENT_STREAM } from "../Protocol/SseFrames.js"
 import { LAST_EVENT_ID, methodLabel } from "../Protocol.js"
@@ -50,7 +50,6 @@ type State =
   | { readonly type: "open"; readonly flow: Flow }
 
 const closed: State = { type: "closed" }
-const nothing = Buffer.alloc(0)
 
 /** The statuses after which a retry cannot continue a stream. */
 const refusals: ReadonlySet<number> = new Set([400, 404, 405])
@@ -237,7 +236,7 @@ export class StandaloneStream implements Flow {
     this.state = closed
     this.generation++
     this.abort = nothingToAbort
-    this.pieceTarget?.add(nothing, { type: "break" })
+    this.pieceTarget?.add(EMPTY, { type: "break" })
     this.pieceTarget = undefined
     this.tagger = undefined
   }

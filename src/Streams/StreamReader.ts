@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import type * as Fiber from "effect/Fiber"
 import type { SessionLog } from "../EventTracker/SessionLog.js"
+import { EMPTY } from "../internal/bytes.js"
 import { type Headers, isReadable } from "../internal/headers.js"
 import { NO_SLOT, type SlotSetItem } from "../internal/slotSet.js"
 import { Window } from "../internal/window.js"
@@ -157,7 +158,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
       this.next.data(chunk)
     } else if (state.type === "reading") {
       this.read(state.splitter, chunk)
-      if (this.state.type === "reading" && this.isComplete) this.next.data(nothing, complete)
+      if (this.state.type === "reading" && this.isComplete) this.next.data(EMPTY, complete)
     }
   }
 
@@ -197,7 +198,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     const { log } = this.deps
     if (this.state.type === "reading") {
       this.stopReading()
-      this.next.data(nothing, broken)
+      this.next.data(EMPTY, broken)
     }
     if (this.isOver || log === undefined) return
     this.state = { type: "reading", flow, splitter: new FrameSplitter(MAX_EVENT, log) }
@@ -225,7 +226,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     if (upstream.recovers) upstream.serverRequests.note(frame)
     this.pending.note(frame)
     this.next.data(frame, id === undefined || id === "" ? withoutId : { type: "event", id })
-    if (id === "") this.next.data(nothing, reset)
+    if (id === "") this.next.data(EMPTY, reset)
   }
 
   idOnly(given: string): void {
@@ -233,7 +234,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     const id = remembered(given)
     if (!this.isNew(id)) return
     this.progress++
-    this.next.data(nothing, { type: "cursor", id: this.lastEventId })
+    this.next.data(EMPTY, { type: "cursor", id: this.lastEventId })
   }
 
   retry(millis: number): void {
@@ -284,7 +285,7 @@ export class StreamReader extends SinkDecorator implements Flow, EventHandler, B
     const { isMidEvent } = this
     this.stopReading()
     this.state = { type: "resuming", isMidEvent }
-    this.next.data(nothing, broken)
+    this.next.data(EMPTY, broken)
     // The sink may have aborted.
     if (this.state.type === "resuming") this.resume(error)
   }
@@ -362,7 +363,6 @@ const kindOf = (body: Request["body"], pending: PendingRequests): Kind => {
   return isInitialize(body) ? "initialize" : "answer"
 }
 
-const nothing = Buffer.alloc(0)
 const withoutId: StreamPart = { type: "event", id: undefined }
 const reset: StreamPart = { type: "cursor", id: undefined }
 const broken: StreamPart = { type: "break" }
