@@ -7,8 +7,9 @@ import { PassThrough } from "node:stream"
 import * as ForwardProxy from "../src/ForwardProxy.js"
 import type * as UpstreamPool from "../src/UpstreamPool.js"
 import { Changes } from "./fixtures/Changes.js"
+import { hybridInitialize, meta, script } from "./fixtures/hybrid.js"
 import { makePlainServer } from "./fixtures/PlainServer.js"
-import { initialized, initializeRequest, request } from "./fixtures/RawClient.js"
+import { initialized, request } from "./fixtures/RawClient.js"
 
 /** A proxy in this process, and the client's side of its input and output. */
 const startStdioFront = (upstream: UpstreamPool.UpstreamOptions) =>
@@ -39,28 +40,6 @@ const startStdioFront = (upstream: UpstreamPool.UpstreamOptions) =>
         )
     }
   })
-
-const meta = { _meta: { "io.modelcontextprotocol/protocolVersion": "2026-07-28" } }
-
-const hybridInitialize = {
-  ...initializeRequest(),
-  params: {
-    protocolVersion: "2025-11-25",
-    capabilities: {},
-    clientInfo: { name: "h", version: "1" },
-    ...meta
-  }
-}
-
-/** Answers `initialize` and requests with the id 7. */
-const script = `
-while read -r line; do
-  case $line in
-    *initialize\\"*) echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"sh","version":"0"}}}' ;;
-    *'"id":7'*) echo '{"jsonrpc":"2.0","id":7,"result":{}}' ;;
-  esac
-done
-`
 
 describe("a legacy client that sends modern keys in _meta", () => {
   it.scopedLive("gets a session at a URL, and its calls stay in it", () =>

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { startFront } from "../fixtures/Front.js"
+import { hybridInitialize, meta, script } from "../fixtures/hybrid.js"
 import { initializeResult, makePlainServer } from "../fixtures/PlainServer.js"
 import { expectError, NO_SESSION } from "../fixtures/RpcError.js"
 import {
@@ -56,35 +57,6 @@ describe("a modern request", () => {
     )
   }
 })
-
-/** The params of a client that sends keys of 2026-07-28 in legacy requests. */
-const meta = {
-  _meta: {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": { name: "hybrid", version: "1" }
-  }
-}
-
-/** `initialize` with these keys. */
-const hybridInitialize = {
-  ...initializeRequest(),
-  params: {
-    protocolVersion: "2025-11-25",
-    capabilities: {},
-    clientInfo: { name: "h", version: "1" },
-    ...meta
-  }
-}
-
-/** Answers `initialize` and requests with the id 7. */
-const script = `
-while read -r line; do
-  case $line in
-    *initialize\\"*) echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"sh","version":"0"}}}' ;;
-    *'"id":7'*) echo '{"jsonrpc":"2.0","id":7,"result":{}}' ;;
-  esac
-done
-`
 
 const result = [{ jsonrpc: "2.0", id: 7, result: {} }]
 

@@ -64,7 +64,7 @@ class Arriving implements BodyReceiver {
 const tooLarge = new BadRequest({ reason: "TooLarge" })
 
 describe("readBody", () => {
-  it.effect.prop("returns the bytes of a body, whatever its chunks", [FastCheck.array(chunk)], ([chunks]) =>
+  it.effect.prop("returns the bytes of a body, for arbitrary chunks", [FastCheck.array(chunk)], ([chunks]) =>
     Effect.gen(function* () {
       const arriving = new Arriving(1_000)
       for (const chunk of chunks) yield* arriving.arrives(chunk)

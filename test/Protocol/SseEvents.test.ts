@@ -97,7 +97,7 @@ const lengths = FastCheck.array(FastCheck.integer({ min: 1, max: 12 }), { maxLen
 
 describe("readEvents", () => {
   it.prop(
-    "finds the events that the official clients read, whatever the chunks",
+    "finds the events that the official clients read, for arbitrary chunks",
     [FastCheck.oneof(plainStream, anyStream), lengths],
     ([stream, lengths]) => {
       // Only frames that end with an empty line are events.

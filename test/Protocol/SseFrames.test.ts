@@ -84,7 +84,7 @@ describe("FrameSplitter", () => {
     { fastCheck: { numRuns: 1_000 } }
   )
 
-  it.prop("loses no event, whatever the chunks", [stream, cuts], ([stream, lengths]) => {
+  it.prop("loses no event, for arbitrary chunks", [stream, cuts], ([stream, lengths]) => {
     const released = Buffer.concat(push(new FrameSplitter(), chunksOf(stream, lengths))).toString()
     const complete = stream + "\n\n"
     const whole = Buffer.concat(push(new FrameSplitter(), chunksOf(complete, lengths))).toString()
